@@ -1,0 +1,188 @@
+"""Append-only rows on disk: sealed segments of zstd-compressed JSON lines, safe against SIGKILL.
+
+A segment is written whole under a temporary name, synced and renamed, so a name that ends in
+``.jsonl.zst`` is always complete. Rows not yet sealed are lost with the process and drawn again
+with the same seeds: nothing is ever counted twice, because readers keep the first row of a key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import zstandard
+
+from evaluator.errors import StoreError
+
+SUFFIX = ".jsonl.zst"
+SEAL_SECONDS = 5.0
+SEAL_ROWS = 1000
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SealedSegment:
+    """A segment file that is complete and synced. ``sha256`` is over the compressed bytes."""
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class SegmentWriter:
+    """Collects rows and seals them into segments every few seconds.
+
+    Files are called ``{prefix}-{sequence:05d}.jsonl.zst``; the prefix names the shard and the
+    lease, so that two writers never share a file.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        prefix: str,
+        seal_seconds: float = SEAL_SECONDS,
+        seal_rows: int = SEAL_ROWS,
+        on_seal: Callable[[SealedSegment], None] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.prefix = prefix
+        self._seal_seconds = seal_seconds
+        self._seal_rows = seal_rows
+        self._on_seal = on_seal
+        self._lines: list[bytes] = []
+        self._oldest: float | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        self._sequence = len(list(folder.glob(f"{prefix}-*{SUFFIX}")))
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add one row; seals when the oldest unsealed row is ``seal_seconds`` old."""
+        self._lines.append(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        now = time.monotonic()
+        if self._oldest is None:
+            self._oldest = now
+        if now - self._oldest >= self._seal_seconds or len(self._lines) >= self._seal_rows:
+            self.seal()
+
+    def seal(self) -> SealedSegment | None:
+        """Write the collected rows as one segment; None when there are none."""
+        if not self._lines:
+            return None
+        compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
+        data = compressor.compress(b"".join(self._lines))
+        name = f"{self.prefix}-{self._sequence:05d}{SUFFIX}"
+        write_durably(self.folder / name, data)
+        sealed = SealedSegment(
+            name, len(self._lines), len(data), hashlib.sha256(data).hexdigest()
+        )
+        self._lines = []
+        self._oldest = None
+        self._sequence += 1
+        if self._on_seal is not None:
+            self._on_seal(sealed)
+        return sealed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.seal()  # rows are whole even when the work around them failed
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write ``data`` so that ``path`` holds all of it or does not exist."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read_segment(path: Path, *, sha256: str | None = None) -> Iterator[tuple[int, Row]]:
+    """Yield (offset, row) of a segment; offsets are bytes in the decompressed text.
+
+    Raises StoreError when the file is torn or is not the one that ``sha256`` names.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"segment {path.name}: cannot be read ({error.strerror}).") from error
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise StoreError(f"segment {path.name}: its bytes are not the ones that were sealed.")
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)) as reader:
+            text = reader.read()
+    except zstandard.ZstdError as error:
+        raise StoreError(f"segment {path.name}: torn ({error}).") from error
+    offset = 0
+    for line in text.splitlines(keepends=True):
+        if not line.endswith(b"\n"):
+            raise StoreError(f"segment {path.name}: torn (its last line has no end).")
+        yield offset, json.loads(line)
+        offset += len(line)
+
+
+def read_row(path: Path, offset: int) -> Row:
+    """Return the row that starts at ``offset`` of the decompressed segment."""
+    for at, row in read_segment(path):
+        if at == offset:
+            return row
+    raise StoreError(f"segment {path.name}: no row starts at offset {offset}.")
+
+
+class Store:
+    """One run's completions in a folder of segments, keyed (problem id, sample).
+
+    For the command line: every complete segment in the folder counts. (A worker's child counts
+    only the segments that the database accepted; see ``evaluator.child``.)
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def rows(self) -> Iterator[Row]:
+        """Yield each key's first row, in order of segment name; torn segments are set aside."""
+        seen: set[tuple[str, int]] = set()
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+            try:
+                rows = list(read_segment(path))
+            except StoreError:
+                path.replace(path.with_name(path.name + ".torn"))
+                continue
+            for _, row in rows:
+                key = (row["problem_id"], row["sample"])
+                if key not in seen:
+                    seen.add(key)
+                    yield row
+
+    def keys(self) -> set[tuple[str, int]]:
+        """Keys that are already drawn."""
+        return {(row["problem_id"], row["sample"]) for row in self.rows()}
+
+    def writer(self, **options: Any) -> SegmentWriter:
+        """A writer whose files sort after all earlier ones'."""
+        prefix = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+        return SegmentWriter(self.folder, prefix=prefix, **options)

@@ -1,0 +1,213 @@
+"""The truth about runs: runs, their stages, the shards that are leased, what was accepted."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.urls import reverse
+
+
+class State(models.TextChoices):
+    """State of a run or stage. A state is not an outcome: "finished" says nothing of scores."""
+
+    WAITING = "waiting", "waiting"  # an earlier stage is not finished
+    QUEUED = "queued", "queued"  # claimable
+    RUNNING = "running", "running"
+    FINISHED = "finished", "finished"
+    FAILED = "failed", "failed"
+    CANCELLED = "cancelled", "cancelled"
+
+
+FINAL_STATES = (State.FINISHED, State.FAILED, State.CANCELLED)
+
+
+class Run(models.Model):
+    """What a user launches: a distillation (by a recipe) or an evaluation."""
+
+    class Kind(models.TextChoices):
+        DISTILLATION = "distillation", "distillation"
+        EVALUATION = "evaluation", "evaluation"
+
+    kind = models.CharField(max_length=20, choices=Kind)
+    name = models.CharField(max_length=200)
+    state = models.CharField(max_length=20, choices=State, default=State.QUEUED, db_index=True)
+    config = models.JSONField(help_text="the resolved recipe, or the protocol")
+    error = models.TextField(blank=True, help_text="one sentence: why it failed")
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        """The run's page."""
+        return reverse("runs:detail", args=[self.pk])
+
+
+class Evaluation(models.Model):
+    """checkpoint × benchmark × protocol, with its figures once graded."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="evaluations")
+    checkpoint = models.ForeignKey(
+        "checkpoints.Checkpoint", null=True, on_delete=models.CASCADE, related_name="evaluations",
+        help_text="null until a distillation's student exists",
+    )
+    role = models.CharField(max_length=20, blank=True, help_text="base, teacher, student or blank")
+    benchmark = models.ForeignKey(
+        "benchmarks.Benchmark", on_delete=models.PROTECT, related_name="evaluations"
+    )
+    protocol = models.JSONField()
+    samples = models.IntegerField(help_text="n")
+    engine = models.JSONField(default=dict, help_text="name, versions, dtype, hardware")
+    measurement_hash = models.CharField(max_length=64, db_index=True)
+    run_fingerprint = models.CharField(max_length=64, blank=True)
+    rendered_prompt = models.TextField(blank=True, help_text="the first prompt as the model saw it")
+    metrics = models.JSONField(null=True, blank=True, help_text="PROTOCOLS §2's metrics.json")
+    pass_at_1 = models.FloatField(null=True, blank=True, db_index=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.checkpoint or self.role} on {self.benchmark}"
+
+    def get_absolute_url(self) -> str:
+        """The evaluation's page."""
+        return reverse("leaderboard:evaluation", args=[self.pk])
+
+
+class Stage(models.Model):
+    """A step of a run. ``kind`` is a key of the stage registry (webapp/runs/stages.py)."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="stages")
+    position = models.IntegerField()
+    kind = models.CharField(max_length=20)
+    title = models.CharField(max_length=120)
+    evaluation = models.ForeignKey(
+        Evaluation, null=True, blank=True, on_delete=models.CASCADE, related_name="stages"
+    )
+    state = models.CharField(max_length=20, choices=State, default=State.WAITING, db_index=True)
+    config = models.JSONField(default=dict)
+    result = models.JSONField(default=dict, help_text="what the stage's last shard reported")
+    done = models.BigIntegerField(default=0, help_text="units done, for the bar")
+    total = models.BigIntegerField(default=0)
+    unit = models.CharField(max_length=20, blank=True)
+    tokens = models.BigIntegerField(default=0)
+    tokens_per_second = models.FloatField(null=True, blank=True)
+    error = models.TextField(blank=True)
+    log_tail = models.TextField(blank=True, help_text="the child's last lines")
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["run", "position"]
+        constraints = [models.UniqueConstraint(fields=["run", "position"], name="stage_position")]
+
+    def __str__(self) -> str:
+        return f"{self.run}: {self.title}"
+
+
+class Shard(models.Model):
+    """The leased unit of a stage's work. Only the lease's holder may change what counts."""
+
+    stage = models.ForeignKey(Stage, on_delete=models.CASCADE, related_name="shards")
+    index = models.IntegerField()
+    work = models.JSONField(default=dict, help_text='e.g. {"problem_ids": [...]}')
+    state = models.CharField(max_length=20, choices=State, default=State.QUEUED)
+    lease_token = models.UUIDField(null=True, blank=True)
+    lease_expires_at = models.DateTimeField(null=True, blank=True)
+    worker = models.CharField(max_length=200, blank=True)
+    attempts = models.IntegerField(default=0)
+    done = models.BigIntegerField(default=0)
+    total = models.BigIntegerField(default=0)
+    tokens = models.BigIntegerField(default=0)
+    result = models.JSONField(default=dict)
+    error = models.TextField(blank=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["stage", "index"]
+        constraints = [models.UniqueConstraint(fields=["stage", "index"], name="shard_index")]
+        indexes = [models.Index(fields=["state", "lease_expires_at"], name="shard_claimable")]
+
+    def __str__(self) -> str:
+        return f"{self.stage} #{self.index}"
+
+
+class Segment(models.Model):
+    """A sealed file of rows that the shard's lease holder delivered and the database accepted."""
+
+    shard = models.ForeignKey(Shard, on_delete=models.CASCADE, related_name="segments")
+    name = models.CharField(max_length=200)
+    lease_token = models.UUIDField()
+    sha256 = models.CharField(max_length=64)
+    row_count = models.IntegerField()
+    size_bytes = models.BigIntegerField()
+    accepted_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["shard", "name"], name="segment_name")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Completion(models.Model):
+    """A completion's row: key, outcome, answer and counts; its text lies in the segment."""
+
+    evaluation = models.ForeignKey(Evaluation, on_delete=models.CASCADE, related_name="completions")
+    problem = models.ForeignKey("benchmarks.Problem", on_delete=models.PROTECT)
+    sample = models.IntegerField()
+    outcome = models.CharField(max_length=20, blank=True, help_text="blank until graded")
+    answer = models.TextField(null=True, blank=True)
+    reason = models.TextField(blank=True, help_text="why it was graded so")
+    finish_reason = models.CharField(max_length=10)
+    prompt_tokens = models.IntegerField(null=True)
+    completion_tokens = models.IntegerField(null=True)
+    segment = models.ForeignKey(Segment, on_delete=models.CASCADE)
+    offset = models.BigIntegerField(help_text="of the row's line, in the decompressed segment")
+
+    class Meta:
+        ordering = ["problem", "sample"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["evaluation", "problem", "sample"], name="completion_key"
+            )
+        ]
+        indexes = [models.Index(fields=["evaluation", "outcome"], name="completion_outcome")]
+
+    def __str__(self) -> str:
+        return f"{self.problem} sample {self.sample}"
+
+
+class TrainingPoint(models.Model):
+    """One logged step of a train stage."""
+
+    stage = models.ForeignKey(Stage, on_delete=models.CASCADE, related_name="points")
+    step = models.IntegerField()
+    values = models.JSONField(help_text="loss, learning_rate, grad_norm, tokens_per_second")
+
+    class Meta:
+        ordering = ["step"]
+        constraints = [models.UniqueConstraint(fields=["stage", "step"], name="training_step")]
+
+    def __str__(self) -> str:
+        return f"step {self.step}"
+
+
+class WorkerHeartbeat(models.Model):
+    """A worker's last sign of life."""
+
+    name = models.CharField(max_length=200, unique=True)
+    doing = models.CharField(max_length=300, blank=True)
+    seen_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.name
