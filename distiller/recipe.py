@@ -1,0 +1,91 @@
+"""The recipe: a distillation's whole configuration. Torch-free, frozen, unknown keys refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from evaluator.protocol import PRESETS as PROTOCOL_PRESETS
+from evaluator.protocol import Config, Protocol, Sampling, Thinking
+
+
+class Prompts(Config):
+    """What the teacher is asked."""
+
+    set: Annotated[str, Field(description="prompt set: a name, or a JSONL file on the command line")]
+    limit: Annotated[int | None, Field(ge=1, description="use only the first so many")] = None
+
+
+class Generation(Config):
+    """How traces are drawn (PROTOCOLS §5: several per prompt at T = 0.6–1.0)."""
+
+    engine: Literal["transformers", "vllm"] = "transformers"
+    samples: Annotated[int, Field(ge=1, le=256, description="traces per prompt")] = 4
+    sampling: Sampling = Sampling(temperature=0.8, top_p=0.95, max_tokens=32768)
+    seed: int = 0
+    shard_prompts: Annotated[int, Field(ge=1, description="prompts per shard")] = 256
+
+
+class FilterChoice(Config):
+    """One switched-on filter: its registry name and its parameters."""
+
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+DEFAULT_FILTERS = tuple(
+    FilterChoice(name=name)
+    for name in ("truncated", "format", "answer", "mixed_language", "loops", "duplicates")
+)
+
+
+class Training(Config):
+    """Supervised fine-tuning of the base on the corpus; loss on response tokens only."""
+
+    epochs: Annotated[float, Field(gt=0)] = 2.0
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.05
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    batch_size: Annotated[int, Field(ge=1, description="sequences per optimizer step")] = 32
+    max_length_tokens: Annotated[int, Field(ge=8)] = 32768
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+    save_seconds: Annotated[float, Field(gt=0, description="between resume states")] = 60.0
+
+
+class EvaluationPlan(Config):
+    """What is measured at the end, and how."""
+
+    benchmarks: tuple[str, ...] = ()
+    protocol: Protocol = PROTOCOL_PRESETS["quick"]
+    roles: tuple[Literal["student", "base", "teacher"], ...] = ("student", "base", "teacher")
+
+
+class Recipe(Config):
+    """Teacher, prompts, filters, training and evaluation of one distillation.
+
+    ``teacher`` and ``base`` are checkpoint names in the webapp and folders on the command line;
+    ``student`` names the checkpoint to be made.
+    """
+
+    name: str = "distillation"
+    teacher: str
+    base: str
+    student: str
+    prompts: Prompts
+    prompt: Annotated[str, Field(description="text around a problem; holds {problem}")] = "{problem}"
+    thinking: Thinking = Thinking()
+    generation: Generation = Generation()
+    filters: tuple[FilterChoice, ...] = DEFAULT_FILTERS
+    decontaminate: bool = True
+    training: Training = Training()
+    evaluation: EvaluationPlan = EvaluationPlan()
+
+    @field_validator("prompt")
+    @classmethod
+    def _prompt_holds_problem(cls, value: str) -> str:
+        if "{problem}" not in value:
+            raise ValueError("must contain {problem}")
+        return value
