@@ -1,0 +1,20 @@
+#!/bin/sh
+# Install the named Debian packages that are missing: as root with apt, else say the exact command.
+set -eu
+missing=""
+for package in "$@"; do
+    case "$package" in
+        bubblewrap) program=bwrap ;;
+        *) program=$package ;;
+    esac
+    command -v "$program" >/dev/null 2>&1 || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    apt-get update -qq
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+else
+    echo "The tests need$missing. Install with: sudo apt-get install --no-install-recommends$missing" >&2
+    exit 1
+fi
