@@ -1,0 +1,31 @@
+"""GSM8K: the 1,319 test problems of grade-school mathematics (Cobbe et al. 2021).
+
+Source: ``openai/gsm8k``, configuration ``main``, or a local file; MIT. The published answer is a
+worked solution that ends in ``#### n``; the reference answer is that number. Rows have no ids, so
+an id is derived from the content. Metric: pass@1. How we know that the number is right: every
+reference answer is read back as a number in tests/evaluator/test_benchmarks.py.
+"""
+
+from __future__ import annotations
+
+from evaluator.benchmarks.spec import BOXED_PROMPT, BenchmarkSpec, HubSource
+from evaluator.errors import InputError
+
+
+def _final_number(answer: str) -> str:
+    """The number after ``####``; an answer without that mark must be a number already."""
+    number = answer.rpartition("####")[2].strip().replace(",", "")
+    if not number.removeprefix("-").replace(".", "", 1).isdecimal():
+        raise InputError("no number stands after '####'")
+    return number
+
+
+SPEC = BenchmarkSpec(
+    name="gsm8k",
+    title="GSM8K",
+    grader="math",
+    prompt=BOXED_PROMPT,
+    hub=HubSource("openai/gsm8k", "main/test-00000-of-00001.parquet"),
+    problem_count=1319,
+    answer=_final_number,
+)
