@@ -1,0 +1,65 @@
+"""What every test may use: the embedded servers, and a person to own things."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if SHARED_DATA.is_dir():
+        return
+    for item in items:
+        if item.get_closest_marker("shared_data"):
+            item.add_marker(pytest.mark.skip(reason=f"no development data at {SHARED_DATA}"))
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[None]:
+    """PostgreSQL and Redis under this session's private folder, shared by all its processes."""
+    from webapp.config.embedded import ensure_running
+
+    ensure_running()
+    yield
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(
+    servers: None, django_db_modify_db_settings_parallel_suffix: None
+) -> None:
+    """pytest-django asks for this before it makes the test database: the servers must run."""
+
+
+@pytest.fixture
+def user(db: None) -> Any:
+    from django.contrib.auth import get_user_model
+
+    return get_user_model().objects.create_user("ada", password="a long enough password")
+
+
+@pytest.fixture
+def admin(db: None) -> Any:
+    from django.contrib.auth import get_user_model
+
+    return get_user_model().objects.create_superuser("root", password="a long enough password")
+
+
+@pytest.fixture
+def process_environment(transactional_db: None) -> dict[str, str]:
+    """Environment for a process of the product that works on this test's database."""
+    from django.db import connection
+
+    settings = connection.settings_dict
+    return {
+        **{k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG")},
+        "DJANGO_SETTINGS_MODULE": "webapp.config.settings",
+        "RETORT_VAR": os.environ["RETORT_TEST_VAR"],
+        "DATABASE_URL": f"postgres:///{settings['NAME']}?host={settings['HOST']}"
+        f"&user={settings['USER']}",
+    }

@@ -1,0 +1,72 @@
+"""The settings and what they promise of every process that loads them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command
+from django.db import connection
+
+from webapp.config.embedded import Servers
+from webapp.config.secrets import secret_key
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_loading_django_loads_no_torch(process_environment: dict[str, str]) -> None:
+    program = (
+        "import sys, django; django.setup();"
+        "from django.urls import get_resolver; get_resolver().url_patterns;"
+        "from webapp.runs import leases, services, stages, files;"
+        "from webapp.checkpoints import services; from webapp.benchmarks import services;"
+        "print(sorted({m.partition('.')[0] for m in sys.modules}"
+        " & {'torch', 'transformers', 'vllm', 'accelerate', 'peft', 'workers'}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT, env=process_environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_worker_imports_no_torch(process_environment: dict[str, str]) -> None:
+    program = (
+        "import sys; import workers.app;"
+        "print(sorted({m.partition('.')[0] for m in sys.modules}"
+        " & {'torch', 'transformers', 'vllm', 'accelerate', 'peft'}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT, env=process_environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.django_db
+def test_migrations_say_what_the_models_say() -> None:
+    call_command("makemigrations", "--check", "--dry-run", verbosity=0)
+
+
+@pytest.mark.django_db
+def test_the_database_is_postgresql() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW server_version")
+        assert cursor.fetchone()[0].startswith("18.")
+
+
+def test_the_secret_key_is_made_once_and_is_private(tmp_path: Path) -> None:
+    key = secret_key(tmp_path)
+    assert len(key) >= 50
+    assert secret_key(tmp_path) == key
+    assert (tmp_path / "secret_key").stat().st_mode & 0o777 == 0o600
+    assert [p.name for p in tmp_path.iterdir()] == ["secret_key"]
+
+
+@pytest.mark.parametrize("depth", [1, 60])
+def test_socket_paths_fit_whatever_the_folder(depth: int) -> None:
+    servers = Servers(Path("/") / "/".join(["folder"] * depth))
+    assert len(str(servers.postgres_sockets / ".s.PGSQL.5432")) <= 107
+    assert len(str(servers.redis_socket)) <= 107

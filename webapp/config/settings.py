@@ -1,0 +1,186 @@
+"""Settings, typed and read from the environment (docs/operations.md lists the variables)."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import environ
+
+from webapp.config import embedded, secrets
+
+BASE_DIR: Path = Path(__file__).resolve().parent.parent.parent
+
+env = environ.Env()
+
+# Everything that the product writes lies under this folder.
+RETORT_VAR: Path = Path(env.str("RETORT_VAR", default=str(BASE_DIR / "var"))).absolute()
+
+DEBUG: bool = env.bool("DEBUG", default=False)
+SECRET_KEY: str = env.str("SECRET_KEY", default="") or secrets.secret_key(RETORT_VAR)
+ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+INSTALLED_APPS: list[str] = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "django_htmx",
+    "webapp.core",
+    "webapp.checkpoints",
+    "webapp.benchmarks",
+    "webapp.runs",
+    "webapp.leaderboard",
+]
+
+MIDDLEWARE: list[str] = [
+    "django.middleware.security.SecurityMiddleware",
+    "webapp.core.middleware.ContentSecurityPolicyMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+
+ROOT_URLCONF = "webapp.config.urls"
+WSGI_APPLICATION = "webapp.config.wsgi.application"
+
+TEMPLATES: list[dict[str, Any]] = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "webapp" / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# --- accounts
+
+AUTH_USER_MODEL = "core.User"
+AUTH_PASSWORD_VALIDATORS: list[dict[str, str]] = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LOGIN_URL = "core:login"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "core:login"
+
+# --- database and broker: embedded ones unless a URL names others
+
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": env.db_url("DATABASE_URL")
+    if env.str("DATABASE_URL", default="")
+    else {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": embedded.DATABASE,
+        "USER": embedded.DATABASE_USER,
+        "HOST": str(embedded.Servers(RETORT_VAR).postgres_sockets),
+    },
+}
+DATABASES["default"].update(CONN_MAX_AGE=60, CONN_HEALTH_CHECKS=True)
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+CELERY_BROKER_URL: str = (
+    env.str("CELERY_BROKER_URL", default="") or embedded.Servers(RETORT_VAR).broker_url
+)
+
+# --- files
+
+MEDIA_ROOT: Path = RETORT_VAR / "files"
+MEDIA_URL = "files/"
+STATIC_URL = "static/"
+
+
+def _package_folder(package: str, folder: str) -> Path:
+    """A folder inside an installed package, found without importing it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise RuntimeError(f"{package} is not installed: run pip install -r requirements-base.txt")
+    return Path(spec.origin).parent / folder
+
+
+# plotly.js comes with plotly: {% static "plotly/plotly.min.js" %}.
+STATICFILES_DIRS: list[Any] = [
+    BASE_DIR / "webapp" / "static",
+    ("plotly", _package_folder("plotly", "package_data")),
+]
+# Static files are served by whitenoise straight from where they lie: no collectstatic step.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH: bool = DEBUG
+
+# --- security
+
+# A page may load nothing from elsewhere and run no inline script.
+CONTENT_SECURITY_POLICY: dict[str, str] = {
+    "default-src": "'self'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self' data: blob:",
+    "object-src": "'none'",
+    "base-uri": "'none'",
+    "form-action": "'self'",
+    "frame-ancestors": "'none'",
+}
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+SESSION_COOKIE_SAMESITE = "Lax"
+# Set behind a TLS-terminating proxy that passes X-Forwarded-Proto.
+RETORT_HTTPS: bool = env.bool("RETORT_HTTPS", default=False)
+SESSION_COOKIE_SECURE: bool = RETORT_HTTPS
+CSRF_COOKIE_SECURE: bool = RETORT_HTTPS
+SECURE_HSTS_SECONDS: int = 31_536_000 if RETORT_HTTPS else 0
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if RETORT_HTTPS else None
+
+# --- language, time
+
+LANGUAGE_CODE = "en-gb"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = False
+
+# --- work
+
+# A lease that is not renewed for so long is taken over by another worker.
+RETORT_LEASE_SECONDS: float = env.float("RETORT_LEASE_SECONDS", default=60.0)
+# How often the reaper looks for work that nobody was told of, or that a dead worker left behind.
+RETORT_REAP_SECONDS: float = env.float("RETORT_REAP_SECONDS", default=15.0)
+# After a transient failure a shard waits so long, twice as long the next time.
+RETORT_RETRY_SECONDS: float = env.float("RETORT_RETRY_SECONDS", default=10.0)
+# Without a CUDA device, stages of the gpu queue run on the CPU.
+RETORT_GPU_QUEUE_ON_CPU: bool = env.bool("RETORT_GPU_QUEUE_ON_CPU", default=True)
+# Processes that a grade or filter stage may use.
+RETORT_STAGE_JOBS: int = env.int("RETORT_STAGE_JOBS", default=2)
+
+# --- logs: one JSON object a line on standard error
+
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": "webapp.core.logs.JsonFormatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "loggers": {
+        "django": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+        "django.server": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+    },
+}

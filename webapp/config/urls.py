@@ -1,0 +1,11 @@
+"""Every address: an app each; the leaderboard is the front page."""
+
+from django.urls import include, path
+
+urlpatterns = [
+    path("", include("webapp.leaderboard.urls")),
+    path("accounts/", include("webapp.core.urls")),
+    path("benchmarks/", include("webapp.benchmarks.urls")),
+    path("checkpoints/", include("webapp.checkpoints.urls")),
+    path("runs/", include("webapp.runs.urls")),
+]
