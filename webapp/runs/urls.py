@@ -1,0 +1,21 @@
+"""Runs: list, launch, watch, cancel, retry."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from webapp.runs import views
+
+app_name = "runs"
+
+urlpatterns = [
+    path("", views.index, name="index"),
+    path("list/", views.index_live, name="index_live"),
+    path("distil/", views.distil, name="distil"),
+    path("evaluate/", views.evaluate, name="evaluate"),
+    path("<int:pk>/", views.detail, name="detail"),
+    path("<int:pk>/live/", views.live, name="live"),
+    path("<int:pk>/examples/<slug:which>/", views.examples, name="examples"),
+    path("<int:pk>/cancel/", views.cancel, name="cancel"),
+    path("<int:pk>/retry/", views.retry, name="retry"),
+]
