@@ -14,6 +14,10 @@ SPEC = BenchmarkSpec(
     title="MATH-500",
     grader="math",
     prompt=BOXED_PROMPT,
-    hub=HubSource("HuggingFaceH4/MATH-500", "test.jsonl"),
+    hub=HubSource(
+        "HuggingFaceH4/MATH-500",
+        "test.jsonl",
+        revision="ff5b20257d8185524591543f8ff5993951537bb8",
+    ),
     problem_count=500,
 )

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+# Filled in by replacing "{problem}", never by str.format: the text itself holds braces.
 BOXED_PROMPT = (
-    "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{{}}."
-).replace("{{}}", "{}")
+    "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{}."
+)
 
 
 @dataclass(frozen=True, slots=True)

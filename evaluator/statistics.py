@@ -1,0 +1,121 @@
+"""Errors, intervals and paired tests of scores (PROTOCOLS §2). Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+Z_95 = NormalDist().inv_cdf(0.975)
+Z_POWER_80 = NormalDist().inv_cdf(0.80)
+
+Count = tuple[int, int]  # (correct, scored samples) of one problem
+
+
+def se_total(means: Sequence[float]) -> float | None:
+    """Standard error over problems, s/√N: would the score hold on other problems of this kind?
+
+    ``means`` are problem means in [0, 1]. They contain the sampling noise already, so
+    :func:`se_rerun` is never added. None for fewer than two problems. (Miller 2024, §2.1.)
+    """
+    if len(means) < 2:
+        return None
+    return float(np.std(np.asarray(means, dtype=float), ddof=1) / math.sqrt(len(means)))
+
+
+def se_rerun(counts: Sequence[Count]) -> float | None:
+    """Standard error of a re-run of the same problems: sqrt(Σ p̂(1−p̂)/(n−1))/N.
+
+    None where a problem has fewer than two samples. (Miller 2024, §2.3.)
+    """
+    if not counts or any(n < 2 for _, n in counts):
+        return None
+    variances = [(c / n) * (1 - c / n) / (n - 1) for c, n in counts]
+    return math.sqrt(math.fsum(variances)) / len(counts)
+
+
+def wilson_interval(
+    p: float, se: float | None, problems: int, *, z: float = Z_95
+) -> tuple[float, float]:
+    """Score interval for a mean ``p`` in [0, 1] at the effective size p(1−p)/SE².
+
+    The effective size is ``problems`` where SE is 0 or not known. It lies inside [0, 1] and keeps
+    its coverage near the ceiling, where t and bootstrap intervals do not. (Wilson 1927;
+    measured by simulation in tests/evaluator/test_statistics.py.)
+    """
+    size = p * (1 - p) / se**2 if se else float(problems)
+    size = size or float(problems)
+    centre = (p + z**2 / (2 * size)) / (1 + z**2 / size)
+    half = z / (1 + z**2 / size) * math.sqrt(p * (1 - p) / size + z**2 / (4 * size**2))
+    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
+
+
+@dataclass(frozen=True, slots=True)
+class PairedComparison:
+    """Two runs on the same N problems, first minus second."""
+
+    problems: int
+    difference: float
+    se: float | None
+    p: float
+    resolvable: float | None  # smallest difference found with 80 % power at the 5 % level
+
+
+def compare_paired(first: Sequence[Count], second: Sequence[Count]) -> PairedComparison:
+    """Compare two runs' (correct, samples) on the same problems, given in the same order.
+
+    ``p`` is the two-sided sign-flip permutation p of the problem means' differences, exact by
+    convolution over a common denominator. Raises ValueError for unequal or empty sequences.
+    """
+    if len(first) != len(second) or not first:
+        raise ValueError("a paired comparison needs the same problems in both runs, at least one")
+    denominator = math.lcm(*(n for _, n in (*first, *second)))
+    differences = [
+        c1 * (denominator // n1) - c2 * (denominator // n2)
+        for (c1, n1), (c2, n2) in zip(first, second, strict=True)
+    ]
+    scaled = [difference / denominator for difference in differences]
+    se = se_total(scaled)
+    return PairedComparison(
+        problems=len(first),
+        difference=math.fsum(scaled) / len(scaled),
+        se=se,
+        p=sign_flip_p(differences),
+        resolvable=None if se is None else (Z_95 + Z_POWER_80) * se,
+    )
+
+
+def sign_flip_p(differences: Sequence[int]) -> float:
+    """Two-sided p of Σ differences when each one's sign is a fair coin: P(|S| ≥ |observed|)."""
+    divisor = math.gcd(*differences)
+    if divisor == 0:
+        return 1.0
+    sizes = [abs(difference) // divisor for difference in differences if difference]
+    observed = abs(sum(differences)) // divisor
+    total = sum(sizes)
+    law = np.zeros(2 * total + 1)  # index s + total holds P(S = s)
+    law[total] = 1.0
+    reach = 0
+    for size in sizes:
+        reach += size
+        low, high = total - reach, total + reach + 1
+        window = law[low:high].copy()
+        law[low:high] = 0.0
+        law[low : high - size] += 0.5 * window[size:]
+        law[low + size : high] += 0.5 * window[: len(window) - size]
+    tail = law[total + observed :].sum()
+    return float(1.0 if observed == 0 else min(1.0, 2 * tail))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm-adjusted p values, in the order given. (Holm 1979.)"""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
