@@ -35,7 +35,11 @@ AIME_2024 = BenchmarkSpec(
     title="AIME 2024",
     grader="integer",
     prompt=BOXED_PROMPT,
-    hub=HubSource("HuggingFaceH4/aime_2024", "data/train-00000-of-00001.parquet"),
+    hub=HubSource(
+        "HuggingFaceH4/aime_2024",
+        "data/train-00000-of-00001.parquet",
+        "b1f0c9e511c1715c0941b0c90aa91d990b830bfaf411a3a41b3f339e5c2f6251",
+    ),
     problem_count=30,
     identify=lambda row: _identify(row, "2024"),
 )
@@ -45,7 +49,11 @@ AIME_2025 = BenchmarkSpec(
     title="AIME 2025",
     grader="integer",
     prompt=BOXED_PROMPT,
-    hub=HubSource("yentinglin/aime_2025", "data/train-00000-of-00001.parquet"),
+    hub=HubSource(
+        "yentinglin/aime_2025",
+        "data/train-00000-of-00001.parquet",
+        "864d704745e4ec6b9e6d4b07a89220db73a5a43fbc036a714a00b597a8a622b2",
+    ),
     problem_count=30,
     identify=lambda row: _identify(row, "2025"),
 )

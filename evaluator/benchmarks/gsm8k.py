@@ -25,7 +25,11 @@ SPEC = BenchmarkSpec(
     title="GSM8K",
     grader="math",
     prompt=BOXED_PROMPT,
-    hub=HubSource("openai/gsm8k", "main/test-00000-of-00001.parquet"),
+    hub=HubSource(
+        "openai/gsm8k",
+        "main/test-00000-of-00001.parquet",
+        "1fd593fe2a621b080adabae98e31315046372f9a8fcba7d0a8f90f9a95f8da48",
+    ),
     problem_count=1319,
     answer=_final_number,
 )

@@ -17,6 +17,7 @@ SPEC = BenchmarkSpec(
     hub=HubSource(
         "HuggingFaceH4/MATH-500",
         "test.jsonl",
+        "ddc0ae19c33f2969e41a86c4c012fc5bd48f35b567d714e8032aff25353b3cf6",
         revision="ff5b20257d8185524591543f8ff5993951537bb8",
     ),
     problem_count=500,

@@ -1,0 +1,197 @@
+"""Problems from a local file: JSON lines (also gzipped), Parquet or CSV.
+
+The published forms of a data set differ in column names, number types and row numbers; what comes
+out here is the same for all of them, and so is ``records.problems_hash``.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from evaluator import benchmarks
+from evaluator.benchmarks.spec import BenchmarkSpec
+from evaluator.errors import InputError
+from evaluator.records import Problem, content_hash
+
+# Column names that are known for each part of a problem; the first that a row has counts.
+FIELDS: dict[str, tuple[str, ...]] = {
+    "id": ("id", "unique_id", "problem_id"),
+    "problem": ("problem", "question", "prompt"),
+    "answer": ("answer",),
+    "subject": ("subject", "type"),
+    "level": ("level",),
+}
+MAX_ID_CHARACTERS = 200
+
+Row = Mapping[str, Any]
+
+
+def read_problems(path: Path, benchmark: str) -> list[Problem]:
+    """Read ``benchmark``'s problems from a file whose name ends in .jsonl, .jsonl.gz, .parquet
+    or .csv.
+
+    Raises InputError, naming line and field, for a row that is not a problem, an id or a text that
+    comes twice, and a file that cannot be read or holds no problem.
+    """
+    spec = benchmarks.get(benchmark)
+    problems: list[Problem] = []
+    lines: dict[str, int] = {}
+    for line, row in _rows(path):
+        try:
+            problem = to_problem(row, spec)
+        except InputError as error:
+            raise InputError(f"{path.name}, line {line}: {error}") from None
+        for key in (f"id {problem.id!r}", f"text {problem.problem!r}"):
+            earlier = lines.setdefault(key, line)
+            if earlier != line:
+                raise InputError(
+                    f"{path.name}, line {line}: {key[:80]} stands on line {earlier} too; "
+                    "leave one of them out."
+                )
+        problems.append(problem)
+    if not problems:
+        raise InputError(f"{path.name}: it holds no problems; give a file that does.")
+    return problems
+
+
+def to_problem(row: Row, spec: BenchmarkSpec) -> Problem:
+    """Build a problem from a published row; raises InputError naming the field."""
+    text = _text(row, "problem").replace("\r\n", "\n")
+    answer = _text(row, "answer")
+    if spec.answer is not None:
+        try:
+            answer = spec.answer(answer)
+        except InputError as error:
+            raise InputError(f"answer: {error}; give the number.") from None
+    if spec.grader == "integer":
+        answer = _integer(answer)
+    identifier = (spec.identify and spec.identify(row)) or _optional(row, "id")
+    if identifier is None:  # some sets have no ids: the content is what stays the same
+        identifier = content_hash([text, answer])[:16]
+    if len(identifier) > MAX_ID_CHARACTERS:
+        raise InputError(f"id: longer than {MAX_ID_CHARACTERS} characters; give a shorter one.")
+    return Problem(
+        id=identifier,
+        problem=text,
+        answer=answer,
+        subject=_optional(row, "subject"),
+        level=_optional(row, "level"),
+    )
+
+
+def _value(row: Row, part: str) -> Any:
+    return next((row[name] for name in FIELDS[part] if row.get(name) is not None), None)
+
+
+def _text(row: Row, part: str) -> str:
+    """A part that must be there and not blank, as text."""
+    value = _value(row, part)
+    if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+        raise InputError(f"{part}: {type(value).__name__} where text is needed; give text.")
+    text = "" if value is None else _plain(value)
+    if not text:
+        names = " or ".join(FIELDS[part])
+        raise InputError(f"{part}: missing or blank; give a field called {names}.")
+    return text
+
+
+def _optional(row: Row, part: str) -> str | None:
+    """A part that may be absent, as text."""
+    value = _value(row, part)
+    return None if value is None else (_plain(value) or None)
+
+
+def _plain(value: object) -> str:
+    """Text of a cell: 2 and 2.0 (an integer column with gaps) are both ``2``."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def _integer(answer: str) -> str:
+    """``025`` and ``25`` are the same reference answer."""
+    digits = answer.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()):
+        raise InputError(f"answer: {answer[:40]!r} is not an integer; give one.")
+    return str(int(answer))
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """Yield (line number, row), counted from 1; a CSV's heading is line 1, Parquet rows count."""
+    name = path.name.lower()
+    try:
+        if name.endswith((".jsonl", ".jsonl.gz")):
+            yield from _json_rows(path)
+        elif name.endswith(".csv"):
+            yield from _csv_rows(path)
+        elif name.endswith(".parquet"):
+            yield from _parquet_rows(path)
+        else:
+            raise InputError(
+                f"{path.name}: the kind of file is not known; "
+                "give .jsonl, .jsonl.gz, .parquet or .csv."
+            )
+    except UnicodeDecodeError:
+        raise InputError(f"{path.name}: it is not UTF-8 text; save it as UTF-8.") from None
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path.name}: cannot be read ({reason}); check the file.") from None
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    with opener(path, "rt", encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (json.JSONDecodeError, RecursionError):
+                raise InputError(
+                    f"{path.name}, line {number}: it is not JSON; give one object on each line."
+                ) from None
+            if not isinstance(row, dict):
+                raise InputError(
+                    f"{path.name}, line {number}: {type(row).__name__} where an object is needed; "
+                    "give one object on each line."
+                )
+            yield number, row
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise InputError(
+                        f"{path.name}, line {reader.line_num}: it has more or fewer cells than "
+                        "the heading; quote cells that hold commas."
+                    )
+                yield reader.line_num, {key: value or None for key, value in row.items()}
+        except csv.Error as error:
+            raise InputError(
+                f"{path.name}, line {reader.line_num}: it is not CSV ({error}); mend the line."
+            ) from None
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except pyarrow.ArrowException as error:
+        reason = str(error).splitlines()[0][:120]
+        raise InputError(f"{path.name}: it is not Parquet ({reason}); check the file.") from None

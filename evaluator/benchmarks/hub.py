@@ -1,0 +1,54 @@
+"""Problems from the Hugging Face hub, checked against what the benchmark is known to contain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evaluator import benchmarks
+from evaluator.benchmarks.files import read_problems
+from evaluator.errors import InputError
+from evaluator.records import Problem, content_hash
+
+
+def answers_hash(problems: list[Problem]) -> str:
+    """SHA-256 over the sorted reference answers: the same for every typography of the texts."""
+    return content_hash(sorted(problem.answer for problem in problems))
+
+
+def fetch(name: str) -> list[Problem]:
+    """Download benchmark ``name`` and return its problems.
+
+    Raises InputError where the benchmark is not on the hub, the hub cannot be reached, or what
+    came is not the benchmark (count or reference answers differ).
+    """
+    spec = benchmarks.get(name)
+    if spec.hub is None:
+        raise InputError(f"benchmark: {name} is made from a seed and has no download.")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        path = hf_hub_download(
+            spec.hub.repo, spec.hub.filename, repo_type="dataset", revision=spec.hub.revision
+        )
+    except Exception as error:  # the hub's client raises errors of four libraries
+        raise InputError(
+            f"{name}: {spec.hub.repo} could not be downloaded ({type(error).__name__}); "
+            f"get the file elsewhere and run: import_benchmark {name} FILE"
+        ) from error
+    return checked(name, read_problems(Path(path), name))
+
+
+def checked(name: str, problems: list[Problem]) -> list[Problem]:
+    """Return ``problems`` if they are benchmark ``name``; raises InputError where they are not."""
+    spec = benchmarks.get(name)
+    if spec.problem_count is not None and len(problems) != spec.problem_count:
+        raise InputError(
+            f"{name}: {len(problems)} problems where {spec.problem_count} are known; "
+            "give the whole set."
+        )
+    if spec.hub is not None and answers_hash(problems) != spec.hub.answers_hash:
+        raise InputError(
+            f"{name}: the reference answers are not the ones that this benchmark is known by; "
+            "get its published file."
+        )
+    return problems
