@@ -13,10 +13,10 @@ from evaluator.records import Completion
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One completion asked for.
+    r"""One completion asked for.
 
     ``prompt`` is the rendered text, exactly as the model reads it. ``start`` is the part at its
-    end that is put into the model's mouth (``<think>\\n``): a completion's text begins with it.
+    end that is put into the model's mouth (``<think>\n``): a completion's text begins with it.
     """
 
     problem_id: str
