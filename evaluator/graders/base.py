@@ -1,0 +1,39 @@
+"""What a grader is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from evaluator.graders.extraction import extract_answer
+from evaluator.protocol import GradingPolicy
+
+
+class Grader(ABC):
+    """Extracts answers and tells whether two of them are the same.
+
+    ``version`` goes up with every change that can change a verdict: it is part of the measurement
+    hash.
+    """
+
+    name: str
+    version: int
+
+    @property
+    def identity(self) -> str:
+        """Name and version, as ``math/1``."""
+        return f"{self.name}/{self.version}"
+
+    def extract(self, part: str, policy: GradingPolicy) -> str | None:
+        """Find the final answer in an answer part; linear time."""
+        return extract_answer(part, policy)
+
+    @abstractmethod
+    def equal_fast(self, first: str, second: str, policy: GradingPolicy) -> bool | None:
+        """Compare without evaluating anything; None where that does not decide. Linear time."""
+
+    def equal_slow(self, first: str, second: str, policy: GradingPolicy) -> bool:
+        """Compare by evaluation, in a process that can be killed. Symmetric.
+
+        Only called where :meth:`equal_fast` returned None.
+        """
+        raise NotImplementedError(f"{self.name} decides every comparison without evaluation")

@@ -1,0 +1,139 @@
+"""Where a response's answer stands (PROTOCOLS §3), and whether it went round in circles (§2).
+
+Every function takes linear time in the length of the response.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from evaluator.protocol import GradingPolicy, Thinking
+
+LOOP_TAIL_CHARACTERS = 1000
+LOOP_UNIT_CHARACTERS = 200
+MAX_PHRASE_CHARACTERS = 300
+
+KNOWN_TAGS = (("<think>", "</think>"), ("<|begin_of_thought|>", "<|end_of_thought|>"))
+TAGGED_SHARE = 0.1  # of the responses; a stray mention of a tag is rarer, a thinking model is not
+
+_BRACES = re.compile(r"(?P<box>\\+(?:boxed|fbox)\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
+_PHRASE = re.compile(r"\banswer\b[ *_]*(?:is\b|:|=)[ *_:]*", re.IGNORECASE)
+_MATHS = re.compile(
+    r"\$\$(?P<a>[^$]+)\$\$|\$(?P<b>[^$\n]+)\$|\\\((?P<c>.+?)\\\)|\\\[(?P<d>.+?)\\\]", re.DOTALL
+)
+_SENTENCE_END = re.compile(r"\.(?:\s|$)|\n|<\|")
+_BARE_NUMBER = re.compile(r"[-+−]?\d[\d,]*(?:\.\d+)?")
+
+
+def answer_part(text: str, thinking: Thinking, reasoning: str | None = None) -> str | None:
+    """Return what follows the thoughts, or None when the response is still thinking.
+
+    ``reasoning`` is the thinking that an endpoint returned in a field of its own.
+    """
+    if thinking.kind == "none":
+        return text
+    if thinking.kind == "field":
+        return None if reasoning and not text.strip() else text
+    _, closed, tail = text.rpartition(thinking.close)
+    if thinking.open in tail:  # opened again after the last closing tag, or never closed
+        return None
+    if not closed and thinking.forced and reasoning is None:
+        return None
+    return tail
+
+
+def detect_thinking(texts: Iterable[str]) -> Thinking:
+    """Tell from a model's responses which tags surround its thoughts.
+
+    A pair counts where at least a tenth of the responses begin with its opening tag or hold its
+    closing tag. Where closing tags come without opening ones, the opening tag was forced.
+    """
+    responses = list(texts)
+    best, best_count = Thinking(kind="none"), TAGGED_SHARE * len(responses)
+    for opening, closing in KNOWN_TAGS:
+        opened = sum(text.lstrip().startswith(opening) for text in responses)
+        headless = sum(closing in text and opening not in text for text in responses)
+        count = sum(text.lstrip().startswith(opening) or closing in text for text in responses)
+        if count and count >= best_count:
+            best = Thinking(kind="tags", open=opening, close=closing, forced=headless > opened)
+            best_count = count
+    return best
+
+
+def is_looped(text: str) -> bool:
+    """Whether the last 1,000 characters repeat a unit of at most 200 characters.
+
+    A tail of 1,000 characters with a period of at most 200 holds the unit five times or more.
+    """
+    tail = text[-LOOP_TAIL_CHARACTERS:]
+    if len(tail) < LOOP_TAIL_CHARACTERS:
+        return False
+    return any(tail[p:] == tail[:-p] for p in range(1, LOOP_UNIT_CHARACTERS + 1))
+
+
+def boxes(text: str) -> list[str]:
+    r"""Contents of all balanced, outermost and non-blank ``\boxed{…}`` and ``\fbox{…}``."""
+    stack: list[tuple[bool, int]] = []
+    found: list[tuple[int, int]] = []
+    for match in _BRACES.finditer(text):
+        if match["box"] or match["open"]:
+            stack.append((bool(match["box"]), match.end()))
+        elif match["close"] and stack:
+            is_box, start = stack.pop()
+            if is_box:
+                while found and found[-1][0] > start:  # it stands inside this one
+                    found.pop()
+                found.append((start, match.start()))
+    return [text[start:end].strip() for start, end in found if text[start:end].strip()]
+
+
+def extract_answer(part: str, policy: GradingPolicy) -> str | None:
+    """Find the final answer in the answer part, or None.
+
+    The last balanced box (or all of them, where the policy says so); then, unless ``boxed_only``,
+    what follows "answer is"; then the last formula of the last line; then an answer part that is
+    nothing but a number.
+    """
+    contents = boxes(part)
+    if contents:
+        if policy.several_boxes == "all":
+            return ", ".join(dict.fromkeys(contents))
+        return contents[-1]
+    if policy.boxed_only:
+        return None
+    return _after_phrase(part) or _last_formula(part) or _bare_number(part)
+
+
+def _after_phrase(part: str) -> str | None:
+    """What follows the last "answer is" (or "answer:"): its first formula, or its sentence."""
+    phrases = list(_PHRASE.finditer(part))
+    if not phrases:
+        return None
+    last = phrases[-1]
+    rest = part[last.end() : last.end() + MAX_PHRASE_CHARACTERS].lstrip()
+    line = rest.partition("\n\n")[0]
+    formula = _MATHS.search(line)
+    if formula is not None:
+        before = line[: formula.start()]
+        if not _SENTENCE_END.search(before):
+            return _formula_text(formula)
+    end = _SENTENCE_END.search(rest)
+    sentence = rest[: end.start()] if end else rest
+    return sentence.strip(" \t*_`\"'") or None
+
+
+def _last_formula(part: str) -> str | None:
+    """The last formula of the last line that is not blank."""
+    last_line = part.rstrip().rpartition("\n")[2]
+    formulas = list(_MATHS.finditer(last_line))
+    return _formula_text(formulas[-1]) if formulas else None
+
+
+def _formula_text(formula: re.Match[str]) -> str | None:
+    return next(group for group in formula.groups() if group is not None).strip() or None
+
+
+def _bare_number(part: str) -> str | None:
+    text = part.strip()
+    return text if _BARE_NUMBER.fullmatch(text) else None
