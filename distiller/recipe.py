@@ -13,7 +13,9 @@ from evaluator.protocol import Config, Protocol, Sampling, Thinking
 class Prompts(Config):
     """What the teacher is asked."""
 
-    set: Annotated[str, Field(description="prompt set: a name, or a JSONL file on the command line")]
+    set: Annotated[
+        str, Field(description="prompt set: a name, or a JSONL file on the command line")
+    ]
     limit: Annotated[int | None, Field(ge=1, description="use only the first so many")] = None
 
 
@@ -75,7 +77,9 @@ class Recipe(Config):
     base: str
     student: str
     prompts: Prompts
-    prompt: Annotated[str, Field(description="text around a problem; holds {problem}")] = "{problem}"
+    prompt: Annotated[str, Field(description="text around a problem; holds {problem}")] = (
+        "{problem}"
+    )
     thinking: Thinking = Thinking()
     generation: Generation = Generation()
     filters: tuple[FilterChoice, ...] = DEFAULT_FILTERS

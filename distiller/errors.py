@@ -1,0 +1,31 @@
+"""The distiller's exceptions: one tree, permanent and transient told apart.
+
+It mirrors ``evaluator.errors``: every message is one sentence that names the field or file and the
+remedy. The command line prints it as it stands and exits with code 2 (``InputError``) or 1 (the
+others).
+"""
+
+
+class DistillerError(Exception):
+    """Base of everything this library raises on purpose.
+
+    ``transient`` says whether trying again, unchanged, may succeed.
+    """
+
+    transient = False
+
+
+class InputError(DistillerError):
+    """What the user gave cannot be used: an unknown filter, a malformed row, a missing file."""
+
+
+class CheckpointError(InputError):
+    """A folder is no checkpoint that can be used, or not a safe one."""
+
+
+class CorpusError(InputError):
+    """A corpus is empty, damaged, or carries no supervised token."""
+
+
+class TrainingError(DistillerError):
+    """Training cannot go on: a loss that is not finite, a resume state of another training."""
