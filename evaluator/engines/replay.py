@@ -1,0 +1,131 @@
+"""Engine ``replay``: completions made elsewhere, read from a file. Torch-free."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from evaluator.engines.base import Request
+from evaluator.errors import InputError
+from evaluator.protocol import Protocol, Sampling
+from evaluator.records import Completion, FinishReason
+
+
+def read_completions(path: Path) -> list[Completion]:
+    """Read a file of completions: JSON lines, gzipped where the name ends in ``.gz``.
+
+    A row is ``{problem_id, sample, completion, finish_reason?, prompt_tokens?, completion_tokens?,
+    seed?, reasoning?}``; ``text`` is another name of ``completion``. A row without ``sample`` is the
+    next sample of its problem. Raises InputError naming line and field for anything else, for a key
+    that occurs twice and for a file without rows.
+    """
+    completions: list[Completion] = []
+    seen: set[tuple[str, int]] = set()
+    following: dict[str, int] = {}
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        where = f"{path.name}, line {number}"
+        completion = _completion(line, where, following)
+        if completion.key in seen:
+            raise InputError(
+                f"{where}: sample {completion.sample} of problem {completion.problem_id!r} "
+                "occurs a second time; remove one."
+            )
+        seen.add(completion.key)
+        following[completion.problem_id] = completion.sample + 1
+        completions.append(completion)
+    if not completions:
+        raise InputError(f"{path.name}: there is no completion in it.")
+    return completions
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        data = path.read_bytes()
+        if path.name.endswith(".gz"):
+            data = gzip.decompress(data)
+        yield from data.decode("utf-8").split("\n")
+    except OSError as error:
+        raise InputError(
+            f"completions: {path} cannot be read ({error.strerror or error})."
+        ) from error
+    except (EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InputError(f"completions: {path} is damaged or is not UTF-8 ({error}).") from error
+
+
+def _completion(line: str, where: str, following: Mapping[str, int]) -> Completion:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not a JSON value ({error}).") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: not a JSON object.")
+    problem_id = row.get("problem_id")
+    if isinstance(problem_id, bool) or not isinstance(problem_id, str | int) or problem_id == "":
+        raise InputError(f"{where}: problem_id must be a text or a whole number.")
+    text = row.get("completion", row.get("text"))
+    if not isinstance(text, str):
+        raise InputError(f"{where}: completion must be a text.")
+    reasoning = row.get("reasoning")
+    if reasoning is not None and not isinstance(reasoning, str):
+        raise InputError(f"{where}: reasoning must be a text.")
+    reason = row.get("finish_reason") or "unknown"
+    if reason not in set(FinishReason):
+        raise InputError(
+            f"{where}: finish_reason {reason!r} is not one of {', '.join(FinishReason)}."
+        )
+    sample = _count(row, "sample", where)
+    return Completion(
+        problem_id=str(problem_id),
+        sample=following.get(str(problem_id), 0) if sample is None else sample,
+        text=text,
+        finish_reason=FinishReason(reason),
+        prompt_tokens=_count(row, "prompt_tokens", where),
+        completion_tokens=_count(row, "completion_tokens", where),
+        seed=_count(row, "seed", where),
+        reasoning=reasoning,
+    )
+
+
+def _count(row: Mapping[str, Any], field: str, where: str) -> int | None:
+    value = row.get(field)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InputError(f"{where}: {field} must be a whole number, 0 or more.")
+    return value
+
+
+class ReplayEngine:
+    """Hands out the completions of a file; a key that is not in it has no completion."""
+
+    OPTIONS: ClassVar[tuple[str, ...]] = ("model", "context_tokens")
+
+    def __init__(self, model: str | Path, *, context_tokens: int | None = None) -> None:
+        path = Path(model)
+        self._completions = {completion.key: completion for completion in read_completions(path)}
+        self._sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`evaluator.engines.base.Engine.describe`."""
+        return {"name": "replay", "completions": self._sha256}
+
+    def render(self, problem: str, *, prompt: str, protocol: Protocol) -> str:
+        """The prompt without a chat template: what the model saw elsewhere is not known."""
+        return prompt.replace("{problem}", problem)
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
+        """See :meth:`evaluator.engines.base.Engine.generate`; missing keys are left out."""
+        for request in requests:
+            if (completion := self._completions.get(request.key)) is not None:
+                yield completion
+
+    def close(self) -> None:
+        """See :meth:`evaluator.engines.base.Engine.close`."""
+        self._completions = {}

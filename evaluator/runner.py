@@ -1,0 +1,171 @@
+"""Draw, grade, aggregate: what a run does, whoever asks for it. Torch-free by itself."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluator import graders, metrics
+from evaluator.benchmarks import BenchmarkSpec
+from evaluator.engines.base import Engine, Request, forced_start
+from evaluator.errors import InputError
+from evaluator.graders.pool import GraderPool, GradeRequest
+from evaluator.protocol import Protocol
+from evaluator.records import Completion, Outcome, Problem, completion_seed
+from evaluator.store import Row, SegmentWriter
+
+Key = tuple[str, int]
+Progress = Callable[[int, int, int], None]
+
+
+def load_problems(path: Path) -> list[Problem]:
+    """Read the rows of ``Problem.to_json``; raises InputError for none or a repeated id."""
+    try:
+        problems = [Problem.from_json(json.loads(line)) for line in path.open() if line.strip()]
+    except OSError as error:
+        raise InputError(f"problems: {path} cannot be read ({error.strerror}).") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"problems: {path.name} holds a malformed row ({error!r}).") from error
+    by_id(problems)
+    return problems
+
+
+def by_id(problems: Sequence[Problem]) -> dict[str, Problem]:
+    """Problems by id; raises InputError for none or a repeated id."""
+    if not problems:
+        raise InputError("problems: there are none.")
+    known: dict[str, Problem] = {}
+    for problem in problems:
+        if problem.id in known:
+            raise InputError(f"problems: the id {problem.id!r} occurs twice.")
+        known[problem.id] = problem
+    return known
+
+
+def draw(
+    problems: Sequence[Problem],
+    *,
+    prompt: str,
+    protocol: Protocol,
+    samples: int,
+    engine: Engine,
+    writer: SegmentWriter,
+    done: set[Key],
+    on_progress: Progress,
+) -> str:
+    """Draw ``samples`` completions of every problem into ``writer``; skip the keys in ``done``.
+
+    ``prompt`` holds ``{problem}``. ``on_progress`` gets completions done (those in ``done``
+    included), completions in all, and tokens generated now. Seeds depend on the protocol's seed and
+    the key alone. Returns the first problem's rendered prompt. Rows already drawn are sealed even
+    when the engine fails.
+    """
+    by_id(problems)
+    requests: list[Request] = []
+    rendered = ""
+    for problem in problems:
+        text = engine.render(problem.problem, prompt=prompt, protocol=protocol)
+        rendered = rendered or text
+        start = forced_start(text, protocol.thinking)
+        requests += [
+            Request(
+                problem_id=problem.id,
+                sample=sample,
+                prompt=text,
+                seed=completion_seed(protocol.seed, problem.id, sample),
+                start=start,
+            )
+            for sample in range(samples)
+        ]
+    waiting = [request for request in requests if request.key not in done]
+    ready, tokens = len(requests) - len(waiting), 0
+    on_progress(ready, len(requests), tokens)
+    try:
+        for completion in engine.generate(waiting, protocol.sampling) if waiting else ():
+            writer.append(completion.to_json())
+            ready += 1
+            tokens += completion.completion_tokens or 0
+            on_progress(ready, len(requests), tokens)
+    finally:
+        writer.seal()
+    return rendered
+
+
+def grade(
+    problems: Sequence[Problem],
+    completions: Iterable[Row],
+    *,
+    benchmark: BenchmarkSpec,
+    protocol: Protocol,
+    samples: int,
+    pool: GraderPool,
+    measurement_hash: str,
+    run_fingerprint: str,
+    on_row: Callable[[Row], None],
+    graded: Iterable[Row] = (),
+) -> dict[str, Any]:
+    """Grade completions (``Completion.to_json`` rows) and return PROTOCOLS §2's metrics.json.
+
+    ``on_row`` gets ``{problem_id, sample, outcome, answer, reason}`` as soon as a verdict stands;
+    ``graded`` holds such rows of an interrupted run: verdicts stand, errors are graded again. Of
+    several rows with one key the first counts.
+    """
+    known = by_id(problems)
+    rows: dict[Key, Row] = {
+        (row["problem_id"], row["sample"]): dict(row)
+        for row in graded
+        if not Outcome(row["outcome"]).is_error
+    }
+    finished = set(rows)
+    tokens: dict[Key, int | None] = {}
+
+    def waiting() -> Iterator[Completion]:
+        for row in completions:
+            completion = Completion.from_json(row)
+            if completion.key in tokens:
+                continue
+            tokens[completion.key] = completion.completion_tokens
+            if completion.problem_id not in known:
+                raise InputError(
+                    f"completions: problem {completion.problem_id!r} is not in this benchmark."
+                )
+            if completion.key not in finished:
+                yield completion
+
+    asked: deque[Completion] = deque()  # the pool answers in order
+
+    def requests() -> Iterator[GradeRequest]:
+        for completion in waiting():
+            asked.append(completion)
+            yield GradeRequest(
+                kind=benchmark.grader,
+                gold=known[completion.problem_id].answer,
+                completion=completion,
+                thinking=protocol.thinking,
+                policy=protocol.policy,
+            )
+
+    for verdict in pool.grade(requests()):
+        completion = asked.popleft()
+        row = {
+            "problem_id": completion.problem_id,
+            "sample": completion.sample,
+            "outcome": str(verdict.outcome),
+            "answer": verdict.answer,
+            "reason": verdict.reason,
+        }
+        rows[completion.key] = row
+        on_row(row)
+    return metrics.aggregate(
+        problems,
+        [{**row, "completion_tokens": tokens.get(key)} for key, row in rows.items()],
+        benchmark=benchmark.name,
+        grader=graders.get(benchmark.grader).identity,
+        samples=samples,
+        measurement_hash=measurement_hash,
+        run_fingerprint=run_fingerprint,
+        equal=lambda pairs: pool.equal(benchmark.grader, pairs, protocol.policy),
+    )
