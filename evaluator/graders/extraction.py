@@ -23,6 +23,8 @@ _MATHS = re.compile(
     r"\$\$(?P<a>[^$]+)\$\$|\$(?P<b>[^$\n]+)\$|\\\((?P<c>.+?)\\\)|\\\[(?P<d>.+?)\\\]", re.DOTALL
 )
 _SENTENCE_END = re.compile(r"\.(?:\s|$)|\n|<\|")
+_IS = re.compile(r"\bis\b[ *_:]*")
+_BEGINS_AS_NUMBER = re.compile(r"[-+−$€£]?\s*\.?\d")
 _BARE_NUMBER = re.compile(r"[-+−]?\d[\d,]*(?:\.\d+)?")
 
 
@@ -112,15 +114,22 @@ def _after_phrase(part: str) -> str | None:
         return None
     last = phrases[-1]
     rest = part[last.end() : last.end() + MAX_PHRASE_CHARACTERS].lstrip()
-    line = rest.partition("\n\n")[0]
-    formula = _MATHS.search(line)
-    if formula is not None:
-        before = line[: formula.start()]
-        if not _SENTENCE_END.search(before):
+    paragraph = rest.partition("\n\n")[0]
+    sentence = _after_is(paragraph)
+    for clause in (sentence, paragraph):
+        formula = _MATHS.search(clause)
+        if formula is not None and not _SENTENCE_END.search(clause[: formula.start()]):
             return _formula_text(formula)
-    end = _SENTENCE_END.search(rest)
-    sentence = rest[: end.start()] if end else rest
+        if _BEGINS_AS_NUMBER.match(sentence):  # "Answer: the largest $n$ is 34."
+            break
     return sentence.strip(" \t*_`\"'") or None
+
+
+def _after_is(text: str) -> str:
+    """The first sentence of ``text``, or what follows its last "is"."""
+    end = _SENTENCE_END.search(text)
+    sentence = text[: end.start()] if end else text
+    return _IS.split(sentence)[-1]
 
 
 def _last_formula(part: str) -> str | None:

@@ -28,6 +28,8 @@ from evaluator.protocol import GradingPolicy
 MAX_EVALUATED_CHARACTERS = 1000  # longer answers are compared as text only
 ROUNDING_DECIMALS = 2  # fewest digits after the point that count as a rounding
 
+_POINTS = (29, 53)  # over 41: numerators of the values that are put in for symbols
+
 Evaluate = Callable[[str, str, GradingPolicy], bool | None]
 
 # Towers and factorials that would fill the memory; they are compared as text only.
@@ -138,7 +140,10 @@ def _without_names(one: str, other: str) -> tuple[str, str]:
     one, other = _MEMBER_OF.sub("", one), _MEMBER_OF.sub("", other)
     names = left_side(one), left_side(other)
     if names[0] is not None and names[0] == names[1]:
-        one, other = one[len(names[0]) + 1 :], other[len(names[0]) + 1 :]
+        return _without_name(one), _without_name(other)
+    sides = one.split("="), other.split("=")
+    if len(sides[0]) == len(sides[1]) == 2 and sides[0][0] == sides[1][0]:
+        one, other = sides[0][1], sides[1][1]
     elif "=" not in other:
         one = _without_name(one)
     elif "=" not in one:
@@ -178,7 +183,7 @@ def _same_sequences(  # noqa: PLR0911 - a list of cases
         if _EVALUATED_AS_SET.search(single):
             return _evaluate(*texts, policy, evaluate)
         return False
-    if left.kind == right.kind == "ordered":
+    if left.kind == right.kind and left.kind in ("ordered", "matrix"):
         if left.brackets != right.brackets:
             return False
         return ordered_match(left.members, right.members, same)
@@ -206,6 +211,8 @@ def _evaluated_equal(one: str, other: str, policy: GradingPolicy) -> bool:
         return False
     if policy.rounding and _evaluated_rounding(one, second, other, first):
         return True
+    if _refuted(first, second):
+        return False
     options = {
         "float_rounding": 12,
         "numeric_precision": 15,
@@ -222,15 +229,43 @@ def _evaluated_equal(one: str, other: str, policy: GradingPolicy) -> bool:
         return False
 
 
+def _refuted(first: Any, second: Any) -> bool:
+    """Whether two expressions take clearly different values at a point; it saves simplifying.
+
+    The points are positive, where roots and powers have one branch.
+    """
+    from sympy import Expr, Rational
+
+    if not (isinstance(first, Expr) and isinstance(second, Expr)):
+        return False
+    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
+    for numerator in _POINTS:
+        point = {s: Rational(numerator + 7 * i, 41) for i, s in enumerate(symbols)}
+        try:
+            difference = (first - second).subs(point).doit().evalf(30)
+            size = abs(first.subs(point).evalf(30)) + 1
+            if difference.is_number and difference.is_finite:
+                return bool(abs(difference) > size * Rational(1, 10**9))
+        except (ArithmeticError, AttributeError, TypeError, ValueError):
+            continue  # not defined there: nothing is refuted
+    return False
+
+
 def _expression(text: str) -> Any:
     """Parse with math-verify; None where it finds no mathematics."""
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig
+    from latex2sympy2_extended import NormalizationConfig
+    from math_verify import LatexExtractionConfig
     from math_verify import parse as parse_mathematics
 
     exact = _DECIMAL.sub(lambda match: _as_fraction(match[1], match[2]), text)
+    # Units and boxes are off already; taken for a unit, the m of 3m/2 would be lost.
+    spelling = NormalizationConfig(
+        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none"
+    )
+    latex = LatexExtractionConfig(boxed_match_priority=-1, normalization_config=spelling)
     found = parse_mathematics(
         f"${exact}$",
-        extraction_config=[LatexExtractionConfig(), ExprExtractionConfig()],
+        extraction_config=[latex],
         fallback_mode="no_fallback",
         parsing_timeout=None,
     )

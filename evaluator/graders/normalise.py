@@ -28,7 +28,9 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:left|right|displaystyle|textstyle|limits|nolimits)(?![a-zA-Z])", ""),
         (r"(?<=\d)(?:,?\\!\s?,?|\{,\})(?=\d{3}(?!\d))", ""),  # 10,\!000 and 10{,}000
         (r"(?<=\d)\\[,; ](?=\d{3}(?!\d))", ""),
-        (r"\\[!,;:> ]|\\(?:quad|qquad|thinspace|medspace)(?![a-zA-Z])|~", " "),
+        (r"(?<!\\)\\[!,;:> ]|\\(?:quad|qquad|thinspace|medspace)(?![a-zA-Z])|~", " "),
+        (r"\^\s*\{?\s*\\(?:text|mathrm)\s*\{\s*(?:st|nd|rd|th)\s*\}\s*\}?", ""),  # 12th
+        (r"(?<=\d)(?:st|nd|rd|th)(?![a-zA-Z])", ""),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
         (r"\\\$|\$", ""),
         (r"\\(?:lbrace|{)(?![a-zA-Z])", r"\\{"),
@@ -49,6 +51,7 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\*\*", "^"),
         (r"(?<![\\a-zA-Z])sqrt\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"(?<![\\a-zA-Z])(sin|cos|tan|log|ln|exp|pi)(?![a-zA-Z])", r"\\\1"),
+        (r"\^\(([^()]*)\)", r"^{(\1)}"),
         (r"\*", r"\\cdot "),
         (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
         (r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"),
@@ -111,18 +114,20 @@ def clean(answer: str) -> Cleaned:
     """Spell an answer in one way and set its unit aside. Linear time but for nested commands."""
     text = answer.translate(_CHARACTERS).strip()
     text = re.sub(r"^\\[\[(]|\\[\])]$", "", text).strip()
+    if "\\begin" not in text:  # outside a matrix a doubled backslash is one escaped twice
+        text = re.sub(r"\\\\(?=[a-zA-Z{}])", r"\\", text)
     for pattern, replacement in _REPLACEMENTS:
         text = pattern.sub(replacement, text)
     text = re.split(r"\\approx(?![a-zA-Z])", text, maxsplit=1)[0].strip() or text
-    text, unit = _split_unit(text.strip(" .") if not text.endswith("..") else text.strip())
+    text, unit = _split_unit(text.strip().rstrip(" ."))
     text = _CURRENCY.sub("", text)
     while True:
         unwrapped = _TEXT_COMMAND.sub(lambda match: f" {match[1].strip()} ", text)
         if unwrapped == text:
             break
         text = unwrapped
-    text = re.sub(r"\s+", " ", text).strip(" .,;:")
-    return Cleaned(re.sub(r"\s*([-+=<>/^(){}\[\]&])\s*", r"\1", text), unit)
+    text = re.sub(r"\s+", " ", text).strip(" ,;:").rstrip(".")
+    return Cleaned(re.sub(r"\s*([-+=<>/^(){}\[\]&])\s*(?!(?:and|or)\b)", r"\1", text), unit)
 
 
 def _split_unit(text: str) -> tuple[str, str | None]:
@@ -169,6 +174,9 @@ _FRACTION = re.compile(
     r"(?P<sign>[-+]*)(?P<whole>\d+)?(?: ?\\frac\{(?P<n1>-?\d+)\}\{(?P<d1>-?\d+)\}"
     r"|(?P<n2>\d+)/(?P<d2>\d+)|\((?P<n3>-?\d+)\)/\((?P<d3>-?\d+)\))(?P<percent> ?%)?"
 )
+_SCIENTIFIC = re.compile(
+    r"(?P<sign>-?)(?P<digits>\d+(?:\.\d+)?)[eE](?P<exponent>[-+]?\d{1,3})(?P<percent> ?%)?"
+)
 _REPEATING = re.compile(
     r"(?P<sign>-?)(?P<whole>\d*)\.(?P<fixed>\d*)\\overline\{(?P<period>\d+)\}(?P<percent> ?%)?"
 )
@@ -196,6 +204,9 @@ def parse_number(text: str) -> Number | None:  # noqa: PLR0911 - a list of cases
     if match and int(match["d"]):
         value = int(match["whole"]) + Fraction(int(match["n"]), int(match["d"]))
         return Number(-value if match["sign"] else value)
+    match = _SCIENTIFIC.fullmatch(text)
+    if match:
+        return _signed(Fraction(f"{match['digits']}e{match['exponent']}"), match, None)
     match = _REPEATING.fullmatch(text)
     if match:
         return _signed(_repeating_value(match), match, None)

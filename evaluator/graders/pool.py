@@ -120,7 +120,7 @@ class _Worker:
         return answer
 
     def _bury(self) -> str:
-        """Reap a process that ended by itself and say why; raises _LimitReachedError for CPU time."""
+        """Reap a process that ended by itself and say why; _LimitReachedError for CPU time."""
         process = self._process
         assert process is not None
         self.close()

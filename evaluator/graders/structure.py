@@ -13,6 +13,10 @@ _TOKEN = re.compile(
     r"|(?P<cup>\\cup(?![a-zA-Z]))|(?P<comma>[,;](?:\s*\\?(?:and|or)\b)?|(?<=\s)(?:and|or)(?=\s))"
     r"|\\[a-zA-Z]+|\\."
 )
+_MATRIX = re.compile(
+    r"\\begin\{(?P<kind>[pbB]?matrix|array|smallmatrix)\}(?:\{[lcr|]*\})?"
+    r"(?P<body>(?:(?!\\begin).)*)\\end\{(?P=kind)\}"
+)
 _PLUS_MINUS = re.compile(r"\\pm(?![a-zA-Z])\s*")
 
 
@@ -21,7 +25,7 @@ class Sequence:
     """Members between brackets.
 
     ``kind`` is ``ordered`` (a tuple or an interval: the brackets matter), ``set``, ``list`` (no
-    brackets; order does not matter) or ``union``.
+    brackets; order does not matter), ``union`` or ``matrix`` (``brackets`` holds its shape).
     """
 
     kind: str
@@ -46,6 +50,9 @@ def parse(text: str, depth: int = 0) -> Sequence | str:  # noqa: PLR0911 - a lis
     if len(unions) > 1:
         return Sequence("union", "", tuple(unions))
     opening, inner, closing = _unbracket(text)
+    matrix = _MATRIX.fullmatch(text)
+    if matrix:
+        return _matrix(matrix["body"]) or text
     if not opening:
         expanded = _with_both_signs([text])
         return Sequence("list", "", expanded) if len(expanded) > 1 else text
@@ -57,6 +64,17 @@ def parse(text: str, depth: int = 0) -> Sequence | str:  # noqa: PLR0911 - a lis
     if len(members) > 1:
         return Sequence("ordered", opening + closing, tuple(members))
     return parse(inner, depth + 1) if (opening, closing) == ("(", ")") else text
+
+
+def _matrix(body: str) -> Sequence | None:
+    """The entries of a matrix, row by row; None where the rows differ in length."""
+    rows = [row.split("&") for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr", body)]
+    rows = [row for row in rows if any(entry.strip() for entry in row)]
+    widths = {len(row) for row in rows}
+    if len(widths) != 1:
+        return None
+    entries = tuple(entry.strip() for row in rows for entry in row)
+    return Sequence("matrix", f"{len(rows)}x{widths.pop()}", entries)
 
 
 def split(text: str, separator: str) -> list[str]:
