@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[None]:
+def servers() -> None:
     """PostgreSQL and Redis under this session's private folder, shared by all its processes."""
     from webapp.config.embedded import ensure_running
 
     ensure_running()
-    yield
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,8 @@ from django.conf import settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.config.settings")
 
-GPU, CPU, UPKEEP = "gpu", "cpu", "upkeep"
+GPU, CPU = "gpu", "cpu"  # the queues
 RUN_STAGE = "workers.run_stage"
-REAP = "workers.reap"
 
 app = Celery("retort", broker=settings.CELERY_BROKER_URL, set_as_current=True)
 app.conf.update(
@@ -32,5 +31,10 @@ app.conf.update(
 
 
 def ring(stage_id: int, queue: str) -> None:
-    """Tell the workers of ``queue`` that the stage may have something to do."""
-    app.send_task(RUN_STAGE, args=[stage_id], queue=queue, ignore_result=True)
+    """Tell a worker of ``queue`` that the stage may have something to do.
+
+    A message that nobody reads in time is void: the reaper has rung again by then, and a busy
+    queue does not fill up with old ones.
+    """
+    expires = 2 * settings.RETORT_REAP_SECONDS
+    app.send_task(RUN_STAGE, args=[stage_id], queue=queue, ignore_result=True, expires=expires)

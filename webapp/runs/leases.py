@@ -1,0 +1,355 @@
+"""Leases: who does which shard, and what of it counts.
+
+A shard is claimed by compare-and-set with a fresh token; only the token's holder can renew, deliver
+segments, finish or fail it. Times are the database's. Whatever changes more than one shard locks
+the run's row first, so that transitions of one run follow one another and never deadlock.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import F, Q, QuerySet, Sum, Value
+from django.db.models.functions import Extract, Now
+
+from evaluator.store import read_segment
+from webapp.benchmarks.models import Problem
+from webapp.core.text import storable, storable_json
+from webapp.runs import files, stages
+from webapp.runs.models import (
+    Completion,
+    Run,
+    Segment,
+    Shard,
+    Stage,
+    State,
+    TrainingPoint,
+    WorkerHeartbeat,
+)
+
+MAX_ATTEMPTS = 3  # of a shard that fails in a way that another try may mend
+MAX_LOST = 10  # leases of a shard that ran out: something in it kills workers
+MAX_RINGS = 16  # a stage with many shards wakes so many workers at once
+LIVE = (State.QUEUED, State.RUNNING)
+
+
+class LeaseLostError(Exception):
+    """The lease is another worker's by now, or the run was cancelled: drop everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One leased shard. ``accepted`` names the segments of earlier leases that count."""
+
+    shard_id: int
+    stage_id: int
+    run_id: int
+    token: uuid.UUID
+    work: Mapping[str, Any]
+    accepted: tuple[str, ...]
+
+    @property
+    def prefix(self) -> str:
+        """What the names of this lease's segments start with (``ShardRequest.prefix``)."""
+        return f"{self.shard_id:08d}-{self.token.hex}"
+
+
+def _lease_end() -> Any:
+    return Now() + Value(timedelta(seconds=settings.RETORT_LEASE_SECONDS))
+
+
+def _claimable() -> Q:
+    """Never claimed, released, or the lease ran out."""
+    fresh = Q(state=State.QUEUED) & (Q(not_before=None) | Q(not_before__lte=Now()))
+    return fresh | Q(state=State.RUNNING, lease_expires_at__lt=Now())
+
+
+def _held(claim: Claim) -> QuerySet[Shard]:
+    """The shard's row as long as this lease holds it."""
+    return Shard.objects.filter(pk=claim.shard_id, lease_token=claim.token, state=State.RUNNING)
+
+
+def _lock_run(run_id: int) -> Run:
+    # "no key": rows that refer to the run may be inserted meanwhile.
+    return Run.objects.select_for_update(no_key=True).get(pk=run_id)
+
+
+def claim_shard(stage_id: int, worker: str) -> Claim | None:
+    """Lease the stage's first claimable shard to ``worker``; None where there is none."""
+    run_id = Stage.objects.filter(pk=stage_id).values_list("run_id", flat=True).first()
+    if run_id is None:
+        return None
+    with transaction.atomic():
+        run = _lock_run(run_id)
+        stage = Stage.objects.get(pk=stage_id)
+        if run.state not in LIVE or stage.state not in LIVE:
+            return None
+        shard = (
+            stage.shards.filter(_claimable())
+            .select_for_update(skip_locked=True)
+            .order_by("index")
+            .first()
+        )
+        if shard is None:
+            return None
+        token = uuid.uuid4()
+        Shard.objects.filter(pk=shard.pk).update(
+            state=State.RUNNING, lease_token=token, lease_expires_at=_lease_end(),
+            not_before=None, worker=worker, attempts=F("attempts") + 1, updated_at=Now(),
+        )  # fmt: skip
+        for row in (run, stage):
+            if row.state == State.QUEUED:
+                type(row).objects.filter(pk=row.pk).update(state=State.RUNNING)
+            if row.started_at is None:
+                type(row).objects.filter(pk=row.pk).update(started_at=Now())
+        names = shard.segments.order_by("pk").values_list("name", flat=True)
+        return Claim(shard.pk, stage_id, run_id, token, shard.work, tuple(names))
+
+
+def renew(claim: Claim) -> bool:
+    """Prolong the lease; False when it is lost."""
+    return bool(_held(claim).update(lease_expires_at=_lease_end(), updated_at=Now()))
+
+
+def is_held(claim: Claim) -> bool:
+    """Whether the lease still holds (it is lost at once when the run is cancelled)."""
+    return _held(claim).exists()
+
+
+def release_shard(claim: Claim) -> None:
+    """Give the shard back untried: the worker is told to stop."""
+    _held(claim).update(
+        state=State.QUEUED, lease_token=None, lease_expires_at=None,
+        attempts=F("attempts") - 1, updated_at=Now(),
+    )  # fmt: skip
+
+
+def accept_segment(claim: Claim, *, name: str, size_bytes: int, sha256: str) -> None:
+    """Make a sealed segment count: its row, and what its lines say of completions.
+
+    Raises LeaseLostError, or evaluator.errors.StoreError when the file is not the one announced.
+    """
+    stage = Stage.objects.select_related("evaluation").get(pk=claim.stage_id)
+    if not name.startswith(f"{claim.prefix}-") or "/" in name:
+        raise LeaseLostError(f"segment {name} is not named after this lease")
+    path = files.segments_folder(stage) / name
+    content = list(read_segment(path, sha256=sha256))
+    with transaction.atomic():
+        if not _held(claim).select_for_update(no_key=True).exists():
+            raise LeaseLostError("the lease is no longer ours")
+        segment, created = Segment.objects.get_or_create(
+            shard_id=claim.shard_id, name=name,
+            defaults={
+                "lease_token": claim.token, "sha256": sha256,
+                "row_count": len(content), "size_bytes": size_bytes,
+            },
+        )  # fmt: skip
+        if not created or stage.evaluation is None:
+            return
+        if stage.kind == "grade":
+            _set_outcomes(stage.evaluation_id, [row for _, row in content])
+        else:
+            _add_completions(stage, segment, content)
+
+
+def _add_completions(
+    stage: Stage, segment: Segment, content: Iterable[tuple[int, Mapping[str, Any]]]
+) -> None:
+    """One row per completion; a key that is there already stays as it is."""
+    assert stage.evaluation is not None
+    problems = dict(
+        Problem.objects.filter(benchmark_id=stage.evaluation.benchmark_id).values_list(
+            "problem_id", "pk"
+        )
+    )
+    Completion.objects.bulk_create(
+        [
+            Completion(
+                evaluation_id=evaluation.pk, problem_id=problems[row["problem_id"]],
+                sample=row["sample"], finish_reason=row["finish_reason"],
+                prompt_tokens=row["prompt_tokens"], completion_tokens=row["completion_tokens"],
+                segment=segment, offset=offset,
+            )
+            for offset, row in content
+        ],
+        ignore_conflicts=True,
+        batch_size=1000,
+    )  # fmt: skip
+
+
+_SET_OUTCOMES = """
+UPDATE runs_completion AS c SET outcome = v.outcome, answer = v.answer, reason = v.reason
+FROM unnest(%s::text[], %s::int[], %s::text[], %s::text[], %s::text[])
+     AS v (problem_id, sample, outcome, answer, reason),
+     benchmarks_problem AS p, runs_evaluation AS e
+WHERE e.id = %s AND c.evaluation_id = e.id AND p.benchmark_id = e.benchmark_id
+  AND p.problem_id = v.problem_id AND c.problem_id = p.id AND c.sample = v.sample
+"""
+
+
+def _set_outcomes(evaluation_id: int | None, rows: list[Mapping[str, Any]]) -> None:
+    columns = [
+        [row["problem_id"] for row in rows],
+        [row["sample"] for row in rows],
+        [row["outcome"] for row in rows],
+        [None if row["answer"] is None else storable(row["answer"]) for row in rows],
+        [storable(row["reason"]) for row in rows],
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(_SET_OUTCOMES, [*columns, evaluation_id])
+
+
+def record_progress(claim: Claim, *, done: int, total: int, unit: str, tokens: int) -> None:
+    """Set the shard's progress and add up the stage's. Raises LeaseLostError."""
+    held = _held(claim).update(done=done, total=total, tokens=tokens, updated_at=Now())
+    if not held:
+        raise LeaseLostError("the lease is no longer ours")
+    sums = Shard.objects.filter(stage_id=claim.stage_id).aggregate(
+        done=Sum("done"), total=Sum("total"), tokens=Sum("tokens")
+    )
+    stage = Stage.objects.filter(pk=claim.stage_id)
+    stage.update(**sums, unit=unit)
+    stage.filter(tokens__gt=0, started_at__lt=Now()).update(
+        tokens_per_second=F("tokens") * 1.0 / Extract(Now() - F("started_at"), "epoch")
+    )
+
+
+def add_training_point(claim: Claim, *, step: int, values: Mapping[str, float]) -> None:
+    """Log a training step; a step that is done again after a resume replaces its point."""
+    finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    with transaction.atomic():
+        if not _held(claim).select_for_update(no_key=True).exists():
+            raise LeaseLostError("the lease is no longer ours")
+        TrainingPoint.objects.update_or_create(
+            stage_id=claim.stage_id, step=step, defaults={"values": finite}
+        )
+
+
+def engine_ready(claim: Claim, engine: Mapping[str, Any]) -> None:
+    """The child's model is loaded: keep what drew an evaluation's completions."""
+    with transaction.atomic():
+        if not _held(claim).select_for_update(no_key=True).exists():
+            raise LeaseLostError("the lease is no longer ours")
+        stage = Stage.objects.get(pk=claim.stage_id)
+        stages.engine_ready(stage, storable_json(dict(engine)))
+
+
+def finish_shard(claim: Claim, result: Mapping[str, Any]) -> None:
+    """The shard is done; the stage's last one finishes the stage, and the next is queued.
+
+    Raises LeaseLostError, or stages.IncompleteError where rows are missing that the work names.
+    """
+    with transaction.atomic():
+        run = _lock_run(claim.run_id)
+        shard = _held(claim).select_for_update(no_key=True).first()
+        if shard is None:
+            raise LeaseLostError("the lease is no longer ours")
+        stage = Stage.objects.select_related("evaluation").get(pk=claim.stage_id)
+        stages.check_complete(stage, shard)
+        outcome = storable_json(dict(result))
+        Shard.objects.filter(pk=shard.pk).update(
+            state=State.FINISHED, result=outcome, done=F("total"),
+            lease_token=None, lease_expires_at=None, error="", updated_at=Now(),
+        )  # fmt: skip
+        if not stage.shards.exclude(state=State.FINISHED).exists():
+            _finish_stage(run, stage, outcome)
+
+
+def _finish_stage(run: Run, stage: Stage, result: dict[str, Any]) -> None:
+    stage.result = result
+    stages.REGISTRY[stage.kind].on_finished(stage)  # may complete the result
+    Stage.objects.filter(pk=stage.pk).update(
+        state=State.FINISHED, result=stage.result, done=F("total"), error="", finished_at=Now()
+    )
+    following = run.stages.filter(state=State.WAITING).order_by("position").first()
+    if following is None:
+        Run.objects.filter(pk=run.pk).update(state=State.FINISHED, finished_at=Now())
+        return
+    Stage.objects.filter(pk=following.pk).update(state=State.QUEUED)
+    ring_after_commit(following)
+
+
+def ring_after_commit(stage: Stage) -> None:
+    """Wake workers for the stage's shards. A lost ring is the reaper's to make good."""
+    count = min(max(stage.shards.exclude(state=State.FINISHED).count(), 1), MAX_RINGS)
+    transaction.on_commit(lambda: stages.ring(stage, times=count), robust=True)
+
+
+def fail_shard(claim: Claim, sentence: str, *, transient: bool, log_tail: str = "") -> None:
+    """The shard failed: try again later, or fail the stage and the run with the sentence.
+
+    Raises LeaseLostError.
+    """
+    with transaction.atomic():
+        run = _lock_run(claim.run_id)
+        shard = _held(claim).select_for_update(no_key=True).first()
+        if shard is None:
+            raise LeaseLostError("the lease is no longer ours")
+        sentence, log_tail = storable(sentence), storable(log_tail)
+        if transient and shard.attempts < MAX_ATTEMPTS:
+            wait = settings.RETORT_RETRY_SECONDS * 2 ** (shard.attempts - 1)
+            Shard.objects.filter(pk=shard.pk).update(
+                state=State.QUEUED, lease_token=None, lease_expires_at=None, error=sentence,
+                not_before=Now() + Value(timedelta(seconds=wait)), updated_at=Now(),
+            )  # fmt: skip
+            Stage.objects.filter(pk=claim.stage_id).update(log_tail=log_tail)
+            return
+        _fail_run(run, shard, sentence, log_tail)
+
+
+def _fail_run(run: Run, shard: Shard, sentence: str, log_tail: str) -> None:
+    Shard.objects.filter(pk=shard.pk).update(
+        state=State.FAILED, lease_token=None, lease_expires_at=None, error=sentence,
+        updated_at=Now(),
+    )  # fmt: skip
+    Stage.objects.filter(pk=shard.stage_id).update(
+        state=State.FAILED, error=sentence, log_tail=log_tail, finished_at=Now()
+    )
+    Run.objects.filter(pk=run.pk).update(state=State.FAILED, error=sentence, finished_at=Now())
+    cancel_rest(run)
+
+
+def cancel_rest(run: Run) -> None:
+    """Cancel every stage and shard of the run that is not final; their leases are lost."""
+    open_states = (State.WAITING, *LIVE)
+    run.stages.filter(state__in=open_states).update(state=State.CANCELLED, finished_at=Now())
+    Shard.objects.filter(stage__run=run, state__in=LIVE).update(
+        state=State.CANCELLED, lease_token=None, lease_expires_at=None, updated_at=Now()
+    )
+
+
+def reap() -> list[int]:
+    """Ring every stage with a claimable shard and return their ids.
+
+    A shard whose lease ran out too often fails its run: something in it kills the workers.
+    """
+    live = Shard.objects.filter(_claimable(), stage__state__in=LIVE, stage__run__state__in=LIVE)
+    for shard in live.filter(state=State.RUNNING, attempts__gte=MAX_LOST).select_related("stage"):
+        with transaction.atomic():
+            run = _lock_run(shard.stage.run_id)
+            still = live.filter(pk=shard.pk, attempts__gte=MAX_LOST).select_for_update(of=["self"])
+            if still.exists():
+                sentence = (
+                    f"Shard {shard.index}: {MAX_LOST} workers vanished while doing it; "
+                    "look into their logs (memory?) and retry."
+                )
+                _fail_run(run, shard, sentence, shard.stage.log_tail)
+    waiting = Stage.objects.filter(pk__in=live.values("stage_id")).order_by("pk")
+    for stage in waiting:
+        stages.ring(stage, times=1)
+    return [stage.pk for stage in waiting]
+
+
+def beat(worker: str, doing: str | None = None) -> None:
+    """Record the worker's sign of life, and what it does where that is given."""
+    values: dict[str, Any] = {"seen_at": Now()}
+    if doing is not None:
+        values["doing"] = doing[:300]
+    WorkerHeartbeat.objects.update_or_create(name=worker, defaults=values)

@@ -1,0 +1,341 @@
+"""Launching, cancelling and retrying runs: rows first, the doorbell after commit."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+from distiller.recipe import Recipe
+from evaluator import benchmarks as registry
+from evaluator import graders
+from evaluator.graders.extraction import detect_thinking
+from evaluator.protocol import Protocol, measurement_hash, preset, run_fingerprint, samples_for
+from webapp.benchmarks.models import Benchmark, PromptSet
+from webapp.benchmarks.services import read_prompts
+from webapp.checkpoints.models import Checkpoint
+from webapp.checkpoints.services import check_name, completions_only
+from webapp.core.errors import UserError
+from webapp.core.models import User
+from webapp.runs import files, leases
+from webapp.runs.models import FINAL_STATES, Evaluation, Run, Shard, Stage, State
+
+SHARD_PROBLEMS = 50  # problems per shard of an evaluation
+ENGINES = ("transformers", "vllm")
+DETECTION_ROWS = 200  # so many imported texts tell which thinking tags a model writes
+
+
+def launch_distillation(*, owner: User, recipe: Recipe) -> Run:
+    """Start a distillation: generate, filter, train, then evaluate and grade.
+
+    Every role of the recipe's evaluation plan is measured on every benchmark of it. Raises
+    UserError naming the recipe's field that cannot be followed.
+    """
+    teacher = _checkpoint(recipe.teacher, "teacher")
+    base = _checkpoint(recipe.base, "base")
+    check_name(recipe.student, "student")
+    prompt_set = PromptSet.objects.filter(name=recipe.prompts.set).first()
+    if prompt_set is None:
+        raise UserError(
+            f"prompts: no prompt set is called {recipe.prompts.set!r}; install one first.",
+            "prompts",
+        )
+    plan = recipe.evaluation
+    targets = [_benchmark(name) for name in plan.benchmarks]
+    prompts = [each.id for each in read_prompts(prompt_set)][: recipe.prompts.limit]
+    config = {"teacher": teacher.pk, "base": base.pk, "prompt_set": prompt_set.pk}
+    with transaction.atomic():
+        run = Run.objects.create(
+            kind=Run.Kind.DISTILLATION,
+            name=recipe.name,
+            config=recipe.model_dump(mode="json"),
+            owner=owner,
+        )
+        plans = [
+            _PlannedStage(
+                "generate", "Generate traces", config, unit="traces",
+                problem_ids=prompts, chunk=recipe.generation.shard_prompts,
+                samples=recipe.generation.samples,
+            ),
+            _PlannedStage("filter", "Filter traces", config),
+            _PlannedStage("train", "Train the student", config),
+        ]  # fmt: skip
+        roles = {"base": base, "teacher": teacher, "student": None}
+        for benchmark in targets:
+            for role in plan.roles:
+                evaluation = _evaluation(
+                    run, roles[role], benchmark, plan.protocol,
+                    engine=recipe.generation.engine, role=role,
+                )  # fmt: skip
+                plans += _measuring_stages(evaluation, f"{role} on {benchmark.title}")
+        _create_stages(run, plans)
+    return run
+
+
+def launch_evaluation(
+    *,
+    owner: User,
+    checkpoint: Checkpoint,
+    benchmark: Benchmark,
+    protocol: Protocol,
+    engine: str = "transformers",
+) -> Run:
+    """Start the measurement of a checkpoint on a benchmark. Raises UserError."""
+    if not checkpoint.has_files:
+        raise UserError(
+            f"checkpoint: {checkpoint.name} has no files, only completions; upload the model.",
+            "checkpoint",
+        )
+    if engine not in ENGINES:
+        raise UserError(f"engine: {engine!r} is not known; use {' or '.join(ENGINES)}.", "engine")
+    with transaction.atomic():
+        run = _evaluation_run(owner, checkpoint, benchmark, protocol)
+        evaluation = _evaluation(run, checkpoint, benchmark, protocol, engine=engine)
+        _create_stages(run, _measuring_stages(evaluation, f"{checkpoint} on {benchmark.title}"))
+    return run
+
+
+def import_completions(
+    *,
+    owner: User,
+    checkpoint_name: str,
+    benchmark: Benchmark,
+    path: Path,
+    protocol: Protocol | None = None,
+) -> Run:
+    """Take in and grade completions made elsewhere: JSONL, also gzipped.
+
+    A row is ``{problem_id, sample, completion, finish_reason?}``; samples count from 0. Without a
+    protocol, the preset ``r1`` is assumed with the thinking tags that the texts themselves show.
+    Raises UserError naming the line and the field; nothing is left behind then.
+    """
+    known = set(benchmark.problems.values_list("problem_id", flat=True))
+    texts: list[str] = []
+    keys: set[tuple[str, int]] = set()
+    for number, row in _read_rows(path):
+        keys.add(_checked_key(row, number, known, keys))
+        if len(texts) < DETECTION_ROWS:
+            texts.append(row["completion"])
+    if not keys:
+        raise UserError("file: holds no completions; give one JSON object a line.", "file")
+    if protocol is None:
+        thinking = detect_thinking(texts)
+        protocol = preset("r1").model_copy(update={"name": "imported", "thinking": thinking})
+    samples = max(sample for _, sample in keys) + 1
+    protocol = protocol.model_copy(update={"samples": samples})
+    with transaction.atomic():
+        checkpoint = completions_only(owner=owner, name=checkpoint_name)
+        run = _evaluation_run(owner, checkpoint, benchmark, protocol)
+        evaluation = _evaluation(run, checkpoint, benchmark, protocol, engine="replay")
+        relative = f"runs/{run.pk}/completions.jsonl{'.gz' if path.suffix == '.gz' else ''}"
+        plans = [
+            _PlannedStage(
+                "import", f"Import completions of {checkpoint}",
+                {"completions_file": relative}, evaluation=evaluation,
+            ),
+            _grading_stage(evaluation, f"{checkpoint} on {benchmark.title}", "import"),
+        ]  # fmt: skip
+        _create_stages(run, plans)
+        target = files.store_path(relative)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    return run
+
+
+def cancel_run(run: Run) -> None:
+    """Cancel a run: its leases are lost at once, and workers end their children."""
+    with transaction.atomic():
+        locked = Run.objects.select_for_update(no_key=True).get(pk=run.pk)
+        if locked.state in FINAL_STATES:
+            raise UserError(f"The run is {locked.state} already; there is nothing to cancel.")
+        Run.objects.filter(pk=run.pk).update(state=State.CANCELLED, finished_at=Now())
+        leases.cancel_rest(locked)
+
+
+def retry_run(run: Run) -> None:
+    """Go on with a failed or cancelled run; what was accepted stays and is not done again."""
+    with transaction.atomic():
+        locked = Run.objects.select_for_update(no_key=True).get(pk=run.pk)
+        if locked.state not in (State.FAILED, State.CANCELLED):
+            raise UserError(f"The run is {locked.state}; only failed or cancelled runs go on.")
+        unfinished = locked.stages.exclude(state=State.FINISHED)
+        first = unfinished.order_by("position")[0]
+        unfinished.update(state=State.WAITING, error="", finished_at=None)
+        Shard.objects.filter(stage__in=locked.stages.exclude(state=State.FINISHED)).exclude(
+            state=State.FINISHED
+        ).update(state=State.QUEUED, attempts=0, error="", not_before=None, lease_token=None)
+        Stage.objects.filter(pk=first.pk).update(state=State.QUEUED)
+        Run.objects.filter(pk=run.pk).update(state=State.QUEUED, error="", finished_at=None)
+        leases.ring_after_commit(first)
+
+
+# --- the rows of a run
+
+
+@dataclass(frozen=True, slots=True)
+class _PlannedStage:
+    """A stage to be; with ``problem_ids`` it gets a shard per chunk, otherwise one."""
+
+    kind: str
+    title: str
+    config: dict[str, Any]
+    evaluation: Evaluation | None = None
+    problem_ids: Sequence[str] | None = None
+    chunk: int = SHARD_PROBLEMS
+    samples: int = 1
+    unit: str = ""
+
+    def works(self) -> Iterator[tuple[dict[str, Any], int]]:
+        """Yield each shard's work and its total in the stage's unit (0: not known yet)."""
+        if self.problem_ids is None:
+            yield {}, 0
+            return
+        for start in range(0, len(self.problem_ids), self.chunk):
+            ids = list(self.problem_ids[start : start + self.chunk])
+            yield {"problem_ids": ids}, len(ids) * self.samples
+
+
+def _create_stages(run: Run, plans: Sequence[_PlannedStage]) -> None:
+    for position, plan in enumerate(plans):
+        works = list(plan.works())
+        stage = Stage.objects.create(
+            run=run,
+            position=position,
+            kind=plan.kind,
+            title=plan.title[:120],
+            evaluation=plan.evaluation,
+            state=State.QUEUED if position == 0 else State.WAITING,
+            config=plan.config,
+            total=sum(total for _, total in works),
+            unit=plan.unit,
+        )
+        Shard.objects.bulk_create(
+            Shard(stage=stage, index=index, work=work, total=total)
+            for index, (work, total) in enumerate(works)
+        )
+        if position == 0:
+            leases.ring_after_commit(stage)
+
+
+def _measuring_stages(evaluation: Evaluation, what: str) -> list[_PlannedStage]:
+    ids = list(
+        evaluation.benchmark.problems.order_by("position").values_list("problem_id", flat=True)
+    )
+    evaluate = _PlannedStage(
+        "evaluate", f"Evaluate {what}", {"engine": evaluation.engine["name"]},
+        evaluation=evaluation, problem_ids=ids, samples=evaluation.samples, unit="completions",
+    )  # fmt: skip
+    return [evaluate, _grading_stage(evaluation, what, "evaluate")]
+
+
+def _grading_stage(evaluation: Evaluation, what: str, grades: str) -> _PlannedStage:
+    return _PlannedStage("grade", f"Grade {what}", {"grades": grades}, evaluation=evaluation)
+
+
+def _evaluation_run(
+    owner: User, checkpoint: Checkpoint, benchmark: Benchmark, protocol: Protocol
+) -> Run:
+    return Run.objects.create(
+        kind=Run.Kind.EVALUATION,
+        name=f"{checkpoint.name[:120]} on {benchmark.title[:70]}",
+        config=protocol.model_dump(mode="json"),
+        owner=owner,
+    )
+
+
+def _evaluation(
+    run: Run,
+    checkpoint: Checkpoint | None,
+    benchmark: Benchmark,
+    protocol: Protocol,
+    *,
+    engine: str,
+    role: str = "",
+) -> Evaluation:
+    samples = samples_for(protocol, benchmark.name)
+    resolved = protocol.model_copy(update={"samples": samples})
+    return Evaluation.objects.create(
+        run=run,
+        checkpoint=checkpoint,
+        role=role,
+        benchmark=benchmark,
+        protocol=resolved.model_dump(mode="json"),
+        samples=samples,
+        engine={"name": engine},
+        measurement_hash=measurement_hash(
+            resolved,
+            problems_hash=benchmark.content_hash,
+            prompt=resolved.prompt or registry.get(benchmark.name).prompt,
+            grader=graders.get(benchmark.grader).identity,
+        ),
+        run_fingerprint=run_fingerprint(resolved, samples=samples, engine={"name": engine}),
+    )
+
+
+def _checkpoint(name: str, field: str) -> Checkpoint:
+    checkpoint = Checkpoint.objects.filter(name=name).first()
+    if checkpoint is None or not checkpoint.has_files:
+        raise UserError(f"{field}: no checkpoint with files is called {name!r}.", field)
+    return checkpoint
+
+
+def _benchmark(name: str) -> Benchmark:
+    benchmark = Benchmark.objects.filter(name=name).first()  # the newest version
+    if benchmark is None:
+        raise UserError(
+            f"benchmarks: {name!r} is not installed; run manage.py import_benchmark {name} FILE.",
+            "benchmarks",
+        )
+    return benchmark
+
+
+# --- rows of completions made elsewhere
+
+
+def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, row); raises UserError for what is not one JSON object a line."""
+    number = 0
+    try:
+        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    row = json.loads(line)
+                    if not isinstance(row, dict):
+                        raise UserError(f"file: line {number} is no JSON object; mend it.", "file")
+                    yield number, row
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"file: line {number} is not JSON ({error.msg}); mend it.", "file"
+        ) from None
+    except UnicodeDecodeError:
+        raise UserError(f"file: not UTF-8 after line {number}; convert it.", "file") from None
+    except (OSError, EOFError) as error:
+        raise UserError(f"file: {path.name} cannot be read ({error}).", "file") from None
+
+
+def _checked_key(
+    row: dict[str, Any], number: int, known: set[str], seen: set[tuple[str, int]]
+) -> tuple[str, int]:
+    problem_id, sample = row.get("problem_id"), row.get("sample")
+    if not isinstance(problem_id, str) or problem_id not in known:
+        raise UserError(
+            f"file: line {number}: problem_id {str(problem_id)[:60]!r} is none of the benchmark's; "
+            "use the ids of the installed problems.",
+            "file",
+        )
+    if not isinstance(sample, int) or isinstance(sample, bool) or not 0 <= sample < 100_000:
+        raise UserError(f"file: line {number}: sample must be an integer from 0 on.", "file")
+    if not isinstance(row.get("completion"), str):
+        raise UserError(f"file: line {number}: completion must be a text.", "file")
+    if (problem_id, sample) in seen:
+        raise UserError(
+            f"file: line {number}: problem {problem_id!r}, sample {sample} comes twice.", "file"
+        )
+    return problem_id, sample

@@ -1,0 +1,232 @@
+"""The stage kinds: which queue, which child, its configuration, and what follows when it is done.
+
+docs/architecture.md lists the specs and results. A new kind is one entry of ``REGISTRY``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from django.conf import settings
+
+from distiller.recipe import Recipe
+from evaluator.protocol import Protocol, run_fingerprint
+from webapp.benchmarks import services as benchmarks
+from webapp.benchmarks.models import Benchmark, PromptSet
+from webapp.checkpoints import services as checkpoints
+from webapp.checkpoints.models import Checkpoint
+from webapp.config import celery
+from webapp.runs import files
+from webapp.runs.models import Completion, Evaluation, Run, Shard, Stage
+
+Spec = dict[str, Any]
+
+
+class IncompleteError(Exception):
+    """A child called a shard done whose rows did not all arrive."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageKind:
+    """One kind of stage. ``spec`` fills in what is not common to all kinds."""
+
+    queue: str
+    module: Literal["evaluator", "distiller"]
+    spec: Callable[[Stage, str], Spec]
+    on_finished: Callable[[Stage], None]
+
+
+def build_spec(stage: Stage, device: str) -> Spec:
+    """The child's whole configuration; ``device`` is ``cuda`` or ``cpu``."""
+    common = {
+        "kind": stage.kind,
+        "stage_folder": str(files.stage_folder(stage)),
+        "segments_folder": str(files.segments_folder(stage)),
+    }
+    return common | REGISTRY[stage.kind].spec(stage, device)
+
+
+def ring(stage: Stage, *, times: int) -> None:
+    """Send ``times`` doorbell messages to the kind's queue."""
+    for _ in range(times):
+        celery.ring(stage.pk, REGISTRY[stage.kind].queue)
+
+
+def engine_ready(stage: Stage, engine: Mapping[str, Any]) -> None:
+    """Write down what draws an evaluation's completions."""
+    if stage.evaluation is None or stage.kind != "evaluate":
+        return
+    evaluation = stage.evaluation
+    fingerprint = run_fingerprint(
+        Protocol.model_validate(evaluation.protocol),
+        samples=evaluation.samples,
+        engine=dict(engine),
+    )
+    Evaluation.objects.filter(pk=evaluation.pk).update(
+        engine=dict(engine), run_fingerprint=fingerprint
+    )
+
+
+def check_complete(stage: Stage, shard: Shard) -> None:
+    """Refuse a shard of an evaluation whose completions are not all there."""
+    if stage.kind != "evaluate" or stage.evaluation is None:
+        return
+    ids = shard.work["problem_ids"]
+    expected = len(ids) * stage.evaluation.samples
+    arrived = Completion.objects.filter(
+        evaluation=stage.evaluation, problem__problem_id__in=ids
+    ).count()
+    if arrived != expected:
+        raise IncompleteError(
+            f"{arrived} of {expected} completions arrived; the rest is drawn again."
+        )
+
+
+# --- what the kinds' children are told
+
+
+def _earlier(stage: Stage, kind: str) -> Stage:
+    """The run's nearest earlier stage of that kind (and of the same evaluation, if any)."""
+    same = stage.run.stages.filter(kind=kind, position__lt=stage.position)
+    if stage.evaluation_id is not None:
+        same = same.filter(evaluation_id=stage.evaluation_id)
+    return same.order_by("-position")[0]
+
+
+def _recipe(run: Run) -> Recipe:
+    return Recipe.model_validate(run.config)
+
+
+def _checkpoint_folder(pk: int) -> str:
+    return str(files.store_path(Checkpoint.objects.get(pk=pk).path))
+
+
+def _prompts_file(stage: Stage) -> str:
+    return str(files.store_path(PromptSet.objects.get(pk=stage.config["prompt_set"]).path))
+
+
+def _segment_files(stage: Stage) -> list[str]:
+    return [str(path) for path in files.accepted_segments(stage)]
+
+
+def _evaluation(stage: Stage) -> Evaluation:
+    assert stage.evaluation is not None, "evaluate, import and grade stages have an evaluation"
+    return stage.evaluation
+
+
+def _measurement(stage: Stage) -> Spec:
+    evaluation = _evaluation(stage)
+    return {
+        "benchmark": evaluation.benchmark.name,
+        "problems_file": str(benchmarks.problems_file(evaluation.benchmark)),
+        "protocol": evaluation.protocol,
+    }
+
+
+def _generate(stage: Stage, device: str) -> Spec:
+    recipe = _recipe(stage.run)
+    model = _checkpoint_folder(stage.config["teacher"])
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        "prompts_file": _prompts_file(stage),
+        "engine": {"name": recipe.generation.engine, "model": model},
+    }
+
+
+def _filter(stage: Stage, device: str) -> Spec:
+    newest = Benchmark.objects.order_by("name", "-created_at").distinct("name")
+    return {
+        "recipe": _recipe(stage.run).model_dump(mode="json"),
+        "prompts_file": _prompts_file(stage),
+        "segment_files": _segment_files(_earlier(stage, "generate")),
+        "benchmark_files": {
+            f"{each.name}@{each.content_hash[:8]}": str(benchmarks.problems_file(each))
+            for each in newest
+        },
+        "base_model": _checkpoint_folder(stage.config["base"]),
+        "jobs": settings.RETORT_STAGE_JOBS,
+    }
+
+
+def _train(stage: Stage, device: str) -> Spec:
+    return {
+        "recipe": _recipe(stage.run).model_dump(mode="json"),
+        "corpus": str(files.store_path(_earlier(stage, "filter").result["corpus"])),
+        "base_model": _checkpoint_folder(stage.config["base"]),
+        "device": device,
+    }
+
+
+def _evaluate(stage: Stage, device: str) -> Spec:
+    checkpoint = _evaluation(stage).checkpoint
+    assert checkpoint is not None, "the student is attached before its evaluation is queued"
+    model = str(files.store_path(checkpoint.path))
+    return _measurement(stage) | {"engine": {"name": stage.config["engine"], "model": model}}
+
+
+def _import(stage: Stage, device: str) -> Spec:
+    path = files.store_path(stage.config["completions_file"])
+    return _measurement(stage) | {"completions_file": str(path)}
+
+
+def _grade(stage: Stage, device: str) -> Spec:
+    evaluation = _evaluation(stage)
+    return _measurement(stage) | {
+        "segment_files": _segment_files(_earlier(stage, stage.config["grades"])),
+        "measurement_hash": evaluation.measurement_hash,
+        "run_fingerprint": evaluation.run_fingerprint,
+        "jobs": settings.RETORT_STAGE_JOBS,
+    }
+
+
+# --- what follows
+
+
+def _nothing(stage: Stage) -> None:
+    """Rows and figures were taken in as they came."""
+
+
+def _keep_corpus(stage: Stage) -> None:
+    corpus = Path(stage.result["corpus"]).relative_to(settings.MEDIA_ROOT)
+    stage.result = stage.result | {"corpus": str(corpus)}
+
+
+def _register_student(stage: Stage) -> None:
+    """The trained folder becomes a checkpoint, and the student's evaluations get it."""
+    run = stage.run
+    student = checkpoints.register_folder(
+        owner=run.owner,
+        name=_recipe(run).student,
+        folder=Path(stage.result["checkpoint"]),
+        parent=Checkpoint.objects.get(pk=stage.config["base"]),
+        produced_by=run,
+        move=True,
+    )
+    run.evaluations.filter(role="student").update(checkpoint=student)
+    stage.result = stage.result | {"checkpoint": student.path, "checkpoint_id": student.pk}
+
+
+def _keep_rendered_prompt(stage: Stage) -> None:
+    prompt = stage.result["rendered_prompt"]
+    Evaluation.objects.filter(stages=stage).update(rendered_prompt=prompt)
+
+
+def _keep_metrics(stage: Stage) -> None:
+    metrics = stage.result["metrics"]
+    Evaluation.objects.filter(stages=stage).update(
+        metrics=metrics, pass_at_1=metrics["pass@1"]["value"]
+    )
+    stage.result = {}  # the evaluation holds it
+
+
+REGISTRY: dict[str, StageKind] = {
+    "generate": StageKind(celery.GPU, "distiller", _generate, _nothing),
+    "filter": StageKind(celery.CPU, "distiller", _filter, _keep_corpus),
+    "train": StageKind(celery.GPU, "distiller", _train, _register_student),
+    "evaluate": StageKind(celery.GPU, "evaluator", _evaluate, _keep_rendered_prompt),
+    "import": StageKind(celery.CPU, "evaluator", _import, _nothing),
+    "grade": StageKind(celery.CPU, "evaluator", _grade, _keep_metrics),
+}

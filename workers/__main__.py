@@ -1,0 +1,5 @@
+"""`python -m workers`."""
+
+from workers.app import main
+
+main()

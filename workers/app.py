@@ -1,0 +1,61 @@
+"""The worker: `python -m workers`, or `celery -A workers.app worker --pool solo -Q gpu,cpu`.
+
+One process does one stage at a time (the solo pool): the work itself is in a child process, and to
+do more at once is to start more workers. A thread of each worker reaps and gives signs of life.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.config.settings")
+
+from webapp.config.embedded import ensure_running
+
+ensure_running()
+django.setup()
+
+from celery import signals  # noqa: E402
+
+from webapp.config.celery import app  # noqa: E402
+from workers.tasks import stages, upkeep  # noqa: E402
+
+__all__ = ["app", "main"]
+
+
+def worker_name() -> str:
+    """Host and process id."""
+    return f"{socket.gethostname()}/{os.getpid()}"
+
+
+@signals.worker_ready.connect
+def _begin(**_: object) -> None:
+    upkeep.start(worker_name())
+
+
+@signals.worker_shutting_down.connect
+def _stop(**_: object) -> None:
+    """Told to stop: the running child is ended and its shard given back."""
+    stages.stopping.set()
+    upkeep.stopping.set()
+
+
+@signals.setup_logging.connect
+def _keep_logging(**_: object) -> None:
+    """Django's settings have set the logs up; Celery must leave them so."""
+
+
+def main() -> None:
+    """Serve this machine's queues until told to stop."""
+    from workers import queues
+
+    app.worker_main(
+        [
+            "worker", "--pool=solo", f"--queues={','.join(queues.served())}",
+            f"--hostname={worker_name()}", "--without-gossip", "--without-mingle",
+            "--without-heartbeat",
+        ]
+    )  # fmt: skip
