@@ -1,10 +1,10 @@
-"""The demonstration's checkpoints, built from nothing: a base and a teacher of 0.2M parameters.
+r"""The demonstration's checkpoints, built from nothing: a base and a teacher of 0.2M parameters.
 
 The *base* has learnt to add or subtract two numbers; shown three, it forgets the third. The
 *teacher* goes on from the base and has learnt three. Both think column by column with running
 sums, ``12+7-30`` being
 
-    <think>ones: 2+7=9-0=9, tens: 1+0=1-3=-2</think>\\boxed{-11}
+    <think>ones: 2+7=9+0=9, tens: 1+0=1-3=-2</think>\boxed{-11}
 
 so that every token follows from a few earlier ones by a small table. That, and Muon (Keller
 Jordan 2024, https://kellerjordan.github.io/posts/muon/) for the matrices of the hidden layers, is
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from distiller.checkpoints import inspect
@@ -33,11 +33,10 @@ from distiller.errors import CheckpointError, TrainingError
 from evaluator.benchmarks import arithmetic
 from evaluator.records import content_hash
 
-PAD, END, UNKNOWN, USER, ASSISTANT = "<|pad|>", "<|im_end|>", "<|unk|>", "<|user|>", "<|assistant|>"
-SPECIAL_TOKENS = (PAD, END, UNKNOWN, USER, ASSISTANT)
+PAD, END, USER, ASSISTANT = "<|pad|>", "<|im_end|>", "<|user|>", "<|assistant|>"
+SPECIAL_TOKENS = (PAD, END, USER, ASSISTANT)
 # Ordinary text that is one token each: shorter chains are learnt and written faster.
 WORD_TOKENS = ("<think>", "</think>", "\\boxed{", "ones: ", ", tens: ")
-CHARACTERS = "\n" + "".join(chr(code) for code in range(32, 127))
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{%- if message.role == 'assistant' -%}"
@@ -109,20 +108,21 @@ def build(
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A character-level tokenizer with a chat template that keeps the thoughts."""
-    words = [*SPECIAL_TOKENS, *WORD_TOKENS, *CHARACTERS]
-    inner = Tokenizer(
-        models.WordLevel({word: index for index, word in enumerate(words)}, unk_token=UNKNOWN)
-    )
-    inner.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    inner.decoder = decoders.Fuse()
+    """A byte-level tokenizer (BPE without merges) with a chat template that keeps the thoughts.
+
+    It is Qwen2's kind of tokenizer, because that is what loaders make of a Qwen2 checkpoint's
+    files, whatever class they were saved from.
+    """
+    words = [*SPECIAL_TOKENS, *WORD_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    inner = Tokenizer(models.BPE({word: index for index, word in enumerate(words)}, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIAL_TOKENS])
     inner.add_tokens([AddedToken(token, normalized=False) for token in WORD_TOKENS])
     return PreTrainedTokenizerFast(
         tokenizer_object=inner,
         pad_token=PAD,
         eos_token=END,
-        unk_token=UNKNOWN,
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
         model_max_length=CONTEXT_TOKENS,
@@ -231,7 +231,7 @@ def _train(
         if not torch.isfinite(loss):
             raise TrainingError(f"toy {settings.role}: the loss at step {step} is not finite.")
         model.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
             optimizer.step()
