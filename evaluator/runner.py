@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,10 +13,13 @@ from evaluator import graders, metrics
 from evaluator.benchmarks import BenchmarkSpec
 from evaluator.engines.base import Engine, Request, forced_start
 from evaluator.errors import InputError
-from evaluator.graders.pool import GraderPool, GradeRequest
+from evaluator.graders.pool import GradeRequest, GraderPool
 from evaluator.protocol import Protocol
 from evaluator.records import Completion, Outcome, Problem, completion_seed
 from evaluator.store import Row, SegmentWriter
+
+# What PostgreSQL's text cannot hold.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 Key = tuple[str, int]
 Progress = Callable[[int, int, int], None]
@@ -154,7 +158,7 @@ def grade(
             "problem_id": completion.problem_id,
             "sample": completion.sample,
             "outcome": str(verdict.outcome),
-            "answer": verdict.answer,
+            "answer": None if verdict.answer is None else _UNSTORABLE.sub("\ufffd", verdict.answer),
             "reason": verdict.reason,
         }
         rows[completion.key] = row

@@ -18,6 +18,7 @@ from evaluator.engines.replay import read_completions
 from evaluator.errors import InputError
 from evaluator.graders.pool import GraderPool
 from evaluator.protocol import Protocol
+from evaluator.records import Outcome
 from evaluator.store import Row, SegmentWriter, read_segment
 
 _PROGRESS_SECONDS = 0.5
@@ -131,7 +132,7 @@ class GradeStage(_Stage):
         """Grade every completion once; go on after the verdicts of an earlier lease."""
         total = len(self.problems) * self.samples
         graded = self.accepted_rows(request)
-        done = len(graded)
+        done = sum(not Outcome(row["outcome"]).is_error for row in graded)
         progress = throttled(
             lambda done, total, _: report.progress(done, total, unit="verdicts", tokens=0)
         )

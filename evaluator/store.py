@@ -68,7 +68,9 @@ class SegmentWriter:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one row; seals when the oldest unsealed row is ``seal_seconds`` old."""
-        self._lines.append(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        # A lone surrogate has no UTF-8; with its backslash it is a JSON escape.
+        line = json.dumps(row, ensure_ascii=False).encode(errors="backslashreplace")
+        self._lines.append(line + b"\n")
         now = time.monotonic()
         if self._oldest is None:
             self._oldest = now
@@ -83,9 +85,7 @@ class SegmentWriter:
         data = compressor.compress(b"".join(self._lines))
         name = f"{self.prefix}-{self._sequence:05d}{SUFFIX}"
         write_durably(self.folder / name, data)
-        sealed = SealedSegment(
-            name, len(self._lines), len(data), hashlib.sha256(data).hexdigest()
-        )
+        sealed = SealedSegment(name, len(self._lines), len(data), hashlib.sha256(data).hexdigest())
         self._lines = []
         self._oldest = None
         self._sequence += 1
@@ -164,8 +164,12 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
 
     def rows(self) -> Iterator[Row]:
-        """Yield each key's first row, in order of segment name; torn segments are set aside."""
+        """Yield each key's first row, in order of segment name; torn segments are set aside.
+
+        A row with an ``error`` counts only while no other row of its key came.
+        """
         seen: set[tuple[str, int]] = set()
+        failed: dict[tuple[str, int], Row] = {}
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             try:
                 rows = list(read_segment(path))
@@ -174,13 +178,18 @@ class Store:
                 continue
             for _, row in rows:
                 key = (row["problem_id"], row["sample"])
-                if key not in seen:
+                if row.get("error") is not None:
+                    failed.setdefault(key, row)
+                elif key not in seen:
                     seen.add(key)
                     yield row
+        yield from (row for key, row in failed.items() if key not in seen)
 
     def keys(self) -> set[tuple[str, int]]:
-        """Keys that are already drawn."""
-        return {(row["problem_id"], row["sample"]) for row in self.rows()}
+        """Keys that are already drawn; those that failed are not among them."""
+        return {
+            (row["problem_id"], row["sample"]) for row in self.rows() if row.get("error") is None
+        }
 
     def writer(self, **options: Any) -> SegmentWriter:
         """A writer whose files sort after all earlier ones'."""

@@ -20,9 +20,9 @@ def read_completions(path: Path) -> list[Completion]:
     """Read a file of completions: JSON lines, gzipped where the name ends in ``.gz``.
 
     A row is ``{problem_id, sample, completion, finish_reason?, prompt_tokens?, completion_tokens?,
-    seed?, reasoning?}``; ``text`` is another name of ``completion``. A row without ``sample`` is the
-    next sample of its problem. Raises InputError naming line and field for anything else, for a key
-    that occurs twice and for a file without rows.
+    seed?, reasoning?}``; ``text`` is another name of ``completion``. A row without ``sample`` is
+    the next sample of its problem. Raises InputError naming line and field for anything else, for a
+    key that occurs twice and for a file without rows.
     """
     completions: list[Completion] = []
     seen: set[tuple[str, int]] = set()

@@ -102,6 +102,7 @@ class TransformersEngine:
         batch_size: int | None = None,
         context_tokens: int | None = None,
     ) -> None:
+        transformers.utils.logging.disable_progress_bar()
         folder = Path(model)
         self._prompter = Prompter(folder)
         self._context = self._prompter.context_tokens(context_tokens)

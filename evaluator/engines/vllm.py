@@ -134,7 +134,7 @@ class VllmEngine:
             seed=request.seed,
             stop=list(sampling.stop),
             stop_token_ids=list(self._prompter.end_ids),
-            # Token ids become text in one place for all engines; vLLM needs text to find stops only.
+            # Token ids become text in one place for all engines; vLLM needs it to find stops.
             detokenize=bool(sampling.stop),
             skip_special_tokens=False,
             output_kind=RequestOutputKind.FINAL_ONLY,

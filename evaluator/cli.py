@@ -1,0 +1,372 @@
+"""``python -m evaluator``: measure a checkpoint, grade answers, write reports, serve a worker."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from evaluator import benchmarks, engines, graders, report, runner
+from evaluator.benchmarks import arithmetic, files, hub
+from evaluator.child import serve
+from evaluator.engines.replay import read_completions
+from evaluator.errors import EvaluatorError, InputError
+from evaluator.graders.extraction import detect_thinking
+from evaluator.graders.pool import GradeRequest, GraderPool
+from evaluator.local import LocalRun, write_json, write_json_lines
+from evaluator.protocol import (
+    PRESETS,
+    GradingPolicy,
+    Protocol,
+    Thinking,
+    measurement_hash,
+    preset,
+    run_fingerprint,
+    samples_for,
+)
+from evaluator.records import Completion, Outcome, Problem, problems_hash
+from evaluator.stages import FACTORIES, first_mistake
+from evaluator.store import write_durably
+
+_HELP = """Measure reasoning models with honest statistics.
+
+A first run, without a download:
+
+\b
+  python -m evaluator arithmetic --count 100 --seed 1 --output sums.jsonl
+  python -m evaluator run --benchmark arithmetic --problems sums.jsonl \\
+      --engine transformers --model CHECKPOINT --protocol quick --out runs/sums
+  python -m evaluator report runs/sums --output sums.html
+
+A run that was interrupted goes on when it is started again. Exit codes: 0 done, 1 an engine or a
+grader failed, 2 the input cannot be used, 130 interrupted.
+"""
+
+app = typer.Typer(
+    help=_HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+BenchmarkName = Annotated[str, typer.Option(help=f"One of: {', '.join(benchmarks.names())}.")]
+ProblemsFile = Annotated[
+    Path | None,
+    typer.Option(help="JSONL, Parquet or CSV; without it the benchmark is downloaded."),
+]
+ProtocolName = Annotated[
+    str, typer.Option(help=f"A preset ({', '.join(PRESETS)}) or a JSON file of its fields.")
+]
+Jobs = Annotated[int, typer.Option(min=1, help="Grader processes.")]
+_JOBS = os.cpu_count() or 1
+_INTERRUPTED = 130
+
+
+def main() -> int:
+    """Run the command line; every expected failure ends in one sentence and an exit code."""
+    try:
+        app()
+    except EvaluatorError as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    except SystemExit as end:  # how the command line library ends, well or not
+        code = end.code if isinstance(end.code, int) else 0
+        if code == _INTERRUPTED:
+            print("interrupted; start it again to go on.", file=sys.stderr)
+        return code
+    return 0
+
+
+@app.command()
+def run(
+    *,
+    benchmark: BenchmarkName,
+    model: Annotated[Path, typer.Option(help="Checkpoint folder; for replay a completions file.")],
+    out: Annotated[Path, typer.Option(help="Folder of this run; new, or the one to go on with.")],
+    engine: Annotated[
+        str, typer.Option(help=f"One of: {', '.join(engines.names())}.")
+    ] = "transformers",
+    protocol: ProtocolName = "r1",
+    samples: Annotated[int | None, typer.Option(min=1, help="n; default: per benchmark.")] = None,
+    problems: ProblemsFile = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    jobs: Jobs = _JOBS,
+) -> None:
+    """Draw completions, grade them and print the scores. Interrupt it at any time."""
+    recipe = load_protocol(protocol, samples=samples)
+    chosen = load_problems(benchmark, problems)[:limit]
+    n = samples_for(recipe, benchmark)
+    settings: dict[str, Any] = {"name": engine, "model": str(model)}
+    if recipe.context_tokens is not None:
+        settings["context_tokens"] = recipe.context_tokens
+    source = engines.create(settings)
+    try:
+        local = LocalRun.begin(
+            out,
+            benchmark=benchmark,
+            problems=chosen,
+            protocol=recipe,
+            samples=n,
+            engine=source.describe(),
+            checkpoint=str(model.resolve()),
+        )
+        with _bar("drawing", "samples") as bar:
+            local.draw(source, bar)
+    finally:
+        source.close()
+    with _bar("grading", "verdicts") as bar:
+        graded = iter(range(1, local.total + 1))
+        metrics = local.grade(jobs=jobs, on_row=lambda _: bar(next(graded), local.total, 0))
+    print_metrics(metrics)
+    print(f"\n{out / 'metrics.json'}")
+
+
+@app.command()
+def grade(
+    source: Annotated[
+        Path,
+        typer.Option("--input", help="JSONL rows {id, kind, gold, prediction or completion}."),
+    ],
+    output: Annotated[Path, typer.Option(help="JSONL rows {id, outcome, answer, cpu_seconds}.")],
+    jobs: Jobs = _JOBS,
+    protocol: ProtocolName = "r1",
+) -> None:
+    """Grade answers: `prediction` is a final answer, `completion` a whole response."""
+    _check_writable(output)
+    recipe = load_protocol(protocol)
+    ids, requests = _grade_requests(source, recipe)
+    rows = []
+    with GraderPool(jobs) as pool:
+        for row_id, verdict in zip(ids, pool.grade(requests), strict=True):
+            rows.append(
+                {
+                    "id": row_id,
+                    "outcome": str(verdict.outcome),
+                    "answer": verdict.answer,
+                    "cpu_seconds": verdict.cpu_seconds,
+                }
+            )
+    write_json_lines(output, rows)
+    for outcome in Outcome:
+        if count := sum(row["outcome"] == outcome for row in rows):
+            print(f"{outcome}\t{count}")
+
+
+@app.command()
+def score(
+    *,
+    benchmark: BenchmarkName,
+    completions: Annotated[
+        Path, typer.Option(help="JSONL rows {problem_id, sample, completion, finish_reason?}.")
+    ],
+    output: Annotated[Path, typer.Option(help="Where the metrics go (JSON).")],
+    problems: ProblemsFile = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="As in `run`; without it, r1 with the thinking tags found in the file."),
+    ] = None,
+    jobs: Jobs = _JOBS,
+) -> None:
+    """Score completions that were made elsewhere."""
+    _check_writable(output)
+    chosen = load_problems(benchmark, problems)
+    rows = read_completions(completions)
+    recipe = load_protocol(protocol or "r1")
+    if protocol is None:
+        recipe = recipe.model_copy(update={"thinking": detect_thinking(row.text for row in rows)})
+    n = recipe.samples or max(row.sample for row in rows) + 1
+    spec = benchmarks.get(benchmark)
+    engine = {"name": "replay"}
+    with GraderPool(jobs) as pool, _bar("grading", "verdicts") as bar:
+        graded = iter(range(1, len(rows) + 1))
+        metrics = runner.grade(
+            chosen,
+            (row.to_json() for row in rows),
+            benchmark=spec,
+            protocol=recipe,
+            samples=n,
+            pool=pool,
+            measurement_hash=measurement_hash(
+                recipe,
+                problems_hash=problems_hash(chosen),
+                prompt=recipe.prompt or spec.prompt,
+                grader=graders.get(spec.grader).identity,
+            ),
+            run_fingerprint=run_fingerprint(recipe, samples=n, engine=engine),
+            on_row=lambda _: bar(next(graded), len(rows), 0),
+        )
+    write_json(output, metrics)
+    print_metrics(metrics)
+
+
+@app.command("report")
+def write_report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    output: Annotated[Path, typer.Option(help="Page to write: .html, or .json.")],
+) -> None:
+    """Write a run's report: one page that opens without a network."""
+    if output.suffix not in (".html", ".json"):
+        raise InputError(f"output: {output.name} must end in .html or .json.")
+    _check_writable(output)
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    data = LocalRun.open(folder).report_data(generated_at=now)
+    if output.suffix == ".json":
+        write_json(output, report.as_json(data))
+    else:
+        write_durably(output, report.html(data).encode())
+
+
+@app.command("arithmetic")
+def write_arithmetic(
+    count: Annotated[int, typer.Option(min=1, help="Problems.")],
+    output: Annotated[Path, typer.Option(help="JSONL to write.")],
+    seed: Annotated[int, typer.Option(help="Another seed, other problems.")] = 0,
+    terms: Annotated[int, typer.Option(min=2, help="Numbers in a problem.")] = 3,
+) -> None:
+    """Write the generated benchmark `arithmetic`."""
+    _check_writable(output)
+    rows = [problem.to_json() for problem in arithmetic.generate(count, seed=seed, terms=terms)]
+    write_json_lines(output, rows)
+
+
+@app.command(hidden=True)
+def stage(spec: Annotated[Path, typer.Argument(help="The stage's spec.json.")]) -> None:
+    """Carry out shards for a worker: JSON lines in and out (docs/architecture.md)."""
+    raise typer.Exit(serve(spec, FACTORIES))
+
+
+def load_protocol(name: str, *, samples: int | None = None) -> Protocol:
+    """A preset, or the protocol in a JSON file; ``samples`` overrides its n."""
+    if name in PRESETS or not Path(name).is_file():
+        protocol = preset(name)
+    else:
+        try:
+            protocol = Protocol.model_validate(json.loads(Path(name).read_text()))
+        except ValidationError as error:
+            raise InputError(f"{name}: {first_mistake(error)}") from error
+        except (ValueError, OSError) as error:
+            raise InputError(f"{name}: not a readable JSON file ({error}).") from error
+    return protocol if samples is None else protocol.model_copy(update={"samples": samples})
+
+
+def load_problems(benchmark: str, path: Path | None) -> list[Problem]:
+    """A benchmark's problems, from a file or from the hub."""
+    return files.read_problems(path, benchmark) if path is not None else hub.fetch(benchmark)
+
+
+def print_metrics(metrics: dict[str, Any]) -> None:
+    """The scores as a table that fits a terminal."""
+    n = metrics["samples"]
+    table = Table(title=f"{metrics['benchmark']}: {metrics['problems']} problems × {n} samples")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for name, value, interval in report.score_rows(metrics):
+        table.add_row(escape(name), value, interval)
+    table.add_section()
+    for outcome, count in metrics["outcomes"].items():
+        table.add_row(outcome, str(count), "")
+    Console().print(table)
+    if not metrics["complete"]:
+        print("incomplete: some samples failed; start the run again to draw or grade them.")
+
+
+@contextmanager
+def _bar(action: str, unit: str) -> Iterator[runner.Progress]:
+    """A progress bar on standard error, fed with done, total and tokens."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(action, total=None, rate="")
+
+        def update(done: int, total: int, tokens: int) -> None:
+            seconds = progress.tasks[0].elapsed or 0.0
+            rate = f"{tokens / seconds:,.0f} tokens/s" if tokens and seconds else ""
+            progress.update(task, completed=done, total=total, rate=rate)
+
+        yield update
+
+
+def _grade_requests(path: Path, protocol: Protocol) -> tuple[list[Any], list[GradeRequest]]:
+    ids: list[Any] = []
+    requests: list[GradeRequest] = []
+    try:
+        lines = path.read_text("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"input: {path} cannot be read ({error}).") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path.name}, line {number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: not a JSON value ({error}).") from error
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: not a JSON object.")
+        ids.append(row.get("id"))
+        requests.append(_grade_request(row, where, protocol.thinking, protocol.policy))
+    if not requests:
+        raise InputError(f"{path.name}: there is no row in it.")
+    return ids, requests
+
+
+def _grade_request(
+    row: dict[str, Any], where: str, thinking: Thinking, policy: GradingPolicy
+) -> GradeRequest:
+    if "id" not in row:
+        raise InputError(f"{where}: id is missing.")
+    kind = row.get("kind")
+    if kind not in graders.names():
+        raise InputError(f"{where}: kind {kind!r} is not one of {', '.join(graders.names())}.")
+    gold = row.get("gold")
+    if not isinstance(gold, str):
+        raise InputError(f"{where}: gold must be a text.")
+    prediction, completion = row.get("prediction"), row.get("completion")
+    if isinstance(prediction, str) == isinstance(completion, str):
+        raise InputError(f"{where}: give either prediction or completion, as a text.")
+    response = None
+    if isinstance(completion, str):
+        response = Completion(problem_id=str(row["id"]), sample=0, text=completion)
+    return GradeRequest(
+        kind=kind,
+        gold=gold,
+        prediction=prediction,
+        completion=response,
+        thinking=thinking,
+        policy=policy,
+    )
+
+
+def _check_writable(path: Path) -> None:
+    """Find out before the work whether a file can be made at ``path``."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"output: {path} is not a file in an existing folder.")

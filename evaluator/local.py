@@ -1,0 +1,214 @@
+"""A run in a folder: what the command line keeps, without a database.
+
+``run.json`` the whole configuration · ``problems.jsonl`` · ``segments/`` completions
+(``evaluator.store``) · ``grades.jsonl`` · ``metrics.json``. A folder is one measurement: going on
+with another configuration is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluator import __version__, benchmarks, graders, runner
+from evaluator.engines import Engine
+from evaluator.errors import InputError
+from evaluator.graders.pool import GraderPool
+from evaluator.protocol import Protocol, measurement_hash, run_fingerprint
+from evaluator.records import Outcome, Problem, canonical_json, problems_hash
+from evaluator.store import Row, Store, write_durably
+
+# What has to be the same for two sittings to be one run.
+_CONFIGURATION = ("benchmark", "problems_hash", "protocol", "samples", "engine", "checkpoint")
+
+
+class LocalRun:
+    """One evaluation in ``folder``; :meth:`begin` makes it, :meth:`open` reads it."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], problems: list[Problem]) -> None:
+        self.folder = folder
+        self.config = dict(config)
+        self.problems = problems
+        self.protocol = Protocol.model_validate(config["protocol"])
+        self.benchmark = benchmarks.get(config["benchmark"])
+        self.samples = int(config["samples"])
+        self.prompt = self.protocol.prompt or self.benchmark.prompt
+        self.store = Store(folder / "segments")
+
+    @classmethod
+    def begin(
+        cls,
+        folder: Path,
+        *,
+        benchmark: str,
+        problems: list[Problem],
+        protocol: Protocol,
+        samples: int,
+        engine: Mapping[str, Any],
+        checkpoint: str,
+    ) -> LocalRun:
+        """Make the folder, or go on with it if its configuration is the same.
+
+        ``engine`` is what the engine says of itself. Raises InputError naming the first field that
+        differs.
+        """
+        config = {
+            "version": __version__,
+            "benchmark": benchmarks.get(benchmark).name,
+            "problems_hash": problems_hash(problems),
+            "protocol": protocol.model_dump(mode="json"),
+            "samples": samples,
+            "engine": dict(engine),
+            "checkpoint": checkpoint,
+        }
+        if (folder / "run.json").exists():
+            run = cls.open(folder)
+            for field in _CONFIGURATION:
+                if canonical_json(run.config[field]) != canonical_json(config[field]):
+                    raise InputError(
+                        f"out: {folder} holds a run with another {field}; choose a new folder."
+                    )
+            return run
+        if folder.exists() and any(folder.iterdir()):
+            raise InputError(f"out: {folder} holds other files; choose a new folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json_lines(folder / "problems.jsonl", [problem.to_json() for problem in problems])
+        write_json(folder / "run.json", config)
+        return cls(folder, config, problems)
+
+    @classmethod
+    def open(cls, folder: Path) -> LocalRun:
+        """Read the run in ``folder``; raises InputError if there is none."""
+        path = folder / "run.json"
+        if not path.is_file():
+            raise InputError(f"{folder}: no run is in it (there is no run.json).")
+        try:
+            config = json.loads(path.read_text())
+        except ValueError as error:
+            raise InputError(f"{path}: not JSON ({error}).") from error
+        return cls(folder, config, runner.load_problems(folder / "problems.jsonl"))
+
+    @property
+    def total(self) -> int:
+        """Completions asked for."""
+        return len(self.problems) * self.samples
+
+    @property
+    def measurement_hash(self) -> str:
+        """What makes this run's score comparable (PROTOCOLS §1)."""
+        return measurement_hash(
+            self.protocol,
+            problems_hash=self.config["problems_hash"],
+            prompt=self.prompt,
+            grader=graders.get(self.benchmark.grader).identity,
+        )
+
+    @property
+    def run_fingerprint(self) -> str:
+        """What else could move a figure a little (PROTOCOLS §1)."""
+        return run_fingerprint(self.protocol, samples=self.samples, engine=self.config["engine"])
+
+    def draw(self, engine: Engine, on_progress: runner.Progress) -> None:
+        """Draw what is missing."""
+        rendered = runner.draw(
+            self.problems,
+            prompt=self.prompt,
+            protocol=self.protocol,
+            samples=self.samples,
+            engine=engine,
+            writer=self.store.writer(),
+            done=self.store.keys(),
+            on_progress=on_progress,
+        )
+        write_durably(self.folder / "rendered_prompt.txt", rendered.encode())
+
+    def grade(self, *, jobs: int, on_row: Callable[[Row], None]) -> dict[str, Any]:
+        """Grade all completions; writes grades.jsonl and metrics.json and returns the metrics."""
+        grades: list[Row] = []
+
+        def keep(row: Row) -> None:
+            grades.append(row)
+            on_row(row)
+
+        with GraderPool(jobs) as pool:
+            metrics = runner.grade(
+                self.problems,
+                self.store.rows(),
+                benchmark=self.benchmark,
+                protocol=self.protocol,
+                samples=self.samples,
+                pool=pool,
+                measurement_hash=self.measurement_hash,
+                run_fingerprint=self.run_fingerprint,
+                on_row=keep,
+            )
+        write_json_lines(self.folder / "grades.jsonl", grades)
+        write_json(self.folder / "metrics.json", metrics)
+        return metrics
+
+    def report_data(self, *, generated_at: str, per_outcome: int = 3) -> dict[str, Any]:
+        """What ``evaluator.report`` makes a page of; raises InputError before the run is graded."""
+        metrics_path = self.folder / "metrics.json"
+        if not metrics_path.is_file():
+            raise InputError(f"{self.folder}: the run is not graded yet; finish it with `run`.")
+        grades = [json.loads(line) for line in (self.folder / "grades.jsonl").open()]
+        rendered = self.folder / "rendered_prompt.txt"
+        return {
+            "title": f"{self.benchmark.title}: {Path(self.config['checkpoint']).name}",
+            "checkpoint": Path(self.config["checkpoint"]).name,
+            "benchmark": self.benchmark.title,
+            "protocol": self.config["protocol"],
+            "engine": self.config["engine"],
+            "metrics": json.loads(metrics_path.read_text()),
+            "rendered_prompt": rendered.read_text() if rendered.exists() else "",
+            "samples": self._samples(grades, per_outcome),
+            "generated_at": generated_at,
+            "version": self.config["version"],
+            "measurement_hash": self.measurement_hash,
+            "run_fingerprint": self.run_fingerprint,
+        }
+
+    def _samples(self, grades: Sequence[Row], per_outcome: int) -> list[Row]:
+        """The first few completions of each outcome, with their texts."""
+        chosen: dict[tuple[str, int], Row] = {}
+        for outcome in Outcome:
+            of_outcome = [row for row in grades if row["outcome"] == outcome]
+            of_outcome.sort(key=lambda row: (row["sample"], row["problem_id"]))
+            for row in of_outcome[:per_outcome]:
+                chosen[row["problem_id"], row["sample"]] = row
+        known = runner.by_id(self.problems)
+        texts: dict[tuple[str, int], str] = defaultdict(str)
+        for row in self.store.rows():
+            if (key := (row["problem_id"], row["sample"])) in chosen:
+                texts[key] = row["text"]
+        return [
+            {
+                "problem_id": problem_id,
+                "problem": known[problem_id].problem,
+                "gold": known[problem_id].answer,
+                "sample": sample,
+                "outcome": row["outcome"],
+                "answer": row["answer"],
+                "text": texts[problem_id, sample],
+            }
+            for (problem_id, sample), row in chosen.items()
+        ]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as readable JSON, whole or not at all."""
+    write_durably(path, _encoded(json.dumps(value, indent=2, ensure_ascii=False) + "\n"))
+
+
+def write_json_lines(path: Path, rows: Sequence[Any]) -> None:
+    """Write rows as JSON lines, whole or not at all."""
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_durably(path, _encoded(lines))
+
+
+def _encoded(text: str) -> bytes:
+    """JSON text as UTF-8; a lone surrogate becomes its JSON escape."""
+    return text.encode(errors="backslashreplace")

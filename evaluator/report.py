@@ -1,0 +1,221 @@
+"""A finished evaluation as one HTML page or as JSON. Torch-free: the webapp imports it.
+
+The page opens without a network and holds no script: its chart is drawn here as SVG, a few
+kilobytes where plotly.js would add 4.8 MB to each report. Everything that a model or a user wrote
+is escaped, and the page's own policy forbids scripts besides.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from evaluator.records import Outcome
+
+SCHEMA = "retort/report/1"
+_TEXT_CHARACTERS = 8000  # of a sample's text on the page; its middle is left out beyond
+_CURVES = (("pass@k", "pass"), ("cons@k", "cons"), ("cons@k_string", "string"))
+# Control characters (but newline and tab) and lone surrogates have no meaning in a page.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_WIDTH, _HEIGHT = 640, 260
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 34
+
+_environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def as_json(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The report's content for programs: ``data`` as it is, with a schema name."""
+    return {"schema": SCHEMA, **data}
+
+
+def html(data: Mapping[str, Any]) -> str:
+    """The report as a page.
+
+    ``data``: title, checkpoint, benchmark, protocol, measurement_hash, run_fingerprint, engine,
+    metrics (PROTOCOLS §2), rendered_prompt, samples (``{problem_id, problem, gold, sample, outcome,
+    answer, text}`` each), generated_at, version. Raises KeyError when one is missing.
+    """
+    metrics = data["metrics"]
+    return _environment.get_template("report_template.html").render(
+        title=data["title"],
+        checkpoint=data["checkpoint"],
+        benchmark=data["benchmark"],
+        measurement_hash=data["measurement_hash"],
+        run_fingerprint=data["run_fingerprint"],
+        rendered_prompt=_shown(data["rendered_prompt"]),
+        generated_at=data["generated_at"],
+        version=data["version"],
+        metrics=metrics,
+        scores=score_rows(metrics),
+        outcomes=_outcomes(metrics["outcomes"]),
+        tokens={name: value for name, value in metrics["tokens"].items() if value is not None},
+        curves=_curve_table(metrics),
+        chart=_chart(metrics),
+        groups=_groups(metrics["by"]),
+        protocol=_flat(data["protocol"]),
+        engine=_flat(data["engine"]),
+        clamped=_clamped(data),
+        samples=[_sample(sample) for sample in data["samples"]],
+    )
+
+
+def score_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The headline scores as (name with its estimator, value, interval); blank where undefined."""
+    n = metrics["samples"]
+    if not metrics["complete"]:
+        bounds = metrics["bounds"]
+        between = f"{_percent(bounds['low'])} – {_percent(bounds['high'])}"
+        return [(f"pass@1[avg-of-{n}]", "incomplete", f"bounds {between}")]
+    first = metrics["pass@1"]
+    interval = (
+        "" if first["low"] is None else f"{_percent(first['low'])} – {_percent(first['high'])}"
+    )
+    rows = [(f"pass@1[avg-of-{n}]", _percent(first["value"]), interval)]
+    if n > 1:
+        rows += [
+            (f"{family}@{n}", _percent(metrics[f"{family}@k"].get(str(n))), "")
+            for family in ("pass", "cons")
+        ]
+    return [
+        *rows,
+        ("standard error, total", _percent(first["se_total"]), ""),
+        ("standard error, re-run", _percent(first["se_rerun"]), ""),
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f} %"
+
+
+def _outcomes(counts: Mapping[str, int]) -> dict[str, Any]:
+    """Every outcome with count and share, and their sum."""
+    total = sum(counts.values())
+    rows = [
+        {"name": str(outcome), "count": counts[outcome], "share": counts[outcome] / max(total, 1)}
+        for outcome in sorted(Outcome, key=lambda outcome: -counts[outcome])
+    ]
+    return {"rows": rows, "total": total}
+
+
+def _curve_table(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The curves with k as columns, a row for each family; blank where undefined."""
+    defined = {
+        int(k) for name, _ in _CURVES for k, value in metrics[name].items() if value is not None
+    }
+    ks = sorted(defined)
+    rows = [(name, [_percent(metrics[name].get(str(k))) for k in ks]) for name, _ in _CURVES]
+    return {"ks": ks, "rows": rows}
+
+
+def _chart(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Coordinates of the curves over k (logarithmic), in the units of the SVG's view box."""
+    ks = _curve_table(metrics)["ks"]
+    span = math.log2(ks[-1]) if ks and ks[-1] > 1 else 1.0
+
+    def across(k: int) -> float:
+        return round(_LEFT + (_WIDTH - _LEFT - _RIGHT) * math.log2(k) / span, 1)
+
+    def down(value: float) -> float:
+        return round(_TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - value), 1)
+
+    lines = []
+    for name, style in _CURVES:
+        values = metrics[name]
+        points = [
+            {"x": across(k), "y": down(value), "label": f"{name} at k = {k}: {_percent(value)}"}
+            for k in ks
+            if (value := values.get(str(k))) is not None
+        ]
+        path = " ".join(f"{point['x']},{point['y']}" for point in points)
+        lines.append({"name": name, "style": style, "points": points, "path": path})
+    return {
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "left": _LEFT,
+        "right": _WIDTH - _RIGHT,
+        "bottom": _HEIGHT - _BOTTOM,
+        "x_ticks": [(across(k), k) for k in ks],
+        "y_ticks": [(down(step / 4), f"{25 * step} %") for step in range(5)],
+        "lines": lines,
+        "drawn": len(ks) > 1,
+    }
+
+
+def _groups(by: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A table for each breakdown that has groups."""
+    return [
+        {
+            "name": name,
+            "rows": [
+                {
+                    "group": group,
+                    "problems": row["problems"],
+                    "value": _percent(row["value"]),
+                    "interval": ""
+                    if row["low"] is None
+                    else f"{_percent(row['low'])} – {_percent(row['high'])}",
+                }
+                for group, row in groups.items()
+            ],
+        }
+        for name, groups in by.items()
+        if groups
+    ]
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as (dotted name, text) rows; what is not set is left out."""
+    rows: list[tuple[str, str]] = []
+    for name, item in value.items():
+        if isinstance(item, Mapping):
+            rows += _flat(item, f"{prefix}{name}.")
+        elif isinstance(item, bool):
+            rows.append((prefix + name, "yes" if item else "no"))
+        elif item is not None and item not in ("", [], ()):
+            rows.append((prefix + name, _shown(str(item))))
+    return rows
+
+
+def _clamped(data: Mapping[str, Any]) -> str:
+    """What the model's context cut from the protocol, in a sentence; empty where nothing."""
+    context = data["engine"].get("context_tokens")
+    longest = data["protocol"].get("sampling", {}).get("max_tokens")
+    if context is None or longest is None or longest < context:
+        return ""
+    return (
+        f"The protocol allows {longest:,} tokens; prompt and response together are clamped to the "
+        f"context of {context:,}."
+    )
+
+
+def _sample(sample: Mapping[str, Any]) -> dict[str, Any]:
+    text = _shown(sample["text"])
+    if len(text) > _TEXT_CHARACTERS:
+        half = _TEXT_CHARACTERS // 2
+        left_out = len(text) - 2 * half
+        text = f"{text[:half]}\n\n[… {left_out:,} characters left out …]\n\n{text[-half:]}"
+    shown = {name: _shown(str(sample[name])) for name in ("problem_id", "problem", "gold")}
+    answer = sample["answer"]
+    return {
+        **shown,
+        "sample": sample["sample"],
+        "outcome": str(sample["outcome"]),
+        "answer": None if answer is None else _shown(str(answer)),
+        "text": text,
+    }
+
+
+def _shown(text: str) -> str:
+    """``text`` without control characters, each replaced by a visible mark."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
