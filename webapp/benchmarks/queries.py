@@ -1,0 +1,46 @@
+"""What the benchmark pages show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from django.core.files.storage import default_storage
+from django.db.models import Count, QuerySet
+
+from evaluator.records import Problem as ProblemRecord
+from webapp.benchmarks.models import Benchmark, PromptSet
+
+
+def latest_benchmarks() -> QuerySet[Benchmark]:
+    """The newest version of every benchmark, by name."""
+    newest = Benchmark.objects.order_by("name", "-created_at").distinct("name").values("pk")
+    return Benchmark.objects.filter(pk__in=newest).order_by("name")
+
+
+def latest_prompt_sets() -> QuerySet[PromptSet]:
+    """The newest version of every prompt set, by name."""
+    newest = PromptSet.objects.order_by("name", "-created_at").distinct("name").values("pk")
+    return PromptSet.objects.filter(pk__in=newest).order_by("name")
+
+
+def benchmarks() -> QuerySet[Benchmark]:
+    """All versions with the number of their evaluations."""
+    return Benchmark.objects.annotate(evaluation_count=Count("evaluations")).order_by(
+        "name", "-created_at"
+    )
+
+
+def prompt_rows(prompt_set: PromptSet, *, offset: int, limit: int) -> list[ProblemRecord]:
+    """Return ``limit`` prompts from ``offset`` on; reads the file no further than that."""
+
+    def rows() -> Iterator[dict[str, Any]]:
+        with default_storage.open(prompt_set.path, "rb") as file:
+            for index, line in enumerate(file):
+                if index >= offset + limit:
+                    return
+                if index >= offset:
+                    yield json.loads(line)
+
+    return [ProblemRecord.from_json(row) for row in rows()]

@@ -1,0 +1,75 @@
+"""The upload form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django import forms
+from django.core.files.uploadedfile import UploadedFile
+
+from webapp.checkpoints.services import check_name
+from webapp.core.errors import UserError
+
+
+class FilesInput(forms.FileInput):
+    """A picker of several files; static/js/upload.js turns it into one of folders."""
+
+    allow_multiple_selected = True
+
+
+class FilesField(forms.FileField):
+    """Any number of uploaded files."""
+
+    widget = FilesInput
+
+    def clean(self, data: Any, initial: Any = None) -> list[UploadedFile[Any]]:
+        """Clean every file by itself."""
+        given: Sequence[Any] = data if isinstance(data, (list, tuple)) else [data]
+        return [super(FilesField, self).clean(one, initial) for one in given or [None]]
+
+
+class UploadForm(forms.Form):
+    """A checkpoint's name and its files."""
+
+    name = forms.CharField(
+        max_length=200,
+        help_text="Letters, digits, dots, hyphens and underscores; unique here.",
+        error_messages={"required": "name: give the checkpoint a name."},
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Set here because a form has an attribute called files already.
+        self.fields["files"] = FilesField(
+            allow_empty_file=True,
+            error_messages={
+                "required": "files: choose the checkpoint's folder (config.json, tokenizer.json, "
+                "*.safetensors)."
+            },
+            help_text="The folder as transformers saves it: config.json, tokenizer files and "
+            "*.safetensors. Pickled weights are refused.",
+        )
+
+    def clean_name(self) -> str:
+        """A name must be usable and new, before a long upload is looked at."""
+        return usable_name(self.cleaned_data["name"], "name")
+
+    def named_files(self, paths: Sequence[str]) -> list[tuple[str, UploadedFile[Any]]]:
+        """Pair each file with its path as the browser's folder picker gave it.
+
+        ``paths`` are like ``folder/config.json``; without them (no JavaScript) a file's own name
+        is its path. Only after ``is_valid``.
+        """
+        files: list[UploadedFile[Any]] = self.cleaned_data["files"]
+        if len(paths) != len(files):
+            return [(file.name or "", file) for file in files]
+        return list(zip(paths, files, strict=True))
+
+
+def usable_name(name: str, field: str) -> str:
+    """``check_name`` for forms: its sentence becomes the field's error."""
+    try:
+        return check_name(name, field)
+    except UserError as error:
+        raise forms.ValidationError(error.sentence) from error

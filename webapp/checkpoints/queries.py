@@ -1,0 +1,32 @@
+"""What the checkpoint pages show."""
+
+from __future__ import annotations
+
+from django.db.models import Count, QuerySet
+
+from webapp.checkpoints.models import Checkpoint
+from webapp.runs.models import Evaluation
+
+
+def checkpoints() -> QuerySet[Checkpoint]:
+    """All checkpoints, newest first, with parents and the number of their evaluations."""
+    return (
+        Checkpoint.objects.select_related("parent", "produced_by", "owner")
+        .annotate(evaluation_count=Count("evaluations"))
+        .order_by("-created_at")
+    )
+
+
+def with_files() -> QuerySet[Checkpoint]:
+    """Checkpoints that can be run: those whose files are here."""
+    return Checkpoint.objects.exclude(path="").order_by("name")
+
+
+def evaluations_of(checkpoint: Checkpoint) -> QuerySet[Evaluation]:
+    """A checkpoint's evaluations, newest first."""
+    return (
+        Evaluation.objects.filter(checkpoint=checkpoint)
+        .select_related("benchmark", "run")
+        .defer("protocol", "rendered_prompt", "run__config")
+        .order_by("benchmark__name", "-created_at")
+    )

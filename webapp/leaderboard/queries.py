@@ -1,0 +1,216 @@
+"""The leaderboard's rows: measured here, and published elsewhere with their source."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from evaluator import benchmarks as registry
+from evaluator.errors import InputError
+from evaluator.statistics import compare_paired, holm
+from webapp.benchmarks.models import Benchmark
+from webapp.runs.models import Evaluation
+
+PUBLISHED_FILE = Path(__file__).resolve().parent / "published.json"
+SIGNIFICANCE = 0.05
+# Ranks compare every pair of rows. Beyond so many rows the pairs take longer than a page may.
+RANKED_ROWS = 30
+SORTS = ("score", "name", "newest")
+
+# Benchmarks that only published rows have, as their papers write them.
+TITLES = {
+    "gpqa_diamond": "GPQA Diamond",
+    "livecodebench": "LiveCodeBench",
+    "codeforces": "Codeforces",
+}
+
+Counts = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tab:
+    """One benchmark that has scores."""
+
+    name: str
+    title: str
+    evaluations: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One score: a checkpoint's newest under one measurement, or a published one.
+
+    Shares are in [0, 1]; undefined is None.
+    """
+
+    name: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    consensus: float | None = None
+    consensus_k: int | None = None
+    evaluation: Evaluation | None = None
+    source: str = ""
+    source_url: str = ""
+    note: str = ""
+    complete: bool = True
+    comparable: bool = True
+    rank: int | None = None
+
+    @property
+    def is_published(self) -> bool:
+        """Whether somebody else measured this."""
+        return self.evaluation is None
+
+
+@lru_cache(maxsize=1)
+def published() -> list[dict[str, Any]]:
+    """The published reference rows; every one names its source."""
+    rows: list[dict[str, Any]] = json.loads(PUBLISHED_FILE.read_text(encoding="utf-8"))
+    return rows
+
+
+def title_of(name: str) -> str:
+    """A benchmark's title, from the registry where it has one."""
+    try:
+        return registry.get(name).title
+    except InputError:
+        return TITLES.get(name, name)
+
+
+def _scored() -> Any:
+    return Evaluation.objects.filter(metrics__isnull=False, checkpoint__isnull=False)
+
+
+def tabs() -> list[Tab]:
+    """Benchmarks with scores: those measured here first."""
+    counts = Counter(_scored().order_by().values_list("benchmark__name", flat=True))
+    titles = dict(Benchmark.objects.order_by("created_at").values_list("name", "title"))
+    keys = {key for row in published() for key in row["cells"] if key.endswith(":pass@1")}
+    elsewhere = {key.split(":")[0] for key in keys}
+    names = sorted(counts) + sorted(elsewhere - set(counts))
+    return [Tab(name, titles.get(name) or title_of(name), counts[name]) for name in names]
+
+
+def rows(benchmark: str, sort: str = "score") -> list[Row]:
+    """One row per checkpoint and measurement hash, the newest, and the published rows."""
+    newest = (
+        _scored()
+        .filter(benchmark__name=benchmark)
+        .order_by("checkpoint_id", "measurement_hash", "-created_at")
+        .distinct("checkpoint_id", "measurement_hash")
+        .select_related("checkpoint", "benchmark")
+        .defer("protocol", "rendered_prompt")
+    )
+    measured = _with_ranks(_mark_comparable([_measured(evaluation) for evaluation in newest]))
+    return _sorted(measured + _published_rows(benchmark), sort)
+
+
+def _measured(evaluation: Evaluation) -> Row:
+    metrics = evaluation.metrics or {}
+    first = metrics.get("pass@1") or {}
+    bounds = metrics.get("bounds") or {}
+    defined = {int(k): v for k, v in (metrics.get("cons@k") or {}).items() if v is not None}
+    k = max((k for k in defined if k > 1), default=None)
+    return Row(
+        name=str(evaluation.checkpoint),
+        value=first.get("value"),
+        low=first.get("low", bounds.get("low")) if metrics.get("complete") else bounds.get("low"),
+        high=first.get("high") if metrics.get("complete") else bounds.get("high"),
+        consensus=None if k is None else defined[k],
+        consensus_k=k,
+        evaluation=evaluation,
+        complete=bool(metrics.get("complete")),
+    )
+
+
+def _mark_comparable(measured: list[Row]) -> list[Row]:
+    """Mark rows whose measurement hash is not the one that most rows have."""
+    hashes = Counter(r.evaluation.measurement_hash for r in measured if r.evaluation is not None)
+    if len(hashes) < 2:
+        return measured
+    usual = hashes.most_common(1)[0][0]
+    return [
+        replace(row, comparable=row.evaluation is None or row.evaluation.measurement_hash == usual)
+        for row in measured
+    ]
+
+
+def _counts(row: Row) -> Counts:
+    assert row.evaluation is not None
+    per_problem = (row.evaluation.metrics or {}).get("per_problem") or []
+    ordered = sorted(per_problem, key=lambda problem: str(problem["id"]))
+    return tuple((problem["correct"], problem["n"]) for problem in ordered)
+
+
+@lru_cache(maxsize=4096)
+def _compare(first: Counts, second: Counts) -> tuple[float, float]:
+    comparison = compare_paired(first, second)
+    return comparison.difference, comparison.p
+
+
+def sources(found: list[Row]) -> list[tuple[str, str]]:
+    """(source, address) of the published rows, each once, in order of appearance."""
+    return list(dict.fromkeys((row.source, row.source_url) for row in found if row.is_published))
+
+
+def _with_ranks(measured: list[Row]) -> list[Row]:
+    """Rank = 1 + the number of comparable checkpoints that are significantly better.
+
+    Paired sign-flip tests on the same problems, with Holm's correction over the pairs shown
+    (PROTOCOLS §2). Rows that are incomplete or measured otherwise have no rank.
+    """
+    ranked = [i for i, row in enumerate(measured) if row.complete and row.comparable]
+    counts = {i: _counts(measured[i]) for i in ranked}
+    ranked = [i for i in ranked if counts[i] and all(n for _, n in counts[i])]
+    if not 2 <= len(ranked) <= RANKED_ROWS or len({len(counts[i]) for i in ranked}) != 1:
+        return measured
+    pairs = [(a, b) for place, a in enumerate(ranked) for b in ranked[place + 1 :]]
+    compared = [_compare(counts[a], counts[b]) for a, b in pairs]
+    better: Counter[int] = Counter()
+    for (a, b), (difference, _), p in zip(
+        pairs, compared, holm([p for _, p in compared]), strict=True
+    ):
+        if p < SIGNIFICANCE and difference:
+            better[b if difference > 0 else a] += 1
+    return [
+        replace(row, rank=1 + better[i]) if i in ranked else row for i, row in enumerate(measured)
+    ]
+
+
+def _published_rows(benchmark: str) -> list[Row]:
+    found = []
+    for entry in published():
+        cells = entry["cells"]
+        single = cells.get(f"{benchmark}:pass@1")
+        if single is None:
+            continue
+        consensus = cells.get(f"{benchmark}:cons@64") or {}
+        found.append(
+            Row(
+                name=entry["model"],
+                value=single["value"],
+                consensus=consensus.get("value"),
+                consensus_k=64 if consensus else None,
+                source=entry["source"],
+                source_url=entry.get("source_url", ""),
+                note=single.get("note", ""),
+            )
+        )
+    return found
+
+
+def _sorted(found: list[Row], sort: str) -> list[Row]:
+    if sort == "name":
+        return sorted(found, key=lambda row: row.name.lower())
+    if sort == "newest":
+        return sorted(
+            found,
+            key=lambda row: row.evaluation is not None and row.evaluation.created_at.timestamp(),
+            reverse=True,
+        )
+    return sorted(found, key=lambda row: (row.value is None, -(row.value or 0.0), row.name))

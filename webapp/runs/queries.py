@@ -1,0 +1,184 @@
+"""What the run pages show, read in a bounded number of queries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Prefetch, QuerySet
+from django.utils import timezone
+
+from webapp.runs.models import FINAL_STATES, Evaluation, Run, Stage, State, TrainingPoint
+
+# A loss curve needs no more points than a screen has columns.
+CURVE_POINTS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class StageView:
+    """A stage with what can be said of its pace."""
+
+    stage: Stage
+
+    @property
+    def fraction(self) -> float | None:
+        """Share done, None while the total is unknown."""
+        if self.stage.state == State.FINISHED:
+            return 1.0
+        if not self.stage.total:
+            return None
+        return min(self.stage.done / self.stage.total, 1.0)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took, or has been running."""
+        return _seconds(self.stage.started_at, self.stage.finished_at)
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Time left at the mean pace so far; None before anything is done."""
+        fraction, seconds = self.fraction, self.seconds
+        if self.stage.state != State.RUNNING or not fraction or seconds is None:
+            return None
+        return seconds * (1 - fraction) / fraction
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run with its stages in order."""
+
+    run: Run
+    stages: list[StageView]
+
+    @property
+    def is_final(self) -> bool:
+        """Nothing will change any more unless somebody retries."""
+        return self.run.state in FINAL_STATES
+
+    @property
+    def current(self) -> StageView | None:
+        """The stage that is running, failed or next; None when all are finished."""
+        for state in (State.RUNNING, State.FAILED, State.QUEUED, State.WAITING):
+            for view in self.stages:
+                if view.stage.state == state:
+                    return view
+        return None
+
+    @property
+    def finished_stages(self) -> int:
+        """How many stages are finished."""
+        return sum(view.stage.state == State.FINISHED for view in self.stages)
+
+    @property
+    def ordinal(self) -> int:
+        """The current stage's place, counted from 1."""
+        current = self.current
+        return len(self.stages) if current is None else self.stages.index(current) + 1
+
+    @property
+    def fraction(self) -> float:
+        """Share of the run done; every stage counts the same."""
+        if not self.stages:
+            return 0.0
+        return sum(view.fraction or 0.0 for view in self.stages) / len(self.stages)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the run took, or has been running."""
+        return _seconds(self.run.started_at, self.run.finished_at)
+
+    @property
+    def error(self) -> str:
+        """Why the run failed: its own sentence or its failed stage's."""
+        if self.run.error:
+            return self.run.error
+        return next((view.stage.error for view in self.stages if view.stage.error), "")
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float | None:
+    if start is None:
+        return None
+    return max(((end or timezone.now()) - start).total_seconds(), 0.0)
+
+
+def _with_stages() -> QuerySet[Run]:
+    stages = Stage.objects.order_by("position").defer("config", "result", "log_tail")
+    return Run.objects.select_related("owner").prefetch_related(Prefetch("stages", queryset=stages))
+
+
+def runs(state: str = "") -> QuerySet[Run]:
+    """All runs, newest first, with their stages; only those in ``state`` where one is given."""
+    query = _with_stages().defer("config").order_by("-created_at")
+    return query.filter(state=state) if state else query
+
+
+def view_of(run: Run) -> RunView:
+    """Wrap a run whose stages are prefetched."""
+    return RunView(run, [StageView(stage) for stage in run.stages.all()])
+
+
+def run_view(run_id: int) -> RunView:
+    """Return one run with its whole stages; raises Run.DoesNotExist."""
+    run = (
+        Run.objects.select_related("owner")
+        .prefetch_related(Prefetch("stages", queryset=Stage.objects.order_by("position")))
+        .get(pk=run_id)
+    )
+    return view_of(run)
+
+
+def run_evaluations(run: Run) -> list[Evaluation]:
+    """The run's evaluations: per benchmark, the teacher first and the base last."""
+    order = {"teacher": 0, "student": 1, "base": 2}
+    found = run.evaluations.select_related("checkpoint", "benchmark").defer(
+        "protocol", "rendered_prompt"
+    )
+    return sorted(found, key=lambda e: (e.benchmark.name, order.get(e.role, 3), e.pk))
+
+
+def loss_curve(view: RunView) -> list[tuple[int, dict[str, Any]]]:
+    """(step, values) of the train stage, thinned evenly to at most ``CURVE_POINTS``."""
+    stage_ids = [s.stage.pk for s in view.stages if s.stage.kind == "train"]
+    if not stage_ids:
+        return []
+    points = list(
+        TrainingPoint.objects.filter(stage_id__in=stage_ids)
+        .order_by("step")
+        .values_list("step", "values")
+    )
+    if len(points) <= CURVE_POINTS:
+        return points
+    stride = len(points) / (CURVE_POINTS - 1)
+    chosen = {round(i * stride) for i in range(CURVE_POINTS - 1)} | {len(points) - 1}
+    return [points[i] for i in sorted(chosen) if i < len(points)]
+
+
+def filter_stage(view: RunView) -> Stage | None:
+    """The run's finished filter stage, whose result holds the funnel and the corpus."""
+    for stage_view in view.stages:
+        stage = stage_view.stage
+        if stage.kind == "filter" and stage.state == State.FINISHED and stage.result:
+            return stage
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class FunnelStep:
+    """What one filter left over: ``kept`` go on, ``dropped`` ended here, ``whole`` began."""
+
+    name: str
+    kept: int
+    dropped: int
+    whole: int
+
+
+def funnel(stage: Stage) -> list[FunnelStep]:
+    """The finished filter stage's funnel, from all traces down to the corpus."""
+    figures = stage.result["funnel"]
+    whole = left = int(figures["traces"])
+    steps = [FunnelStep("all traces", whole, 0, whole)]
+    for name, dropped in figures["steps"]:
+        left -= int(dropped)
+        steps.append(FunnelStep(str(name).replace("_", " "), left, int(dropped), whole))
+    return steps

@@ -1,0 +1,54 @@
+"""A completion's text as pages show it: the thinking apart from the answer part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from evaluator.graders.extraction import answer_part
+from evaluator.protocol import Thinking
+
+
+@dataclass(frozen=True, slots=True)
+class TextView:
+    """Raw text in two parts. Both are a model's words: templates escape them."""
+
+    thinking: str
+    answer: str
+    unfinished: bool = False  # the thinking was never closed, so there is no answer part
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], thinking: Mapping[str, Any]) -> Self:
+        """Split a segment's row by the protocol's rule for thinking (PROTOCOLS §3)."""
+        text = str(row["text"])
+        rule = Thinking.model_validate(thinking)
+        reasoning = row.get("reasoning")
+        answer = answer_part(text, rule, reasoning)
+        thoughts = str(reasoning or "")
+        if rule.kind == "tags" and not thoughts:
+            thoughts = text if answer is None else text[: len(text) - len(answer)]
+            thoughts = thoughts.strip().removeprefix(rule.open).removesuffix(rule.close)
+        return cls(thoughts.strip(), (answer or "").strip(), unfinished=answer is None)
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleView:
+    """A kept or dropped trace of a corpus."""
+
+    problem_id: str
+    sample: int | None
+    prompt: str
+    text: TextView
+    reason: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], thinking: Mapping[str, Any]) -> Self:
+        """Read a row of ``kept.jsonl`` or ``dropped.jsonl``."""
+        return cls(
+            problem_id=str(row["problem_id"]),
+            sample=row.get("sample"),
+            prompt=str(row.get("prompt") or ""),
+            text=TextView.of(row, thinking),
+            reason=str(row.get("reason") or ""),
+        )

@@ -1,0 +1,184 @@
+"""Runs: list, launch, watch, cancel, retry."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from webapp.core.errors import UserError
+from webapp.core.numbers import query_number
+from webapp.core.users import signed_in
+from webapp.runs import files, queries, services
+from webapp.runs.charts import loss_figure
+from webapp.runs.forms import DistillationForm, EvaluationForm
+from webapp.runs.models import Run, State
+from webapp.runs.texts import ExampleView
+
+PAGE = 25
+EXAMPLES = 5
+
+
+def _index_context(request: HttpRequest) -> dict[str, Any]:
+    state = request.GET.get("state", "")
+    state = state if state in State.values else ""
+    page = Paginator(queries.runs(state), PAGE).get_page(request.GET.get("page"))
+    views = [queries.view_of(run) for run in page]
+    return {
+        "page": page,
+        "runs": views,
+        "state": state,
+        "states": State.values,
+        "live": any(not view.is_final for view in views),
+    }
+
+
+@require_safe
+def index(request: HttpRequest) -> HttpResponse:
+    """All runs, newest first; failed ones stay, with their cause."""
+    return render(request, "runs/index.html", _index_context(request))
+
+
+@require_safe
+def index_live(request: HttpRequest) -> HttpResponse:
+    """The list's rows, for polling while a run on the page is not final."""
+    return render(request, "runs/_list.html", _index_context(request))
+
+
+def _detail_context(pk: int) -> dict[str, Any]:
+    try:
+        view = queries.run_view(pk)
+    except Run.DoesNotExist:
+        raise Http404 from None
+    filtered = queries.filter_stage(view)
+    return {
+        "run": view.run,
+        "view": view,
+        "evaluations": queries.run_evaluations(view.run),
+        "loss": loss_figure(queries.loss_curve(view)),
+        "funnel": queries.funnel(filtered) if filtered else None,
+        "filter_stage": filtered,
+        "products": list(view.run.products.only("pk", "name")),
+    }
+
+
+@require_safe
+def detail(request: HttpRequest, pk: int) -> HttpResponse:
+    """One run: state, stages, loss, funnel, examples, results."""
+    return render(request, "runs/detail.html", _detail_context(pk))
+
+
+@require_safe
+def live(request: HttpRequest, pk: int) -> HttpResponse:
+    """The part of the run's page that changes, for polling until the run is final."""
+    return render(request, "runs/_live.html", _detail_context(pk))
+
+
+@require_safe
+def examples(request: HttpRequest, pk: int, which: str) -> HttpResponse:
+    """Some kept or dropped traces of the run's corpus, with the reason for each drop."""
+    wanted: Literal["kept", "dropped"]
+    if which == "kept":
+        wanted = "kept"
+    elif which == "dropped":
+        wanted = "dropped"
+    else:
+        raise Http404
+    try:
+        view = queries.run_view(pk)
+    except Run.DoesNotExist:
+        raise Http404 from None
+    stage = queries.filter_stage(view)
+    if stage is None:
+        raise Http404
+    offset = query_number(request, "offset") or 0
+    rows = files.read_corpus_rows(stage, wanted, EXAMPLES + 1, offset)
+    thinking = view.run.config["thinking"]
+    context = {
+        "run": view.run,
+        "which": which,
+        "examples": [ExampleView.of(row, thinking) for row in rows[:EXAMPLES]],
+        "offset": offset,
+        "previous": max(offset - EXAMPLES, 0) if offset else None,
+        "next": offset + EXAMPLES if len(rows) > EXAMPLES else None,
+    }
+    part = "runs/_examples.html" if request.headers.get("hx-request") else "runs/examples.html"
+    return render(request, part, context)
+
+
+def _launch_page(request: HttpRequest, form: Any, template: str) -> HttpResponse:
+    return render(request, template, {"form": form}, status=400 if form.is_bound else 200)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def distil(request: HttpRequest) -> HttpResponse:
+    """Launch a distillation."""
+    if request.method != "POST":
+        wanted = {key: request.GET[key] for key in ("teacher", "base") if key in request.GET}
+        return _launch_page(request, DistillationForm(initial=wanted), "runs/distil.html")
+    form = DistillationForm(request.POST)
+    if form.is_valid():
+        try:
+            run = services.launch_distillation(
+                owner=signed_in(request), recipe=form.cleaned_data["recipe"]
+            )
+        except UserError as error:
+            form.add_error(_known(form, error.field), error.sentence)
+        else:
+            return redirect(run)
+    return _launch_page(request, form, "runs/distil.html")
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def evaluate(request: HttpRequest) -> HttpResponse:
+    """Launch an evaluation."""
+    if request.method != "POST":
+        wanted = {k: request.GET[k] for k in ("checkpoint", "benchmark") if k in request.GET}
+        return _launch_page(request, EvaluationForm(initial=wanted), "runs/evaluate.html")
+    form = EvaluationForm(request.POST)
+    if form.is_valid():
+        try:
+            run = services.launch_evaluation(
+                owner=signed_in(request),
+                checkpoint=form.cleaned_data["checkpoint"],
+                benchmark=form.cleaned_data["benchmark"],
+                protocol=form.resolved_protocol,
+                engine=form.cleaned_data["engine"],
+            )
+        except UserError as error:
+            form.add_error(_known(form, error.field), error.sentence)
+        else:
+            return redirect(run)
+    return _launch_page(request, form, "runs/evaluate.html")
+
+
+def _known(form: Any, field: str | None) -> str | None:
+    """The form's field of that name, or None: the sentence then stands above the form."""
+    name = {"prompts": "prompt_set"}.get(field or "", field)
+    return name if name in form.fields else None
+
+
+@require_POST
+def cancel(request: HttpRequest, pk: int) -> HttpResponse:
+    """Ask the run to stop; its worker ends the children within a heartbeat."""
+    run = get_object_or_404(Run, pk=pk)
+    try:
+        services.cancel_run(run)
+    except UserError as error:
+        messages.error(request, error.sentence)
+    return redirect(run)
+
+
+@require_POST
+def retry(request: HttpRequest, pk: int) -> HttpResponse:
+    """Go on after what was accepted."""
+    run = get_object_or_404(Run, pk=pk)
+    try:
+        services.retry_run(run)
+    except UserError as error:
+        messages.error(request, error.sentence)
+    return redirect(run)
