@@ -126,18 +126,14 @@ def measurement_fields(
     }
 
 
-def measurement_hash(
-    protocol: Protocol, *, problems_hash: str, prompt: str, grader: str
-) -> str:
+def measurement_hash(protocol: Protocol, *, problems_hash: str, prompt: str, grader: str) -> str:
     """SHA-256 of :func:`measurement_fields`."""
     return content_hash(
         measurement_fields(protocol, problems_hash=problems_hash, prompt=prompt, grader=grader)
     )
 
 
-def run_fingerprint(
-    protocol: Protocol, *, samples: int, engine: dict[str, Any]
-) -> str:
+def run_fingerprint(protocol: Protocol, *, samples: int, engine: dict[str, Any]) -> str:
     """SHA-256 of what else could move a figure a little.
 
     ``engine`` holds the engine's name, versions, dtype, chat-template hash and hardware.
