@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from evaluator.errors import InputError
 from evaluator.store import SealedSegment
 
 Spec = dict[str, Any]
@@ -113,6 +114,10 @@ def serve(spec_path: Path, factories: Mapping[str, HandlerFactory]) -> int:
     report = Reporter(events)
     try:
         spec: Spec = json.loads(spec_path.read_text())
+        if spec.get("kind") not in factories:
+            raise InputError(
+                f"spec: kind {spec.get('kind')!r} is not one of {', '.join(factories)}."
+            )
         handler = factories[spec["kind"]](spec, report)
     except Exception as error:
         _report_failure(report, error)

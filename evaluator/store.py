@@ -8,7 +8,6 @@ with the same seeds: nothing is ever counted twice, because readers keep the fir
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import time
@@ -132,10 +131,12 @@ def read_segment(path: Path, *, sha256: str | None = None) -> Iterator[tuple[int
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise StoreError(f"segment {path.name}: its bytes are not the ones that were sealed.")
     try:
-        with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)) as reader:
-            text = reader.read()
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        text = frame.decompress(data)
     except zstandard.ZstdError as error:
         raise StoreError(f"segment {path.name}: torn ({error}).") from error
+    if not frame.eof or frame.unused_data:
+        raise StoreError(f"segment {path.name}: torn (it is not one whole frame).")
     offset = 0
     for line in text.splitlines(keepends=True):
         if not line.endswith(b"\n"):

@@ -1,0 +1,134 @@
+"""Sealed rows survive anything; unsealed rows are lost whole; nothing counts twice."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evaluator.errors import StoreError
+from evaluator.store import SUFFIX, SegmentWriter, Store, read_row, read_segment
+
+# Lone surrogates included: model output can hold them.
+texts = st.text(st.characters(blacklist_categories=()), max_size=40)
+
+
+def row(problem_id: str, sample: int, text: str = "x", **more: object) -> dict[str, object]:
+    return {"problem_id": problem_id, "sample": sample, "text": text, **more}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(texts, min_size=1, max_size=8))
+def test_what_is_sealed_is_read_back_row_by_row_and_by_offset(lines: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        writer = SegmentWriter(Path(name), prefix="p")
+        rows = [row("a", sample, text) for sample, text in enumerate(lines)]
+        for item in rows:
+            writer.append(item)
+        sealed = writer.seal()
+        assert sealed is not None
+        path = Path(name) / sealed.name
+        read = list(read_segment(path, sha256=sealed.sha256))
+        assert [item for _, item in read] == rows
+        assert sealed.rows == len(rows)
+        assert sealed.bytes == path.stat().st_size
+        assert [read_row(path, offset) for offset, _ in read] == rows
+
+
+def test_a_segment_cut_at_any_byte_is_refused(tmp_path: Path) -> None:
+    writer = SegmentWriter(tmp_path, prefix="p")
+    for sample in range(5):
+        writer.append(row("a", sample, f"text {sample}"))
+    sealed = writer.seal()
+    assert sealed is not None
+    whole = (tmp_path / sealed.name).read_bytes()
+    torn = tmp_path / "torn"
+    for length in range(len(whole)):
+        torn.write_bytes(whole[:length])
+        with pytest.raises(StoreError):
+            list(read_segment(torn, sha256=sealed.sha256))
+        with pytest.raises(StoreError):
+            list(read_segment(torn))
+
+
+def test_another_file_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    writer = SegmentWriter(tmp_path, prefix="p")
+    writer.append(row("a", 0))
+    first = writer.seal()
+    writer.append(row("a", 1))
+    second = writer.seal()
+    assert first is not None
+    assert second is not None
+    (tmp_path / second.name).replace(tmp_path / first.name)
+    with pytest.raises(StoreError, match="not the ones that were sealed"):
+        list(read_segment(tmp_path / first.name, sha256=first.sha256))
+
+
+def test_a_write_that_fails_leaves_no_segment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    writer = store.writer()
+    writer.append(row("a", 0))
+
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="No space left"):
+            writer.seal()
+    assert list(tmp_path.glob(f"*{SUFFIX}")) == []
+    assert store.keys() == set()
+    writer.seal()  # the rows are still there for another try
+    assert store.keys() == {("a", 0)}
+
+
+def test_the_first_row_of_a_key_counts_and_an_error_only_until_a_row_comes(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.writer() as writer:
+        writer.append(row("a", 0, "first"))
+        writer.append(row("b", 0, "", error="the connection broke"))
+        writer.append(row("c", 0, "", error="the connection broke"))
+    with store.writer() as writer:
+        writer.append(row("a", 0, "second"))
+        writer.append(row("b", 0, "mended"))
+    read = {item["problem_id"]: item for item in store.rows()}
+    assert read["a"]["text"] == "first"
+    assert read["b"]["text"] == "mended"
+    assert read["c"]["error"]
+    assert len(list(store.rows())) == 3
+    assert store.keys() == {("a", 0), ("b", 0)}
+
+
+def test_a_torn_segment_is_set_aside_and_the_others_count(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.writer() as writer:
+        writer.append(row("a", 0))
+    with store.writer() as writer:
+        writer.append(row("b", 0))
+    second = sorted(tmp_path.glob(f"*{SUFFIX}"))[1]
+    second.write_bytes(second.read_bytes()[:-3])
+    assert store.keys() == {("a", 0)}
+    assert not second.exists()
+    assert second.with_name(second.name + ".torn").exists()
+
+
+def test_rows_seal_by_number_and_a_reopened_writer_goes_on_counting(tmp_path: Path) -> None:
+    names = []
+    writer = SegmentWriter(
+        tmp_path, prefix="p", seal_rows=2, on_seal=lambda sealed: names.append(sealed.name)
+    )
+    for sample in range(5):
+        writer.append(row("a", sample))
+    assert names == ["p-00000.jsonl.zst", "p-00001.jsonl.zst"]
+    again = SegmentWriter(tmp_path, prefix="p")
+    again.append(row("b", 0))
+    sealed = again.seal()
+    assert sealed is not None
+    assert sealed.name == "p-00002.jsonl.zst"
+    assert again.seal() is None
