@@ -171,7 +171,7 @@ _NUMBER = re.compile(
     rf"(?P<sign>[-+]*)(?:(?P<whole>{_INTEGER})?(?:\.(?P<decimals>\d*))?)(?P<percent> ?%)?"
 )
 _FRACTION = re.compile(
-    r"(?P<sign>[-+]*)(?P<whole>\d+)?(?: ?\\frac\{(?P<n1>-?\d+)\}\{(?P<d1>-?\d+)\}"
+    r"(?P<sign>[-+]*)(?:(?P<whole>\d+)? ?\\frac\{(?P<n1>-?\d+)\}\{(?P<d1>-?\d+)\}"
     r"|(?P<n2>\d+)/(?P<d2>\d+)|\((?P<n3>-?\d+)\)/\((?P<d3>-?\d+)\))(?P<percent> ?%)?"
 )
 _SCIENTIFIC = re.compile(
@@ -216,7 +216,7 @@ def parse_number(text: str) -> Number | None:  # noqa: PLR0911 - a list of cases
     top, bottom = next(
         (int(match[f"n{i}"]), int(match[f"d{i}"])) for i in "123" if match[f"n{i}"] is not None
     )
-    if bottom == 0 or (match["whole"] and match["n1"] is None):
+    if bottom == 0:
         return None
     value = Fraction(top, bottom)
     if match["whole"]:
@@ -239,7 +239,7 @@ def _signed(value: Fraction, match: re.Match[str], decimals: int | None) -> Numb
 
 
 _LEFT_SIDE = re.compile(
-    r"^(?P<left>\\?[a-zA-Z]+'?(?:_\{?\w+\}?)?(?:\([\w,]+\))?|\([\w,]+\)|[a-zA-Z]{1,3}\([\w,]*\))=(?!=)"
+    r"^(?P<left>\\?[a-zA-Z]+'?(?:_\{\w+\})?(?:\([\w,]+\))?|\([\w,]+\)|[a-zA-Z]{1,3}\([\w,]*\))=(?!=)"
 )
 
 

@@ -10,7 +10,7 @@ MAX_DEPTH = 50
 
 _TOKEN = re.compile(
     r"(?P<open>\\\{|\\begin\{\w+\*?\}|[{(\[])|(?P<close>\\\}|\\end\{\w+\*?\}|[})\]])"
-    r"|(?P<cup>\\cup(?![a-zA-Z]))|(?P<comma>[,;](?:\s*\\?(?:and|or)\b)?|(?<=\s)(?:and|or)(?=\s))"
+    r"|(?P<equals>=)|(?P<cup>\\cup(?![a-zA-Z]))|(?P<comma>[,;](?:\s*\\?(?:and|or)\b)?|(?<=\s)(?:and|or)(?=\s))"
     r"|\\[a-zA-Z]+|\\."
 )
 _MATRIX = re.compile(
@@ -78,7 +78,7 @@ def _matrix(body: str) -> Sequence | None:
 
 
 def split(text: str, separator: str) -> list[str]:
-    """Split at the ``comma`` or ``cup`` tokens that stand outside all brackets."""
+    """Split at the ``comma``, ``cup`` or ``equals`` tokens that stand outside all brackets."""
     parts, start, level = [], 0, 0
     for match in _TOKEN.finditer(text):
         if match["open"]:
