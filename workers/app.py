@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 
 import django
 
@@ -31,16 +32,25 @@ def worker_name() -> str:
     return f"{socket.gethostname()}/{os.getpid()}"
 
 
+_upkeep: list[threading.Thread] = []
+
+
 @signals.worker_ready.connect
 def _begin(**_: object) -> None:
-    upkeep.start(worker_name())
+    _upkeep.append(upkeep.start(worker_name()))
+
+
+@signals.worker_shutdown.connect
+def _end(**_: object) -> None:
+    upkeep.stopping.set()
+    for thread in _upkeep:
+        thread.join(timeout=5)
 
 
 @signals.worker_shutting_down.connect
 def _stop(**_: object) -> None:
     """Told to stop: the running child is ended and its shard given back."""
     stages.stopping.set()
-    upkeep.stopping.set()
 
 
 @signals.setup_logging.connect

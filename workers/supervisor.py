@@ -38,9 +38,11 @@ CHECK_SECONDS = 1.0  # how soon a cancel is noticed
 
 # What a child may know of our environment: no database, no broker, no keys.
 ALLOWED = frozenset(
-    ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "XDG_CACHE_HOME")
-    + ("CUDA_HOME", "CUDA_PATH", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "TOKENIZERS_PARALLELISM")
-    + ("HF_HOME", "HF_HUB_OFFLINE")
+    (
+        *("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV"),
+        *("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM"),
+        *("CUDA_HOME", "CUDA_PATH", "OMP_NUM_THREADS", "MKL_NUM_THREADS"),
+    )
 )
 ALLOWED_PREFIXES = ("LC_", "VLLM_", "NCCL_", "TORCH_", "PYTORCH_", "TRITON_")
 
@@ -305,35 +307,32 @@ def _ended(child: Child, claim: Claim) -> bool:
 
 def _take_in(child: Child, claim: Claim, event: dict[str, Any]) -> bool | None:
     """Do what an event says; True when the shard is done, False when it failed, None: go on."""
-    match event["event"]:
-        case "ready":
-            leases.engine_ready(claim, event["engine"])
-        case "progress":
-            leases.record_progress(
-                claim, done=event["done"], total=event["total"],
-                unit=event["unit"], tokens=event["tokens"],
-            )  # fmt: skip
-        case "segment":
-            try:
+    try:
+        match event["event"]:
+            case "ready":
+                leases.engine_ready(claim, event["engine"])
+            case "progress":
+                leases.record_progress(
+                    claim, done=event["done"], total=event["total"],
+                    unit=event["unit"], tokens=event["tokens"],
+                )  # fmt: skip
+            case "segment":
                 leases.accept_segment(
                     claim, name=event["name"], sha256=event["sha256"], size_bytes=event["bytes"]
                 )
-            except StoreError as error:
-                return _fail(child, claim, str(error), transient=True)
-        case "metric":
-            leases.add_training_point(claim, step=event["step"], values=event["values"])
-        case "done":
-            try:
+            case "metric":
+                leases.add_training_point(claim, step=event["step"], values=event["values"])
+            case "done":
                 leases.finish_shard(claim, event["result"])
-            except stages.IncompleteError as error:
-                return _fail(child, claim, str(error), transient=True)
-            except UserError as error:
-                return _fail(child, claim, error.sentence)
-            return True
-        case "failed":
-            return _fail(child, claim, event["error"], transient=event["transient"])
-        case unknown:
-            return _fail(child, claim, f"The child said {unknown!r}, which is no event.")
+                return True
+            case "failed":
+                return _fail(child, claim, event["error"], transient=event["transient"])
+            case unknown:
+                return _fail(child, claim, f"The child said {unknown!r}, which is no event.")
+    except (StoreError, stages.IncompleteError) as error:
+        return _fail(child, claim, str(error), transient=True)
+    except UserError as error:
+        return _fail(child, claim, error.sentence)
     return None
 
 

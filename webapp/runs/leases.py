@@ -163,11 +163,10 @@ def _add_completions(
     stage: Stage, segment: Segment, content: Iterable[tuple[int, Mapping[str, Any]]]
 ) -> None:
     """One row per completion; a key that is there already stays as it is."""
-    assert stage.evaluation is not None
+    evaluation = stage.evaluation
+    assert evaluation is not None
     problems = dict(
-        Problem.objects.filter(benchmark_id=stage.evaluation.benchmark_id).values_list(
-            "problem_id", "pk"
-        )
+        Problem.objects.filter(benchmark_id=evaluation.benchmark_id).values_list("problem_id", "pk")
     )
     Completion.objects.bulk_create(
         [
@@ -341,6 +340,7 @@ def reap() -> list[int]:
                     "look into their logs (memory?) and retry."
                 )
                 _fail_run(run, shard, sentence, shard.stage.log_tail)
+    WorkerHeartbeat.objects.filter(seen_at__lt=Now() - Value(timedelta(days=1))).delete()
     waiting = Stage.objects.filter(pk__in=live.values("stage_id")).order_by("pk")
     for stage in waiting:
         stages.ring(stage, times=1)
@@ -353,3 +353,8 @@ def beat(worker: str, doing: str | None = None) -> None:
     if doing is not None:
         values["doing"] = doing[:300]
     WorkerHeartbeat.objects.update_or_create(name=worker, defaults=values)
+
+
+def forget(worker: str) -> None:
+    """The worker has stopped as it was told to."""
+    WorkerHeartbeat.objects.filter(name=worker).delete()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +14,8 @@ from django.db.models.functions import Now
 from distiller.recipe import Recipe
 from evaluator import benchmarks as registry
 from evaluator import graders
+from evaluator.engines.replay import read_completions
+from evaluator.errors import InputError
 from evaluator.graders.extraction import detect_thinking
 from evaluator.protocol import Protocol, measurement_hash, preset, run_fingerprint, samples_for
 from webapp.benchmarks.models import Benchmark, PromptSet
@@ -29,7 +29,6 @@ from webapp.runs.models import FINAL_STATES, Evaluation, Run, Shard, Stage, Stat
 
 SHARD_PROBLEMS = 50  # problems per shard of an evaluation
 ENGINES = ("transformers", "vllm")
-DETECTION_ROWS = 200  # so many imported texts tell which thinking tags a model writes
 
 
 def launch_distillation(*, owner: User, recipe: Recipe) -> Run:
@@ -110,25 +109,27 @@ def import_completions(
     path: Path,
     protocol: Protocol | None = None,
 ) -> Run:
-    """Take in and grade completions made elsewhere: JSONL, also gzipped.
+    """Take in and grade completions made elsewhere (``read_completions`` says in which form).
 
-    A row is ``{problem_id, sample, completion, finish_reason?}``; samples count from 0. Without a
-    protocol, the preset ``r1`` is assumed with the thinking tags that the texts themselves show.
-    Raises UserError naming the line and the field; nothing is left behind then.
+    Without a protocol, the preset ``r1`` is assumed with the thinking tags that the texts
+    themselves show. Raises UserError naming the line and the field; nothing is left behind then.
     """
+    try:
+        completions = read_completions(path)
+    except InputError as error:
+        raise UserError(f"file: {error}", "file") from None
     known = set(benchmark.problems.values_list("problem_id", flat=True))
-    texts: list[str] = []
-    keys: set[tuple[str, int]] = set()
-    for number, row in _read_rows(path):
-        keys.add(_checked_key(row, number, known, keys))
-        if len(texts) < DETECTION_ROWS:
-            texts.append(row["completion"])
-    if not keys:
-        raise UserError("file: holds no completions; give one JSON object a line.", "file")
+    for each in completions:
+        if each.problem_id not in known:
+            raise UserError(
+                f"file: {benchmark.title} has no problem {each.problem_id[:60]!r}; use the ids of "
+                "the installed problems.",
+                "file",
+            )
     if protocol is None:
-        thinking = detect_thinking(texts)
+        thinking = detect_thinking([each.text for each in completions])
         protocol = preset("r1").model_copy(update={"name": "imported", "thinking": thinking})
-    samples = max(sample for _, sample in keys) + 1
+    samples = max(each.sample for each in completions) + 1
     protocol = protocol.model_copy(update={"samples": samples})
     with transaction.atomic():
         checkpoint = completions_only(owner=owner, name=checkpoint_name)
@@ -294,48 +295,3 @@ def _benchmark(name: str) -> Benchmark:
             "benchmarks",
         )
     return benchmark
-
-
-# --- rows of completions made elsewhere
-
-
-def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, row); raises UserError for what is not one JSON object a line."""
-    number = 0
-    try:
-        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise UserError(f"file: line {number} is no JSON object; mend it.", "file")
-                    yield number, row
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"file: line {number} is not JSON ({error.msg}); mend it.", "file"
-        ) from None
-    except UnicodeDecodeError:
-        raise UserError(f"file: not UTF-8 after line {number}; convert it.", "file") from None
-    except (OSError, EOFError) as error:
-        raise UserError(f"file: {path.name} cannot be read ({error}).", "file") from None
-
-
-def _checked_key(
-    row: dict[str, Any], number: int, known: set[str], seen: set[tuple[str, int]]
-) -> tuple[str, int]:
-    problem_id, sample = row.get("problem_id"), row.get("sample")
-    if not isinstance(problem_id, str) or problem_id not in known:
-        raise UserError(
-            f"file: line {number}: problem_id {str(problem_id)[:60]!r} is none of the benchmark's; "
-            "use the ids of the installed problems.",
-            "file",
-        )
-    if not isinstance(sample, int) or isinstance(sample, bool) or not 0 <= sample < 100_000:
-        raise UserError(f"file: line {number}: sample must be an integer from 0 on.", "file")
-    if not isinstance(row.get("completion"), str):
-        raise UserError(f"file: line {number}: completion must be a text.", "file")
-    if (problem_id, sample) in seen:
-        raise UserError(
-            f"file: line {number}: problem {problem_id!r}, sample {sample} comes twice.", "file"
-        )
-    return problem_id, sample

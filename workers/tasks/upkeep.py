@@ -43,4 +43,8 @@ def _run(worker: str) -> None:
             connection.close()
         stopping.wait(period)
         elapsed += period
+    try:
+        leases.forget(worker)
+    except Error:
+        logger.warning("the sign of life is left behind", exc_info=True)
     connection.close()

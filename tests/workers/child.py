@@ -1,0 +1,89 @@
+"""A stage's child that needs no model: `child.py HOW SPEC`. It speaks through evaluator.child."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from evaluator.child import Reporter, ShardRequest, Spec, serve
+from evaluator.records import Completion, FinishReason, completion_seed
+from evaluator.store import SegmentWriter, read_segment
+
+HOW = sys.argv[1]
+
+
+class Broken(Exception):
+    transient = False
+
+
+class Flaky(Exception):
+    transient = True
+
+
+class Draw:
+    """Writes a completion per key, a segment per problem, at most one problem each ``pause``."""
+
+    def __init__(self, spec: Spec, report: Reporter) -> None:
+        self.spec = spec
+        self.folder = Path(spec["segments_folder"])
+        report.ready(name="scripted", how=HOW)
+
+    def run(self, request: ShardRequest, report: Reporter) -> Mapping[str, Any]:
+        print("environment:", " ".join(sorted(os.environ)), file=sys.stderr)
+        misbehave(self.folder)
+        samples = self.spec["protocol"]["samples"]
+        ids = list(request.work["problem_ids"])
+        done = {
+            (row["problem_id"], row["sample"])
+            for name in request.accepted
+            for _, row in read_segment(self.folder / name)
+        }
+        writer = SegmentWriter(self.folder, prefix=request.prefix, on_seal=report.segment)
+        for number, problem_id in enumerate(ids, 1):
+            for sample in range(samples):
+                if (problem_id, sample) not in done:
+                    seed = completion_seed(0, problem_id, sample)
+                    row = Completion(
+                        problem_id, sample, f"{problem_id} {seed}", FinishReason.STOP,
+                        completion_tokens=3, seed=seed,
+                    )  # fmt: skip
+                    writer.append(row.to_json())
+            writer.seal()
+            report.progress(
+                number * samples, len(ids) * samples, unit="completions", tokens=number * 3
+            )
+            if HOW == "slow":
+                time.sleep(0.05)
+        if HOW == "incomplete":
+            return {"rendered_prompt": ""}
+        return {"rendered_prompt": "What is\x00 it?"}
+
+
+def misbehave(folder: Path) -> None:
+    match HOW:
+        case "broken":
+            raise Broken("model: the tensor is bent; straighten it.")
+        case "flaky":
+            raise Flaky("engine: the line was dropped.")
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exits":
+            sys.stderr.write("the last words\n")
+            os._exit(3)
+        case "stubborn":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+            (folder / "group").write_text(str(os.getpgrp()))
+            time.sleep(600)
+
+
+if __name__ == "__main__":
+    sys.exit(serve(Path(sys.argv[2]), {"evaluate": Draw}))
