@@ -93,3 +93,42 @@ class Recipe(Config):
         if "{problem}" not in value:
             raise ValueError("must contain {problem}")
         return value
+
+
+# Sizes that take the demonstration's models (distiller/toy.py) through the whole way in minutes on
+# two cores. One-number-per-column chains of three-number problems have about 40 tokens.
+DEMO_CHAIN_TOKENS = 64
+DEMO_PROMPTS = 1200
+
+
+def demo_recipe(*, teacher: str, base: str, student: str, prompts: str) -> Recipe:
+    """The demonstration: arithmetic with three numbers, from toy teacher to toy student.
+
+    ``prompts`` is a set of ``DEMO_PROMPTS`` problems of ``evaluator.benchmarks.arithmetic``.
+    """
+    sampling = Sampling(temperature=0.8, top_p=0.95, max_tokens=DEMO_CHAIN_TOKENS)
+    measured = Sampling(temperature=0.6, top_p=0.95, max_tokens=DEMO_CHAIN_TOKENS)
+    exact = {"answer": {"grader": "integer"}}
+    return Recipe(
+        name="demo",
+        teacher=teacher,
+        base=base,
+        student=student,
+        prompts=Prompts(set=prompts),
+        generation=Generation(samples=2, sampling=sampling, shard_prompts=300),
+        filters=tuple(
+            FilterChoice(name=choice.name, parameters=exact.get(choice.name, {}))
+            for choice in DEFAULT_FILTERS
+        ),
+        training=Training(
+            epochs=4,
+            learning_rate=3e-3,
+            batch_size=64,
+            max_length_tokens=128,
+            save_seconds=10,
+        ),
+        evaluation=EvaluationPlan(
+            benchmarks=("arithmetic",),
+            protocol=Protocol(name="demo", samples=16, sampling=measured),
+        ),
+    )
