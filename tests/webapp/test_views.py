@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.urls import reverse
-from samples import (
+
+from evaluator.protocol import PRESETS
+from evaluator.records import Outcome
+from tests.webapp.samples import (
     HOSTILE,
     arithmetic,
     make_benchmark,
@@ -18,9 +21,6 @@ from samples import (
     make_run,
     make_stage,
 )
-
-from evaluator.protocol import PRESETS
-from evaluator.records import Outcome
 from webapp.benchmarks.models import PromptSet
 from webapp.checkpoints.models import Checkpoint
 from webapp.runs import files
@@ -301,7 +301,9 @@ def test_a_run_shows_loss_funnel_and_traces(user: Any, page: Client, tmp_path: A
     assert "<summary>Thinking" in kept
     assert "prob-0" in kept
     dropped = text_of(page.get(reverse("runs:examples", args=[run.pk, "dropped"])))
-    assert "wrong answer" in dropped
+    assert "wrong_answer" in dropped
+    assert "<script>window" not in kept + dropped
+    assert "&lt;script&gt;window" in kept
     assert page.get(reverse("runs:examples", args=[run.pk, "others"])).status_code == 404
 
 
@@ -310,11 +312,14 @@ FUNNEL = {"traces": 10, "kept": 7, "steps": [["answer", 2], ["mixed_language", 1
 
 def write_corpus(folder: Any) -> None:
     rows = [
-        {"problem_id": f"prob-{i}", "sample": 0, "prompt": "1 + 1", "text": "<think>a</think>2"}
+        {
+            "problem_id": f"prob-{i}", "sample": 0, "completion": f"<think>a</think>{HOSTILE}",
+            "finish_reason": "stop", "problem": HOSTILE, "answer": HOSTILE,
+        }
         for i in range(7)
-    ]
+    ]  # fmt: skip
     (folder / "kept.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    dropped = [{**row, "reason": "wrong answer"} for row in rows[:3]]
+    dropped = [{**row, "reason": "wrong_answer"} for row in rows[:3]]
     (folder / "dropped.jsonl").write_text("".join(json.dumps(row) + "\n" for row in dropped))
 
 

@@ -37,18 +37,20 @@ class ExampleView:
     """A kept or dropped trace of a corpus."""
 
     problem_id: str
-    sample: int | None
-    prompt: str
+    sample: int
+    problem: str
+    answer: str
     text: TextView
-    reason: str
+    reason: str  # why it was dropped; empty for a kept one
 
     @classmethod
     def of(cls, row: Mapping[str, Any], thinking: Mapping[str, Any]) -> Self:
-        """Read a row of ``kept.jsonl`` or ``dropped.jsonl``."""
+        """Read a row of ``kept.jsonl`` or ``dropped.jsonl`` (distiller.filters.base.Trace)."""
         return cls(
             problem_id=str(row["problem_id"]),
-            sample=row.get("sample"),
-            prompt=str(row.get("prompt") or ""),
-            text=TextView.of(row, thinking),
+            sample=int(row["sample"]),
+            problem=str(row["problem"]),
+            answer=str(row["answer"]),
+            text=TextView.of({"text": row["completion"]}, thinking),
             reason=str(row.get("reason") or ""),
         )

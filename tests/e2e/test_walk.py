@@ -1,0 +1,218 @@
+"""A walk through the house with a real browser: what a person does, on a live server.
+
+All rows are made before the browser starts: playwright's loop runs in the test's thread, and
+Django refuses database work there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import BrowserContext, Page, sync_playwright
+
+from tests.webapp import samples
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.django_db(transaction=True),
+]
+
+CHROMIUM = Path("/usr/bin/chromium")
+PROBLEMS = samples.arithmetic(8)
+
+
+@pytest.fixture
+def rows(settings: Any, tmp_path: Path, user: Any) -> Any:
+    """A teacher, a base and a student measured on one benchmark, and a run that is under way."""
+    settings.MEDIA_ROOT = tmp_path / "files"
+    benchmark = samples.make_benchmark(PROBLEMS)
+    found = None
+    for name, ability in (("base", 0.2), ("teacher", 0.95), ("student", 0.7)):
+        checkpoint = samples.make_checkpoint(user, f"tiny-{name}")
+        found = samples.make_evaluation(
+            user, checkpoint, benchmark, PROBLEMS, samples=8, draw=samples.plain_draw(ability)
+        )
+    hostile = samples.make_checkpoint(user, "hostile", notes=samples.HOSTILE)
+    samples.make_evaluation(user, hostile, benchmark, PROBLEMS, samples=2, draw=_hostile)
+    return found
+
+
+def _hostile(rng: Any, problem: Any, sample: int) -> Any:
+    text = f"<think>\n{samples.HOSTILE}\n</think>\n$\\href{{javascript:stolen=1}}{{x}}$ " * 2
+    return text + samples.HOSTILE, samples.Outcome.WRONG, samples.HOSTILE, samples.HOSTILE
+
+
+@pytest.fixture
+def browser(rows: Any, live_server: Any, tmp_path: Path) -> Iterator[tuple[BrowserContext, Any]]:
+    """A browser that writes down console errors and requests that leave this machine."""
+    if not CHROMIUM.exists():
+        pytest.fail(f"{CHROMIUM} is missing: run sh scripts/system_packages.sh chromium")
+    seen: dict[str, list[str]] = {"errors": [], "outside": []}
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            tmp_path / "profile",
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+            viewport={"width": 1280, "height": 900},
+            accept_downloads=True,
+        )
+        context.set_default_timeout(15_000)
+
+        def watch(page: Page) -> None:
+            page.on("pageerror", lambda error: seen["errors"].append(str(error)))
+            page.on(
+                "console",
+                lambda message: (
+                    seen["errors"].append(f"{page.url}: {message.text}")
+                    if message.type == "error"
+                    else None
+                ),
+            )
+
+        def leaving(request: Any) -> None:
+            if not request.url.startswith((live_server.url, "data:", "blob:")):
+                seen["outside"].append(request.url)
+
+        context.on("page", watch)
+        context.on("request", leaving)
+        yield context, seen
+        context.close()
+
+
+def tiny_checkpoint(folder: Path) -> Path:
+    """A folder that transformers could load: one tensor, a config, a tokenizer."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir()
+    config = {"architectures": ["Qwen2ForCausalLM"], "max_position_embeddings": 256}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": {}}))
+    save_file({"weight": np.zeros((4, 4), dtype=np.float32)}, folder / "model.safetensors")
+    return folder
+
+
+def sign_in(page: Page, address: str) -> None:
+    page.goto(address)
+    page.fill("#id_username", "ada")
+    page.fill("#id_password", "a long enough password")
+    page.click("main button")
+    page.wait_for_selector("h1:has-text('Leaderboard')")
+
+
+def assert_no_overflow(page: Page) -> None:
+    wide = page.evaluate(
+        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+    assert wide <= 0, f"{page.url} is {wide} px wider than the window"
+
+
+def assert_clean(seen: dict[str, list[str]]) -> None:
+    assert seen["errors"] == []
+    assert seen["outside"] == []
+
+
+def test_from_signing_in_to_a_report(browser: Any, live_server: Any) -> None:
+    context, seen = browser
+    page = context.new_page()
+    sign_in(page, live_server.url + "/")
+    page.click("nav[aria-label=Benchmarks] >> text=Arithmetic")
+    row = page.locator("tr", has_text="tiny-teacher")
+    assert "measured here" in row.inner_text()
+    row.locator("a").first.click()
+    page.wait_for_selector(".chart svg.main-svg")
+    assert page.locator("text=pass@1[avg-of-8]").first.is_visible()
+    assert page.locator("svg.strip").count() == len(PROBLEMS)
+    with page.expect_download() as download:
+        page.click("text=Report, HTML")
+    report = Path(download.value.path()).read_text(encoding="utf-8")
+    assert "pass@1[avg-of-8]" in report
+    page.click("th >> text=sum-003")
+    page.wait_for_selector(".katex")
+    thoughts = page.locator("details.fold .text").first
+    assert not thoughts.is_visible()
+    page.click("summary:has-text('Thinking')")
+    assert thoughts.is_visible()
+    page.click("article >> text=next")
+    page.wait_for_selector("article:has-text('Sample 1')")
+    assert_clean(seen)
+
+
+def test_uploading_a_checkpoint_and_being_refused(
+    browser: Any, live_server: Any, tmp_path: Path
+) -> None:
+    context, seen = browser
+    page = context.new_page()
+    sign_in(page, live_server.url + "/")
+    good = tiny_checkpoint(tmp_path / "my-model")
+    bad = tiny_checkpoint(tmp_path / "bad-model")
+    (bad / "pytorch_model.bin").write_bytes(b"\x80\x04K\x01.")
+    page.goto(live_server.url + "/checkpoints/upload/")
+    page.set_input_files("input[type=file]", bad)
+    assert page.input_value("#id_name") == "bad-model"
+    with page.expect_response(lambda answer: answer.request.method == "POST") as refusal:
+        page.click("[data-send]")
+    assert refusal.value.status == 400
+    page.wait_for_selector(".error:has-text('pytorch_model.bin')")
+    # The browser itself logs the refused request; that is the one error that belongs here.
+    assert len(seen["errors"]) == 1
+    assert "400" in seen["errors"].pop()
+    page.fill("#id_name", "my-model")
+    page.set_input_files("input[type=file]", good)
+    page.click("[data-send]")
+    page.wait_for_selector("h1:has-text('my-model')")
+    facts = page.locator("dl.facts").first.inner_text()
+    assert "Qwen2ForCausalLM" in facts
+    assert "16" in facts
+    assert_clean(seen)
+
+
+def test_hostile_text_does_nothing_and_nothing_is_wider_than_a_phone(
+    browser: Any, live_server: Any
+) -> None:
+    context, seen = browser
+    page = context.new_page()
+    page.set_viewport_size({"width": 390, "height": 844})
+    sign_in(page, live_server.url + "/")
+    page.goto(live_server.url + "/?benchmark=arithmetic&published=no")
+    page.click("tr:has-text('hostile') a")
+    evaluation = page.url
+    page.click("th >> text=sum-003")
+    page.click("summary:has-text('Thinking')")
+    problem = page.url
+    addresses = ["/", "/runs/", "/checkpoints/", "/checkpoints/upload/", "/benchmarks/",
+                 "/runs/distil/", "/runs/evaluate/"]  # fmt: skip
+    for address in [evaluation, problem, *(live_server.url + path for path in addresses)]:
+        page.goto(address)
+        page.wait_for_load_state("networkidle")
+        assert_no_overflow(page)
+        assert page.evaluate("window.stolen") is None
+        assert page.locator("a[href^='javascript:']").count() == 0
+    for link in ("/runs/", "/checkpoints/", "/benchmarks/"):
+        page.goto(live_server.url + link)
+        page.locator("tbody th a").first.click()
+        page.wait_for_load_state("networkidle")
+        assert_no_overflow(page)
+    assert_clean(seen)
+
+
+def test_the_theme_can_be_switched_and_stays(browser: Any, live_server: Any) -> None:
+    context, seen = browser
+    page = context.new_page()
+    sign_in(page, live_server.url + "/")
+
+    def paper() -> str:
+        return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+
+    light = paper()
+    page.click("[data-theme-toggle]")
+    dark = paper()
+    assert dark != light
+    page.reload()
+    assert paper() == dark
+    assert_clean(seen)

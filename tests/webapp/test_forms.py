@@ -1,0 +1,105 @@
+"""Launch forms: good input becomes one configuration, bad input a sentence at its field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from evaluator.protocol import PRESETS
+from tests.webapp.samples import arithmetic, make_benchmark, make_checkpoint
+from webapp.benchmarks.models import PromptSet
+from webapp.runs.forms import DistillationForm, EvaluationForm
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def filled(user: Any) -> dict[str, Any]:
+    """What the form sends when only the visible fields were filled in."""
+    teacher = make_checkpoint(user, "teacher", context_tokens=4096)
+    base = make_checkpoint(user, "base", context_tokens=131072)
+    benchmark = make_benchmark(arithmetic(3))
+    prompts = PromptSet.objects.create(
+        name="p", content_hash="0" * 64, path="prompts/p.jsonl", prompt_count=3
+    )
+    blank = DistillationForm()
+    data = {name: field.initial for name, field in blank.fields.items() if field.initial}
+    return data | {
+        "teacher": teacher.pk, "base": base.pk, "student": "student", "prompt_set": prompts.pk,
+        "benchmarks": [benchmark.pk],
+    }  # fmt: skip
+
+
+def test_the_defaults_make_a_recipe(filled: dict[str, Any]) -> None:
+    form = DistillationForm(filled)
+    assert form.is_valid(), form.errors
+    recipe = form.cleaned_data["recipe"]
+    assert (recipe.teacher, recipe.base, recipe.student) == ("teacher", "base", "student")
+    assert recipe.prompts.set == "p"
+    assert recipe.prompts.limit is None
+    assert recipe.generation.samples == 4
+    assert recipe.generation.sampling.max_tokens == 4096  # the teacher's context
+    assert recipe.training.max_length_tokens == 32768  # not the base's 131,072
+    assert recipe.evaluation.benchmarks == ("arithmetic",)
+    assert recipe.evaluation.protocol.name == "quick"
+    assert [f.name for f in recipe.filters] == filled["filters"]
+    assert recipe.decontaminate
+
+
+def test_at_most_eight_fields_are_visible() -> None:
+    assert len(DistillationForm().main_fields()) <= 8
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("teacher", 999), ("base", ""), ("student", "a b"), ("student", "teacher"),
+        ("prompt_set", ""), ("samples", 0), ("samples", 257), ("epochs", 0), ("epochs", "x"),
+        ("learning_rate", -1), ("batch_size", 0), ("temperature", 3), ("max_tokens", 0),
+        ("prompt", "no placeholder"), ("filters", ["unknown"]), ("protocol", "nonsense"),
+        ("benchmarks", [999]), ("max_length_tokens", 7),
+    ],
+)  # fmt: skip
+def test_bad_input_is_told_at_its_field(filled: dict[str, Any], field: str, value: Any) -> None:
+    form = DistillationForm(filled | {field: value})
+    assert not form.is_valid()
+    assert set(form.errors) == {field}
+
+
+def test_switched_off_filters_are_off(filled: dict[str, Any]) -> None:
+    form = DistillationForm(filled | {"filters": ["format"], "decontaminate": ""})
+    assert form.is_valid(), form.errors
+    assert [f.name for f in form.cleaned_data["recipe"].filters] == ["format"]
+    assert not form.cleaned_data["recipe"].decontaminate
+
+
+def test_an_evaluation_keeps_the_preset_but_for_n(filled: dict[str, Any]) -> None:
+    data = {
+        "checkpoint": filled["teacher"], "benchmark": filled["benchmarks"][0],
+        "protocol": "r1", "engine": "transformers",
+    }  # fmt: skip
+    plain = EvaluationForm(data)
+    assert plain.is_valid(), plain.errors
+    assert plain.resolved_protocol == PRESETS["r1"]
+    changed = EvaluationForm(data | {"samples": 7})
+    assert changed.is_valid()
+    assert changed.resolved_protocol == PRESETS["r1"].model_copy(update={"samples": 7})
+    assert set(EvaluationForm(data | {"samples": 0}).errors) == {"samples"}
+
+
+def test_what_a_service_refuses_stands_at_the_field(user: Any, filled: dict[str, Any]) -> None:
+    client = Client()
+    client.force_login(user)
+    for address in ("/runs/distil/", "/runs/evaluate/"):
+        response = client.post(address, {})
+        assert response.status_code == 400
+        assert 'class="error"' in response.content.decode()
+
+
+def test_only_checkpoints_with_files_are_offered(user: Any, filled: dict[str, Any]) -> None:
+    make_checkpoint(user, "elsewhere", path="")
+    for name in ("teacher", "base"):
+        names = {str(c) for c in DistillationForm().fields[name].queryset}  # type: ignore[attr-defined]
+        assert names == {"teacher", "base"}
