@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,11 +39,22 @@ class Prompter:
         self.template: str | None = (
             templates.get("default") if isinstance(templates, dict) else templates
         )
-        ids = self.tokenizer("a")["input_ids"]
+        self._bos: str = self.tokenizer.bos_token if self._begins_with_bos(model) else ""
+
+    def _begins_with_bos(self, model: Path) -> bool:
+        """Whether this checkpoint's texts begin with BOS.
+
+        Its own tokenizer_config.json is asked too, because transformers may load another class than
+        it names (DeepSeek-R1-Distill-Qwen as Qwen2) and drop the setting.
+        """
         bos = self.tokenizer.bos_token_id
-        self._bos: str = (
-            self.tokenizer.bos_token if bos is not None and ids and ids[0] == bos else ""
-        )
+        if bos is None:
+            return False
+        path = model / "tokenizer_config.json"
+        if path.is_file() and json.loads(path.read_text()).get("add_bos_token") is True:
+            return True
+        ids = self.tokenizer("a")["input_ids"]
+        return bool(ids) and ids[0] == bos
 
     @property
     def template_hash(self) -> str | None:
