@@ -62,8 +62,6 @@ class Draw:
             )
             if HOW == "slow":
                 time.sleep(0.05)
-        if HOW == "incomplete":
-            return {"rendered_prompt": ""}
         return {"rendered_prompt": "What is\x00 it?"}
 
 
