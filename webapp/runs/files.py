@@ -51,6 +51,6 @@ def read_corpus_rows(
     folder = stage.result.get("corpus")
     if stage.state != State.FINISHED or folder is None:
         return []
-    path = store_path(folder) / f"{which}.jsonl"
+    path = store_path(folder).parent / f"{which}.jsonl"  # distiller.refining: beside the corpus
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in itertools.islice(file, offset, offset + limit)]
