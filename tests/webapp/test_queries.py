@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 from typing import Any
 
@@ -123,5 +124,5 @@ def test_a_long_loss_curve_is_thinned_but_keeps_both_ends(user: Any) -> None:
     assert len(points) <= queries.CURVE_POINTS
     assert points[0][0] == 0
     assert points[-1][0] == steps - 1
-    gaps = {b[0] - a[0] for a, b in zip(points, points[1:], strict=False)}
+    gaps = {b[0] - a[0] for a, b in itertools.pairwise(points)}
     assert max(gaps) <= 6

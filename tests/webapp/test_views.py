@@ -283,14 +283,14 @@ def test_polling_stops_at_a_final_state(user: Any, page: Client) -> None:
         assert ("every 2s" in text) == (state not in ("finished", "failed", "cancelled")), state
 
 
-def test_a_run_shows_loss_funnel_and_traces(user: Any, page: Client, tmp_path: Any) -> None:
+def test_a_run_shows_loss_funnel_and_traces(user: Any, page: Client) -> None:
     run = make_run(user, "d", Run.Kind.DISTILLATION, config={"thinking": {"kind": "tags"}})
-    corpus = tmp_path / "corpus"
-    corpus.mkdir()
-    write_corpus(corpus)
+    corpus = files.store_path("runs/1/2/lease/corpus")
+    corpus.mkdir(parents=True)
+    write_corpus(corpus.parent)
     make_stage(
         run, 0, "filter", "Filter",
-        result={"corpus": str(corpus), "funnel": FUNNEL, "manifest_hash": "0" * 64},
+        result={"corpus": "runs/1/2/lease/corpus", "funnel": FUNNEL, "manifest_hash": "0" * 64},
     )  # fmt: skip
     train = make_stage(run, 1, "train", "Train")
     TrainingPoint.objects.create(stage=train, step=1, values={"loss": 1.5})
@@ -301,13 +301,19 @@ def test_a_run_shows_loss_funnel_and_traces(user: Any, page: Client, tmp_path: A
     assert "<summary>Thinking" in kept
     assert "prob-0" in kept
     dropped = text_of(page.get(reverse("runs:examples", args=[run.pk, "dropped"])))
-    assert "wrong_answer" in dropped
+    assert "answer: wrong answer" in dropped
     assert "<script>window" not in kept + dropped
     assert "&lt;script&gt;window" in kept
     assert page.get(reverse("runs:examples", args=[run.pk, "others"])).status_code == 404
 
 
-FUNNEL = {"traces": 10, "kept": 7, "steps": [["answer", 2], ["mixed_language", 1]]}
+FUNNEL = {
+    "steps": [
+        {"step": "drawn", "kept": 10, "dropped": 0, "reasons": {}},
+        {"step": "answer", "kept": 8, "dropped": 2, "reasons": {"wrong_answer": 2}},
+        {"step": "mixed_language", "kept": 7, "dropped": 1, "reasons": {"mixed_language": 1}},
+    ]
+}
 
 
 def write_corpus(folder: Any) -> None:
@@ -319,7 +325,7 @@ def write_corpus(folder: Any) -> None:
         for i in range(7)
     ]  # fmt: skip
     (folder / "kept.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    dropped = [{**row, "reason": "wrong_answer"} for row in rows[:3]]
+    dropped = [{**row, "step": "answer", "reason": "wrong_answer"} for row in rows[:3]]
     (folder / "dropped.jsonl").write_text("".join(json.dumps(row) + "\n" for row in dropped))
 
 

@@ -165,20 +165,30 @@ def filter_stage(view: RunView) -> Stage | None:
 
 @dataclass(frozen=True, slots=True)
 class FunnelStep:
-    """What one filter left over: ``kept`` go on, ``dropped`` ended here, ``whole`` began."""
+    """What one step left over: ``kept`` go on, ``dropped`` ended here, ``whole`` were drawn."""
 
     name: str
     kept: int
     dropped: int
     whole: int
+    reasons: list[tuple[str, int]]
 
 
 def funnel(stage: Stage) -> list[FunnelStep]:
     """The finished filter stage's funnel, from all traces down to the corpus."""
-    figures = stage.result["funnel"]
-    whole = left = int(figures["traces"])
-    steps = [FunnelStep("all traces", whole, 0, whole)]
-    for name, dropped in figures["steps"]:
-        left -= int(dropped)
-        steps.append(FunnelStep(str(name).replace("_", " "), left, int(dropped), whole))
-    return steps
+    steps = stage.result["funnel"]["steps"]
+    whole = steps[0]["kept"] + steps[0]["dropped"]
+    return [
+        FunnelStep(
+            name=_words(step["step"]),
+            kept=step["kept"],
+            dropped=step["dropped"],
+            whole=whole,
+            reasons=[(_words(reason), count) for reason, count in step["reasons"].items()],
+        )
+        for step in steps
+    ]
+
+
+def _words(code: str) -> str:
+    return code.replace("_", " ")

@@ -52,5 +52,12 @@ class ExampleView:
             problem=str(row["problem"]),
             answer=str(row["answer"]),
             text=TextView.of({"text": row["completion"]}, thinking),
-            reason=str(row.get("reason") or ""),
+            reason=_why(row),
         )
+
+
+def _why(row: Mapping[str, Any]) -> str:
+    """A dropped trace's step and reason code in words."""
+    if "reason" not in row:
+        return ""
+    return f"{row['step']}: {row['reason']}".replace("_", " ")
