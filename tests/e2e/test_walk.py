@@ -7,15 +7,19 @@ Django refuses database work there.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from django.db import connection
+from django.utils import timezone
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
 from tests.webapp import samples
+from webapp.runs.models import Run, State
 
 pytestmark = [
     pytest.mark.browser,
@@ -29,7 +33,7 @@ PROBLEMS = samples.arithmetic(8)
 
 @pytest.fixture
 def rows(settings: Any, tmp_path: Path, user: Any) -> Any:
-    """A teacher, a base and a student measured on one benchmark, and a run that is under way."""
+    """A teacher, a base and a student measured on one benchmark, and a hostile model."""
     settings.MEDIA_ROOT = tmp_path / "files"
     benchmark = samples.make_benchmark(PROBLEMS)
     found = None
@@ -43,13 +47,26 @@ def rows(settings: Any, tmp_path: Path, user: Any) -> Any:
     return found
 
 
+@pytest.fixture
+def running(rows: Any, user: Any) -> Run:
+    """A run that is under way, as its worker would leave it."""
+    run = samples.make_run(user, "under way", Run.Kind.EVALUATION, State.RUNNING)
+    samples.make_stage(
+        run, 0, "evaluate", "Draw", state=State.RUNNING, done=5, total=100, unit="completions",
+        log_tail="loading",
+    )  # fmt: skip
+    return run
+
+
 def _hostile(rng: Any, problem: Any, sample: int) -> Any:
     text = f"<think>\n{samples.HOSTILE}\n</think>\n$\\href{{javascript:stolen=1}}{{x}}$ " * 2
     return text + samples.HOSTILE, samples.Outcome.WRONG, samples.HOSTILE, samples.HOSTILE
 
 
 @pytest.fixture
-def browser(rows: Any, live_server: Any, tmp_path: Path) -> Iterator[tuple[BrowserContext, Any]]:
+def browser(
+    rows: Any, running: Run, live_server: Any, tmp_path: Path
+) -> Iterator[tuple[BrowserContext, Any]]:
     """A browser that writes down console errors and requests that leave this machine."""
     if not CHROMIUM.exists():
         pytest.fail(f"{CHROMIUM} is missing: run sh scripts/system_packages.sh chromium")
@@ -216,3 +233,43 @@ def test_the_theme_can_be_switched_and_stays(browser: Any, live_server: Any) -> 
     page.reload()
     assert paper() == dark
     assert_clean(seen)
+
+
+def test_a_run_page_follows_its_run_and_then_rests(
+    browser: Any, live_server: Any, running: Any
+) -> None:
+    context, seen = browser
+    page = context.new_page()
+    sign_in(page, live_server.url + "/")
+    page.goto(live_server.url + running.get_absolute_url())
+    page.click("summary:has-text('Last lines')")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    elsewhere(lambda: running.stages.update(done=77, tokens_per_second=1234))
+    page.wait_for_selector("text=77 of 100 completions")
+    assert page.locator("text=1.23k tokens/s").is_visible()
+    assert page.locator("pre.log").first.is_visible(), "a fold closed while the page was polled"
+    now = timezone.now()
+    elsewhere(lambda: running.stages.update(state=State.FINISHED, finished_at=now))
+    elsewhere(
+        lambda: Run.objects.filter(pk=running.pk).update(state=State.FINISHED, finished_at=now)
+    )
+    page.wait_for_selector(".runbar .state-finished")
+    asked.clear()
+    page.wait_for_timeout(4500)  # two polls would have come
+    assert asked == []
+    assert_clean(seen)
+
+
+def elsewhere(work: Callable[[], Any]) -> None:
+    """Do database work in a thread of its own: this one runs playwright's loop."""
+
+    def do() -> None:
+        try:
+            work()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=do)
+    thread.start()
+    thread.join()
