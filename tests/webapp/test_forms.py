@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from django.test import Client
 from evaluator.protocol import PRESETS
 from tests.webapp.samples import arithmetic, make_benchmark, make_checkpoint
 from webapp.benchmarks.models import PromptSet
+from webapp.core.errors import UserError
 from webapp.runs.forms import DistillationForm, EvaluationForm
+from webapp.runs.models import Run, State
 
 pytestmark = pytest.mark.django_db
 
@@ -89,13 +92,55 @@ def test_an_evaluation_keeps_the_preset_but_for_n(filled: dict[str, Any]) -> Non
     assert set(EvaluationForm(data | {"samples": 0}).errors) == {"samples"}
 
 
-def test_what_a_service_refuses_stands_at_the_field(user: Any, filled: dict[str, Any]) -> None:
+def test_what_is_missing_stands_at_the_field(user: Any, filled: dict[str, Any]) -> None:
     client = Client()
     client.force_login(user)
     for address in ("/runs/distil/", "/runs/evaluate/"):
         response = client.post(address, {})
         assert response.status_code == 400
         assert 'class="error"' in response.content.decode()
+        assert not Run.objects.exists()
+
+
+def test_a_filled_form_launches_and_leads_to_the_run(
+    user: Any, filled: dict[str, Any], settings: Any, tmp_path: Any
+) -> None:
+    settings.MEDIA_ROOT = tmp_path
+    (tmp_path / "prompts").mkdir()
+    rows = "".join(json.dumps(p.to_json()) + "\n" for p in arithmetic(3))
+    (tmp_path / "prompts" / "p.jsonl").write_text(rows)
+    client = Client()
+    client.force_login(user)
+    response = client.post("/runs/distil/", {k: v for k, v in filled.items() if v is not True})
+    run = Run.objects.get()
+    assert response.status_code == 302, response.content.decode()
+    assert response["location"] == run.get_absolute_url()
+    assert run.owner == user
+    assert [s.kind for s in run.stages.all()][:3] == ["generate", "filter", "train"]
+    assert client.get(run.get_absolute_url()).status_code == 200
+    client.post(f"/runs/{run.pk}/cancel/")
+    run.refresh_from_db()
+    assert run.state == State.CANCELLED
+    assert "there is nothing to cancel" in client.post(
+        f"/runs/{run.pk}/cancel/", follow=True
+    ).content.decode()  # fmt: skip
+    client.post(f"/runs/{run.pk}/retry/")
+    run.refresh_from_db()
+    assert run.state != State.CANCELLED
+
+
+def test_a_field_of_the_recipe_that_a_service_refuses_is_told_on_the_form(
+    user: Any, filled: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**values: Any) -> None:
+        raise UserError("prompts: no prompt set is called 'p'; install one first.", "prompts")
+
+    monkeypatch.setattr("webapp.runs.services.launch_distillation", refuse)
+    client = Client()
+    client.force_login(user)
+    response = client.post("/runs/distil/", {k: v for k, v in filled.items() if v is not True})
+    assert response.status_code == 400
+    assert set(response.context["form"].errors) == {"prompt_set"}
 
 
 def test_only_checkpoints_with_files_are_offered(user: Any, filled: dict[str, Any]) -> None:
