@@ -47,13 +47,13 @@ def html(data: Mapping[str, Any]) -> str:
     answer, text}`` each), generated_at, version. Raises KeyError when one is missing.
     """
     metrics = data["metrics"]
-    return _environment.get_template("report_template.html").render(
+    page = _environment.get_template("report_template.html").render(
         title=data["title"],
         checkpoint=data["checkpoint"],
         benchmark=data["benchmark"],
         measurement_hash=data["measurement_hash"],
         run_fingerprint=data["run_fingerprint"],
-        rendered_prompt=_shown(data["rendered_prompt"]),
+        rendered_prompt=data["rendered_prompt"],
         generated_at=data["generated_at"],
         version=data["version"],
         metrics=metrics,
@@ -68,6 +68,7 @@ def html(data: Mapping[str, Any]) -> str:
         clamped=_clamped(data),
         samples=[_sample(sample) for sample in data["samples"]],
     )
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", page.replace("\r\n", "\n"))
 
 
 def score_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -183,7 +184,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         elif isinstance(item, bool):
             rows.append((prefix + name, "yes" if item else "no"))
         elif item is not None and item not in ("", [], ()):
-            rows.append((prefix + name, _shown(str(item))))
+            rows.append((prefix + name, str(item)))
     return rows
 
 
@@ -200,22 +201,10 @@ def _clamped(data: Mapping[str, Any]) -> str:
 
 
 def _sample(sample: Mapping[str, Any]) -> dict[str, Any]:
-    text = _shown(sample["text"])
+    """``sample``, its text without the middle where it is long."""
+    text = sample["text"]
     if len(text) > _TEXT_CHARACTERS:
         half = _TEXT_CHARACTERS // 2
         left_out = len(text) - 2 * half
         text = f"{text[:half]}\n\n[… {left_out:,} characters left out …]\n\n{text[-half:]}"
-    shown = {name: _shown(str(sample[name])) for name in ("problem_id", "problem", "gold")}
-    answer = sample["answer"]
-    return {
-        **shown,
-        "sample": sample["sample"],
-        "outcome": str(sample["outcome"]),
-        "answer": None if answer is None else _shown(str(answer)),
-        "text": text,
-    }
-
-
-def _shown(text: str) -> str:
-    """``text`` without control characters, each replaced by a visible mark."""
-    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+    return {**sample, "text": text}
