@@ -75,9 +75,7 @@ def seal(stage: Stage, claim: Claim, rows: list[dict[str, Any]]) -> SealedSegmen
 
 def deliver(stage: Stage, claim: Claim, rows: list[dict[str, Any]] | None = None) -> None:
     sealed = seal(stage, claim, rows_of(claim) if rows is None else rows)
-    leases.accept_segment(
-        claim, name=sealed.name, size_bytes=sealed.bytes, sha256=sealed.sha256
-    )
+    leases.accept_segment(claim, name=sealed.name, size_bytes=sealed.bytes, sha256=sealed.sha256)
 
 
 def expire(claim: Claim) -> None:
