@@ -154,7 +154,8 @@ class LocalRun:
         metrics_path = self.folder / "metrics.json"
         if not metrics_path.is_file():
             raise InputError(f"{self.folder}: the run is not graded yet; finish it with `run`.")
-        grades = [json.loads(line) for line in (self.folder / "grades.jsonl").open()]
+        lines = (self.folder / "grades.jsonl").read_text("utf-8").split("\n")
+        grades = [json.loads(line) for line in lines if line]
         rendered = self.folder / "rendered_prompt.txt"
         return {
             "title": f"{self.benchmark.title}: {Path(self.config['checkpoint']).name}",

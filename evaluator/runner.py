@@ -28,7 +28,8 @@ Progress = Callable[[int, int, int], None]
 def load_problems(path: Path) -> list[Problem]:
     """Read the rows of ``Problem.to_json``; raises InputError for none or a repeated id."""
     try:
-        problems = [Problem.from_json(json.loads(line)) for line in path.open() if line.strip()]
+        lines = path.read_text("utf-8").split("\n")
+        problems = [Problem.from_json(json.loads(line)) for line in lines if line]
     except OSError as error:
         raise InputError(f"problems: {path} cannot be read ({error.strerror}).") from error
     except (ValueError, KeyError, TypeError) as error:
