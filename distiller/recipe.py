@@ -98,7 +98,7 @@ class Recipe(Config):
 # Sizes that take the demonstration's models (distiller/toy.py) through the whole way in minutes on
 # two cores. One-number-per-column chains of three-number problems have about 40 tokens.
 DEMO_CHAIN_TOKENS = 64
-DEMO_PROMPTS = 1200
+DEMO_PROMPTS = 3000
 
 
 def demo_recipe(*, teacher: str, base: str, student: str, prompts: str) -> Recipe:
@@ -121,9 +121,9 @@ def demo_recipe(*, teacher: str, base: str, student: str, prompts: str) -> Recip
             for choice in DEFAULT_FILTERS
         ),
         training=Training(
-            epochs=4,
-            learning_rate=3e-3,
-            batch_size=64,
+            epochs=8,
+            learning_rate=4e-3,
+            batch_size=32,
             max_length_tokens=128,
             save_seconds=10,
         ),

@@ -77,4 +77,4 @@ def split_thoughts(text: str, thinking: Thinking) -> tuple[str, str]:
     head, closed, tail = text.rpartition(thinking.close)
     if not closed:
         return (text.replace(thinking.open, "", 1), "") if thinking.open in text else ("", text)
-    return head.strip().removeprefix(thinking.open), tail
+    return head.lstrip().removeprefix(thinking.open), tail

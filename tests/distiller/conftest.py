@@ -1,0 +1,37 @@
+"""A tiny checkpoint for all tests, and real tokenizers."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.distiller.samples import make_tiny
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny("qwen2", tmp_path_factory.mktemp("qwen") / "model")
+
+
+@pytest.fixture
+def shared_tokenizer(tmp_path: Path, tiny_qwen: Path) -> Any:
+    """Lays a real tokenizer beside a config, as a base checkpoint's folder has it."""
+
+    def prepare(name: str) -> Path:
+        source = SHARED / "tokenizers" / name
+        folder = tmp_path / name
+        folder.mkdir()
+        shutil.copyfile(tiny_qwen / "config.json", folder / "config.json")
+        (folder / "tokenizer.json").write_bytes(
+            gzip.decompress((source / "tokenizer.json.gz").read_bytes())
+        )
+        shutil.copyfile(source / "tokenizer_config.json", folder / "tokenizer_config.json")
+        return folder
+
+    return prepare

@@ -1,0 +1,114 @@
+"""What inspect() reads, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from distiller.checkpoints import content_hash, inspect
+from distiller.errors import CheckpointError
+
+
+@pytest.fixture
+def folder(tiny_qwen: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_qwen, tmp_path / "model"))
+
+
+def test_figures_agree_with_the_loaded_model(folder: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    info = inspect(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert info.parameters == sum(p.numel() for p in model.parameters())
+    assert (info.architecture, info.dtype) == ("Qwen2ForCausalLM", "float32")
+    assert (info.context_tokens, info.has_chat_template) == (256, True)
+    assert info.size_bytes == sum(path.stat().st_size for path in folder.iterdir())
+
+
+def test_hash_depends_on_names_and_contents_only(folder: Path, tmp_path: Path) -> None:
+    before = content_hash(folder)
+    assert content_hash(Path(shutil.copytree(folder, tmp_path / "other name"))) == before
+    (folder / "README.md").write_text("a note")
+    with_note = content_hash(folder)
+    (folder / "README.md").rename(folder / "NOTES.md")
+    assert len({before, with_note, content_hash(folder)}) == 3
+
+
+def _edit_json(name: str, **values: object) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        path = folder / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+    return edit
+
+
+def _write(name: str, data: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(data) and None
+
+
+def _truncate(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _overlap(folder: Path) -> None:
+    header = json.dumps(
+        {name: {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]} for name in "ab"}
+    ).encode()
+    data = struct.pack("<Q", len(header)) + header + b"1234"
+    (folder / "model.safetensors").write_bytes(data)
+
+
+def _wrong_shape(folder: Path) -> None:
+    header = b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}'
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"1234")
+
+
+BAD = {
+    "pickle": (_write("pytorch_model.bin", b"x"), "pickled"),
+    "pickle below": (lambda f: (f / "a").mkdir() or _write("a/x.pt", b"x")(f), "a/x.pt: pickled"),
+    "code": (_write("modeling.py", b"x"), "must bring no code"),
+    "unknown kind": (_write("data.xyz", b"x"), "no file of this kind"),
+    "auto_map": (_edit_json("config.json", auto_map={"AutoModel": "m.M"}), "auto_map"),
+    "tokenizer auto_map": (_edit_json("tokenizer_config.json", auto_map={}), "auto_map"),
+    "no config": (lambda f: (f / "config.json").unlink(), "no config.json"),
+    "config is a list": (_write("config.json", b"[]"), "must be a JSON object"),
+    "config torn": (_write("config.json", b'{"a'), "not JSON"),
+    "no architecture": (_edit_json("config.json", architectures=[]), "no architectures"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer"),
+    "tokenizer torn": (_write("tokenizer.json", b"{"), "not JSON"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "no *.safetensors"),
+    "weights torn": (_truncate, "the header promises"),
+    "weights empty": (_write("model.safetensors", b""), "header does not fit"),
+    "header lies": (_write("model.safetensors", struct.pack("<Q", 1 << 62) + b"{}"), "not fit"),
+    "header garbage": (_write("model.safetensors", struct.pack("<Q", 4) + b"\xff{}}"), "be read"),
+    "tensors overlap": (_overlap, "overlap"),
+    "shape lies": (_wrong_shape, "cannot be read"),
+    "shard missing": (
+        _write("model.safetensors.index.json", b'{"weight_map": {"a": "model-2.safetensors"}}'),
+        "model-2.safetensors: named by",
+    ),
+    "link": (lambda f: (f / "more.json").symlink_to(f / "config.json"), "symbolic links"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_folder_is_refused_in_one_sentence(case: str, folder: Path) -> None:
+    spoil, sentence = BAD[case]
+    spoil(folder)
+    with pytest.raises(CheckpointError) as caught:
+        inspect(folder)
+    message = str(caught.value)
+    assert sentence in message
+    assert message.endswith(".")
+    assert "\n" not in message
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such folder"):
+        inspect(tmp_path / "none")

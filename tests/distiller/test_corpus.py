@@ -1,0 +1,146 @@
+"""The loss mask, against a brute-force rendering; the manifest; real tokenizers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from distiller import corpus, preflight
+from distiller.corpus import Encoder, Example, token_histogram
+from distiller.errors import CorpusError, InputError
+from distiller.filters import Trace
+from evaluator.engines.prompting import Prompter
+from evaluator.protocol import Protocol, Thinking
+from evaluator.records import Problem
+from tests.distiller.samples import recipe, trace
+
+
+def build(base: Path, out: Path, traces: list[Trace], **changes: Any) -> list[Example]:
+    chosen = recipe(base, **changes)
+    corpus.build(traces, encoder=Encoder(base, chosen), recipe=chosen, out=out)
+    return corpus.read(out)[0]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(st.text(min_size=1, max_size=30), st.text(max_size=30))
+def test_only_the_response_and_its_end_carry_loss(
+    tiny_qwen: Path, problem: str, response: str
+) -> None:
+    if not problem.strip():
+        problem = "1" + problem
+    encoder = Encoder(tiny_qwen, recipe(tiny_qwen))
+    example = encoder.encode(trace(response, problem=problem))
+    tokenizer = Prompter(tiny_qwen).tokenizer
+    head = tokenizer.apply_chat_template(
+        [{"role": "user", "content": problem}], add_generation_prompt=True, tokenize=False
+    )
+    whole = head + response + tokenizer.eos_token
+    ids, at = [], 0
+    masked = []
+    for token in example.input_ids:
+        ids.append(token)
+        masked.append(at < len(head))
+        at = len(tokenizer.decode(ids, skip_special_tokens=False))
+    assert tokenizer.decode(list(example.input_ids), skip_special_tokens=False) == whole
+    supervised = example.input_ids[example.prompt_tokens :]
+    assert tokenizer.decode(supervised[:-1], skip_special_tokens=False) == response
+    assert supervised[-1] == tokenizer.eos_token_id
+    if whole.isascii():  # where a character is a token, the mask can be read off the text
+        assert masked == [index < example.prompt_tokens for index in range(len(masked))]
+
+
+def test_a_forced_start_belongs_to_the_prompt(tiny_qwen: Path) -> None:
+    encoder = Encoder(tiny_qwen, recipe(tiny_qwen, thinking=Thinking(forced=True).model_dump()))
+    example = encoder.encode(trace("<think>\nwell</think>\\boxed{2}"))
+    prompt = encoder.decode(example.input_ids[: example.prompt_tokens])
+    assert prompt.endswith("<think>\n")
+    assert encoder.decode(example.input_ids[example.prompt_tokens :]).startswith("well</think>")
+
+
+def test_the_prompt_is_the_one_of_inference(tiny_qwen: Path) -> None:
+    chosen = recipe(tiny_qwen, prompt="Add: {problem}")
+    rendered = Prompter(tiny_qwen).render("1+1", prompt="Add: {problem}", protocol=Protocol())
+    assert Encoder(tiny_qwen, chosen).prompt("1+1") == rendered
+
+
+def test_manifest_counts_and_too_long_traces(tiny_qwen: Path, tmp_path: Path) -> None:
+    chosen = recipe(tiny_qwen, training={"max_length_tokens": 20})
+    encoder = Encoder(tiny_qwen, chosen)
+    reasons = corpus.build(
+        [trace("2"), trace("x" * 50, sample=1)], encoder=encoder, recipe=chosen, out=tmp_path / "c"
+    )
+    assert reasons == [None, "too_long"]
+    examples, manifest = corpus.read(tmp_path / "c")
+    assert manifest["examples"] == len(examples) == 1
+    assert manifest["tokens"] == len(examples[0].input_ids)
+    assert manifest["supervised_tokens"] == 2
+    assert sum(bucket["count"] for bucket in manifest["token_histogram"]) == 1
+
+
+@given(st.lists(st.integers(1, 100_000), min_size=1))
+def test_histogram_holds_every_length_once(lengths: list[int]) -> None:
+    buckets = token_histogram(lengths)
+    assert sum(bucket["count"] for bucket in buckets) == len(lengths)
+    for bucket in buckets:
+        inside = [n for n in lengths if bucket["low"] <= n < bucket["high"]]
+        assert len(inside) == bucket["count"]
+    assert all(a["high"] == b["low"] for a, b in itertools.pairwise(buckets))
+
+
+def test_nothing_is_refused_and_leaves_nothing(tiny_qwen: Path, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="empty"):
+        build(tiny_qwen, tmp_path / "c", [])
+    with pytest.raises(CorpusError, match="no token but the ending one"):
+        build(tiny_qwen, tmp_path / "c", [trace("")])
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_damaged_corpus_is_refused(tiny_qwen: Path, tmp_path: Path) -> None:
+    build(tiny_qwen, tmp_path / "c", [trace("2")])
+    (tmp_path / "c" / corpus.EXAMPLES).write_text("{}\n")
+    with pytest.raises(CorpusError, match="is not the file of"):
+        corpus.read(tmp_path / "c")
+    with pytest.raises(CorpusError, match="cannot be read"):
+        corpus.read(tmp_path / "none")
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize("name", ["deepseek-r1-distill-qwen", "qwen2.5"])
+def test_real_templates_keep_the_thoughts(name: str, shared_tokenizer: Any) -> None:
+    base = shared_tokenizer(name)
+    text = "<think>\nSums: 1+1.\n</think>\n\n\\boxed{2}"
+    encoder = Encoder(base, recipe(base))
+    example = encoder.encode(trace(text))
+    assert encoder.decode(example.input_ids).count(text) == 1
+    assert example.input_ids[-1] == encoder.end_id
+    found = preflight.checks_of_corpus([example], encoder, recipe(base))
+    preflight.require_passed(found)
+    padding = next(check for check in found if check.name == "padding")
+    assert (padding.passed is None) == (name == "deepseek-r1-distill-qwen")
+
+
+def test_preflight_fails_where_the_tags_are_lost(tiny_qwen: Path) -> None:
+    chosen = recipe(tiny_qwen)
+    encoder = Encoder(tiny_qwen, chosen)
+    lost = encoder.encode(trace("no thoughts \\boxed{2}"))
+    with pytest.raises(InputError, match="thinking tags: <think> is lost"):
+        preflight.require_passed(preflight.checks_of_corpus([lost], encoder, chosen))
+
+
+def test_preflight_before_generation(tiny_qwen: Path) -> None:
+    chosen = recipe(tiny_qwen, training={"max_length_tokens": 64})
+    encoder = Encoder(tiny_qwen, chosen)
+    good = [Problem("a", "1+1", "2")]
+    found = preflight.checks_before_generation(chosen, encoder, good)
+    preflight.require_passed(found)
+    assert "⟦<think>" in next(c.detail for c in found if c.name == "first example")
+    assert json.dumps([check.to_json() for check in found])
+    long = [*good, Problem("b", "1+" * 40 + "1", "41")]
+    with pytest.raises(InputError, match="prompt length"):
+        preflight.require_passed(preflight.checks_before_generation(chosen, encoder, long))
