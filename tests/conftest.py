@@ -51,13 +51,15 @@ def admin(db: None) -> Any:
 @pytest.fixture
 def process_environment(transactional_db: None) -> dict[str, str]:
     """Environment for a process of the product that works on this test's database."""
+    from django.conf import settings
     from django.db import connection
 
-    settings = connection.settings_dict
+    database = connection.settings_dict
     return {
         **{k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG")},
         "DJANGO_SETTINGS_MODULE": "webapp.config.settings",
         "RETORT_VAR": os.environ["RETORT_TEST_VAR"],
-        "DATABASE_URL": f"postgres:///{settings['NAME']}?host={settings['HOST']}"
-        f"&user={settings['USER']}",
+        "DATABASE_URL": f"postgres:///{database['NAME']}?host={database['HOST']}"
+        f"&user={database['USER']}",
+        "CELERY_BROKER_URL": settings.CELERY_BROKER_URL,
     }

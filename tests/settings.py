@@ -29,4 +29,6 @@ for name in ("DATABASE_URL", "CELERY_BROKER_URL", "SECRET_KEY", "DEBUG"):
 
 from webapp.config.settings import *  # noqa: E402, F403
 
+# Databases of pytest-xdist's processes are apart, so their doorbells have to be too.
+CELERY_BROKER_URL += "?virtual_host=" + os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]  # noqa: F405
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import warnings
 
 import django
 
@@ -20,6 +21,7 @@ ensure_running()
 django.setup()
 
 from celery import signals  # noqa: E402
+from celery.platforms import SecurityWarning  # noqa: E402
 
 from webapp.config.celery import app  # noqa: E402
 from workers.tasks import stages, upkeep  # noqa: E402
@@ -62,9 +64,11 @@ def main() -> None:
     """Serve this machine's queues until told to stop."""
     from workers import queues
 
-    app.worker_main(
-        [
-            "worker", "--pool=solo", f"--queues={','.join(queues.served())}",
+    # Celery's concern about root is pickled messages; ours are JSON, and hold an id.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    app.start(
+        argv=[
+            "--quiet", "worker", "--pool=solo", f"--queues={','.join(queues.served())}",
             f"--hostname={worker_name()}", "--without-gossip", "--without-mingle",
             "--without-heartbeat",
         ]

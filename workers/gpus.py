@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from django.conf import settings
+
+logger = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=1)
@@ -27,7 +30,10 @@ def devices() -> tuple[str, ...]:
         [tool, "--query-gpu=uuid", "--format=csv,noheader"],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    return tuple(done.stdout.split()) if done.returncode == 0 else ()
+    if done.returncode != 0:
+        logger.warning("nvidia-smi failed; no device is used", extra={"said": done.stdout[:500]})
+        return ()
+    return tuple(done.stdout.split())
 
 
 @contextlib.contextmanager

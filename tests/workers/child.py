@@ -20,11 +20,11 @@ from evaluator.store import SegmentWriter, read_segment
 HOW = sys.argv[1]
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     transient = False
 
 
-class Flaky(Exception):
+class FlakyError(Exception):
     transient = True
 
 
@@ -68,9 +68,9 @@ class Draw:
 def misbehave(folder: Path) -> None:
     match HOW:
         case "broken":
-            raise Broken("model: the tensor is bent; straighten it.")
+            raise BrokenError("model: the tensor is bent; straighten it.")
         case "flaky":
-            raise Flaky("engine: the line was dropped.")
+            raise FlakyError("engine: the line was dropped.")
         case "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         case "exits":

@@ -45,7 +45,7 @@ def test_a_failing_child_leaves_its_sentence_and_its_log(
     evaluate.refresh_from_db()
     assert run.state == evaluate.state == State.FAILED
     assert run.error == "model: the tensor is bent; straighten it."
-    assert "Broken" in evaluate.log_tail
+    assert "BrokenError" in evaluate.log_tail
     assert run.stages.get(kind="grade").state == State.CANCELLED
     assert not run.stages.filter(shards__state__in=leases.LIVE).exists()
 
@@ -147,9 +147,7 @@ def test_a_worker_told_to_stop_gives_the_shard_back(
     assert (shard.state, shard.attempts, shard.lease_token) == (State.QUEUED, 0, None)
 
 
-def test_a_retry_goes_on_after_what_was_accepted(
-    run: Run, evaluate: Stage, child: Behave
-) -> None:
+def test_a_retry_goes_on_after_what_was_accepted(run: Run, evaluate: Stage, child: Behave) -> None:
     child("well")
     first = leases.claim_shard(evaluate.pk, "me")
     assert first is not None

@@ -76,7 +76,7 @@ def test_lost_and_doubled_messages_change_nothing(
     # No message at all for the first stage (lost): the reaper has to find it. Then far too many.
     for _ in range(2):
         start_worker(child="well")
-    wait_until(lambda: Segment.objects.exists())
+    wait_until(Segment.objects.exists)
     ring(evaluate, times=20)
     ring(run.stages.get(kind="grade"), times=20)
     wait_until(lambda: final(run))
