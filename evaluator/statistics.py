@@ -42,9 +42,11 @@ def wilson_interval(
 ) -> tuple[float, float]:
     """Score interval for a mean ``p`` in [0, 1] at the effective size p(1−p)/SE².
 
-    The effective size is ``problems`` where SE is 0 or not known. It lies inside [0, 1] and keeps
-    its coverage near the ceiling, where t and bootstrap intervals do not. (Wilson 1927;
-    measured by simulation in tests/evaluator/test_statistics.py.)
+    The effective size is ``problems`` where SE is 0 or not known. It lies inside [0, 1]. (Wilson
+    1927.) Coverage measured by simulation, N = 30, means 0.94–0.98, rates of the problems drawn
+    from a Beta law of concentration 6: 95–96 % for n = 1, 94–97 % for n = 4 (held by
+    tests/evaluator/test_statistics.py); 87–92 % for n = 64, where so few problems show any
+    failure that SE itself is uncertain.
     """
     size = p * (1 - p) / se**2 if se else float(problems)
     size = size or float(problems)

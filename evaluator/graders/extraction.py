@@ -13,11 +13,14 @@ from evaluator.protocol import GradingPolicy, Thinking
 LOOP_TAIL_CHARACTERS = 1000
 LOOP_UNIT_CHARACTERS = 200
 MAX_PHRASE_CHARACTERS = 300
+MAX_LINE_CHARACTERS = 2000
 
 KNOWN_TAGS = (("<think>", "</think>"), ("<|begin_of_thought|>", "<|end_of_thought|>"))
 TAGGED_SHARE = 0.1  # of the responses; a stray mention of a tag is rarer, a thinking model is not
 
-_BRACES = re.compile(r"(?P<box>\\+(?:boxed|fbox)\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
+_BRACES = re.compile(
+    r"(?P<box>\\{1,2}(?:boxed|fbox)\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL
+)
 _PHRASE = re.compile(r"\banswer\b[ *_]*(?:is\b|:|=)[ *_:]*", re.IGNORECASE)
 _MATHS = re.compile(
     r"\$\$(?P<a>[^$]+)\$\$|\$(?P<b>[^$\n]+)\$|\\\((?P<c>.+?)\\\)|\\\[(?P<d>.+?)\\\]", re.DOTALL
@@ -134,7 +137,7 @@ def _after_is(text: str) -> str:
 
 def _last_formula(part: str) -> str | None:
     """The last formula of the last line that is not blank."""
-    last_line = part.rstrip().rpartition("\n")[2]
+    last_line = part.rstrip().rpartition("\n")[2][-MAX_LINE_CHARACTERS:]
     formulas = list(_MATHS.finditer(last_line))
     return _formula_text(formulas[-1]) if formulas else None
 

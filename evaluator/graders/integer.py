@@ -6,6 +6,8 @@ from evaluator.graders.base import Grader
 from evaluator.graders.normalise import clean, parse_number, right_side
 from evaluator.protocol import GradingPolicy
 
+MAX_ANSWER_CHARACTERS = 5000
+
 
 class IntegerGrader(Grader):
     """Compares as integers; whatever is not one equals nothing."""
@@ -21,6 +23,8 @@ class IntegerGrader(Grader):
 
 def _integer(answer: str) -> int | None:
     """The integer that ``answer`` stands for: ``025``, ``1,024``, ``n = 25`` and ``25.0`` too."""
+    if len(answer) > MAX_ANSWER_CHARACTERS:
+        return None
     text = clean(answer).text
     number = parse_number(text) or parse_number(right_side(text))
     if number is None or number.percent or number.value.denominator != 1:

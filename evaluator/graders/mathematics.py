@@ -24,7 +24,9 @@ from evaluator.graders.normalise import (
 from evaluator.graders.structure import Sequence, ordered_match, parse, split, unordered_match
 from evaluator.protocol import GradingPolicy
 
+MAX_COMPARED_CHARACTERS = 5000  # longer answers are the same only word for word
 MAX_EVALUATED_CHARACTERS = 1000  # longer answers are compared as text only
+SOLVED_SYMBOLS = 2  # equations in more symbols are compared as multiples of each other only
 ROUNDING_DECIMALS = 2  # fewest digits after the point that count as a rounding
 
 _POINTS = (29, 53, -37)  # over 41: numerators of the values that are put in for symbols
@@ -32,7 +34,10 @@ _POINTS = (29, 53, -37)  # over 41: numerators of the values that are put in for
 Evaluate = Callable[[str, str, GradingPolicy], bool | None]
 
 # Towers and factorials that would fill the memory; they are compared as text only.
-_HUGE = re.compile(r"\^\{?-?\d{5,}|\d\}?\^\{?\(?-?\d+\}?\^|\d{4,}\)?\}?!|!!|\\uparrow")
+_HUGE = re.compile(
+    r"\^\{?-?\d{5,}|\d\}?\^\{?\(?-?\d+\}?\^|\^\{?\d{3,}\}?\)+\}?\^\{?\d{3,}"
+    r"|\d{4,}\)?\}?!|!!|\\uparrow"
+)
 _DECIMAL = re.compile(r"(?<![\w.])(\d*)\.(\d+)(?![\d.]|\\overline|\\dot)")
 _MEMBER_OF = re.compile(r"^\\?[a-zA-Z]+(?:_\{\w+\})?\s*\\in(?![a-zA-Z])\s*")
 _NAME_LAST = re.compile(r"^(?P<value>[^=]+)=[a-zA-Z]$")
@@ -56,6 +61,8 @@ class MathGrader(Grader):
 
 
 def _equal(first: str, second: str, policy: GradingPolicy, evaluate: Evaluate) -> bool | None:
+    if max(len(first), len(second)) > MAX_COMPARED_CHARACTERS:
+        return first.split() == second.split()
     one, other = clean(first), clean(second)
     if not one.text or not other.text:
         return False
@@ -212,6 +219,8 @@ def _evaluated_equal(one: str, other: str, policy: GradingPolicy) -> bool:
     if policy.rounding and _evaluated_rounding(one, second, other, first):
         return True
     verdict = True if first == second else _numerically_equal(first, second)
+    if verdict is None:
+        verdict = _proportional_equations(first, second)
     if verdict is not None:
         return verdict
     options = {
@@ -252,6 +261,31 @@ def _numerically_equal(first: Any, second: Any) -> bool | None:
             return False
         agreed.append(near)
     return True if agreed.count(True) >= 2 and False not in agreed and agreed[-1] else None
+
+
+def _proportional_equations(first: Any, second: Any) -> bool | None:
+    """Whether two equations are multiples of each other; None for what are not two equations.
+
+    Equations in three symbols or more that are no multiples are taken to differ: solving them for
+    all their symbols takes minutes and finds nothing. In fewer, solving decides (None).
+    """
+    from sympy import Eq
+
+    if not (isinstance(first, Eq) and isinstance(second, Eq)):
+        return None
+    one, other = first.lhs - first.rhs, second.lhs - second.rhs
+    symbols = sorted(one.free_symbols | other.free_symbols, key=str)
+    ratios = []
+    for numerator in _POINTS:
+        values = {symbol: _point(numerator, index) for index, symbol in enumerate(symbols)}
+        ratios.append((one.subs(values), other.subs(values)))
+    if any(value.is_zero for pair in ratios for value in pair):
+        return None
+    base = ratios[0]
+    same = [_near(base[0] * b, base[1] * a, real=True) for a, b in ratios[1:]]
+    if all(same):
+        return True
+    return False if len(symbols) > SOLVED_SYMBOLS else None
 
 
 def _point(numerator: int, index: int) -> Any:

@@ -93,8 +93,9 @@ def test_decimals_are_read_exactly(value: object) -> None:
 pieces = st.lists(
     st.sampled_from(
         ["1", "2", "x", "y", "+", "-", "=", "<", ",", ";", "(", ")", "[", "]", "{", "}", "\\{",
-         "\\}", "\\frac", "\\sqrt", "\\pm", "\\pi", "\\cup", "\\infty", "^", "_", "%", ".", " ", " and ",
-         "\\text{cm}", "\\begin{pmatrix}", "\\end{pmatrix}", "&", "\\\\", "\\circ", "$", "!", "e"]
+         "\\}", "\\frac", "\\sqrt", "\\pm", "\\pi", "\\cup", "\\infty", "^", "_", "%", ".", " ",
+         " and ", "\\text{cm}", "\\begin{pmatrix}", "\\end{pmatrix}", "&", "\\\\", "\\circ", "$",
+         "!", "e"]
     ),
     max_size=10,
 ).map("".join)  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -86,14 +87,6 @@ def test_a_comparison_over_its_cpu_time_is_an_error_and_the_others_stand() -> No
     assert "CPU time" in verdicts[1].reason
 
 
-def test_a_comparison_over_its_memory_is_an_error_or_undecided_but_never_kills_us() -> None:
-    with GraderPool(jobs=1, cpu_seconds=20.0, memory_bytes=400 << 20) as pool:
-        hungry = ("x", "(x+1)^{9999}(x+2)^{9999}(x+3)^{9999}-" + "x" * 40)
-        verdicts = list(pool.grade(map(_request, [hungry, EASY])))
-    assert verdicts[0].outcome in (Outcome.WRONG, Outcome.GRADER_ERROR)
-    assert verdicts[1].outcome is Outcome.CORRECT
-
-
 def test_a_killed_process_is_replaced_and_its_comparison_done_again() -> None:
     before = _children()
     with GraderPool(jobs=1) as pool:
@@ -152,15 +145,20 @@ def test_equal_tells_pairs_apart_and_keeps_their_order(pool: GraderPool) -> None
 
 
 def test_the_process_has_no_secrets_no_network_and_writes_nothing(
-    pool: GraderPool, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RETORT_SECRET_FOR_TEST", "hidden")
     before = _children()
-    next(pool.grade([_request(EASY)]))
-    (child,) = _children() - before
-    environment = Path(f"/proc/{child}/environ").read_bytes()
-    assert b"RETORT_SECRET_FOR_TEST" not in environment
-    limits = Path(f"/proc/{child}/limits").read_text()
-    assert next(line for line in limits.splitlines() if "file size" in line).split()[3:5] == [
-        "0", "0",
-    ]  # fmt: skip
+    with GraderPool(jobs=1, memory_bytes=1 << 30) as pool:
+        next(pool.grade([_request(EASY)]))
+        (child,) = _children() - before
+        process = Path(f"/proc/{child}")
+        assert b"RETORT_SECRET_FOR_TEST" not in (process / "environ").read_bytes()
+        limits = (process / "limits").read_text().splitlines()
+        network = (process / "ns/net").readlink()
+    hard = {line[:26].strip(): line[26:].split()[1] for line in limits[1:]}
+    assert hard["Max file size"] == "0"
+    assert hard["Max address space"] == str(1 << 30)
+    namespaces = subprocess.run(["unshare", "--user", "--net", "true"], check=False)
+    if namespaces.returncode == 0:  # the kernel grants them to this user
+        assert network != Path("/proc/self/ns/net").readlink()
