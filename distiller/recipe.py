@@ -96,7 +96,7 @@ class Recipe(Config):
 
 
 # Sizes that take the demonstration's models (distiller/toy.py) through the whole way in minutes on
-# two cores. One-number-per-column chains of three-number problems have about 40 tokens.
+# two cores. Their chains for three-number problems have about 30 tokens.
 DEMO_CHAIN_TOKENS = 64
 DEMO_PROMPTS = 3000
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from distiller import checkpoints, corpus
 from distiller.corpus import Example
@@ -66,6 +67,7 @@ def train(
     training goes on from there. ``out`` appears only when it is complete. Raises CorpusError for
     a corpus that teaches nothing and TrainingError for a loss or gradient that is not finite.
     """
+    disable_progress_bar()  # loading and saving have bars of their own; a log needs none
     examples, manifest = corpus.read(corpus_folder)
     base_hash = checkpoints.inspect(base_model).content_hash
     identity = content_hash(

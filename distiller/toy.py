@@ -6,10 +6,11 @@ sums, ``12+7-30`` being
 
     <think>ones: 2+7=9+0=9, tens: 1+0=1-3=-2</think>\boxed{-11}
 
-so that every token follows from a few earlier ones by a small table. That, and Muon (Keller
-Jordan 2024, https://kellerjordan.github.io/posts/muon/) for the matrices of the hidden layers, is
-why a few hundred steps suffice: AdamW alone and a chain without running sums took three times as
-many for the teacher (measured on this task at 0.5M parameters).
+so that every token follows from a few earlier ones by a small table. Measured at 0.5M parameters:
+with running sums the teacher answered 80 % of three-number problems after 100 steps; without them
+(``2+7+0=9``) 66 % after 400. Muon (Keller Jordan 2024, https://kellerjordan.github.io/posts/muon/)
+on the matrices of the hidden layers brought the base to 92 % after 100 steps; AdamW alone needed
+200.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from distiller.checkpoints import inspect
 from distiller.errors import CheckpointError, TrainingError
@@ -92,6 +94,7 @@ def build(
     ``exclude`` are problem texts (a held-out benchmark's) that the teacher must not be taught.
     Raises TrainingError when the loss is not finite.
     """
+    disable_progress_bar()  # loading and saving have bars of their own; a log needs none
     excluded = set(exclude)
     base = ToySettings(role="base", terms=2, steps=200, seed=seed)
     teacher = ToySettings(
