@@ -100,7 +100,7 @@ def preset(name: str) -> Protocol:
 
 
 def samples_for(protocol: Protocol, benchmark: str) -> int:
-    """n of ``protocol`` on ``benchmark``."""
+    """Samples per problem of ``protocol`` on ``benchmark``."""
     if protocol.samples is not None:
         return protocol.samples
     return R1_SAMPLES.get(benchmark, DEFAULT_SAMPLES)

@@ -1,4 +1,4 @@
-"""The whole main job, as a user runs it: `manage.py demo` in a process of its own, in a fresh folder.
+"""The whole main job, as a user runs it: `manage.py demo` in its own process and a fresh folder.
 
 The checkpoints it trains are then used to hold vLLM against transformers. One xdist group: the
 demo runs once.
@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ def processes_under(var: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any], str]]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
     var = tmp_path_factory.mktemp("demo") / "var"
     done = subprocess.run(
         [sys.executable, "manage.py", "demo"],
@@ -59,7 +58,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[
     )
     assert done.returncode == 0, done.stdout[-6000:]
     line = done.stdout.rstrip().splitlines()[-1]
-    yield var, json.loads(line)["demo"], done.stdout
+    return var, json.loads(line)["demo"], done.stdout
 
 
 def test_student_really_learns(demo: tuple[Path, dict[str, Any], str]) -> None:
