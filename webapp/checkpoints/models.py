@@ -21,7 +21,11 @@ class Checkpoint(models.Model):
     has_chat_template = models.BooleanField(default=False)
     notes = models.TextField(blank=True)
     parent = models.ForeignKey(
-        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="children",
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="children",
         help_text="the base this student was trained from",
     )
     produced_by = models.ForeignKey(
