@@ -52,6 +52,7 @@ class Command(BaseCommand):
         serve = os.environ.get("DEMO_SERVE", "1") != "0"
         address = f"http://{options['host']}:{options['port']}/"
         began = time.monotonic()
+        result: dict[str, Any] | None = None
         call_command("migrate", verbosity=0)
         owner = self._administrator()
         try:
@@ -68,7 +69,7 @@ class Command(BaseCommand):
                     self.stderr.write(f"Serving {address} until Ctrl-C.")
                     raise CommandError(processes.wait())
         except KeyboardInterrupt:
-            if not serve:
+            if result is None:
                 raise CommandError("interrupted", returncode=130) from None
             return
         except UserError as error:
