@@ -87,8 +87,10 @@ class Processes:
         self._printers.clear()
 
     def __enter__(self) -> Self:
-        # SIGTERM ends the terminal's processes as Ctrl-C does.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # SIGTERM ends the processes as Ctrl-C does, also where a shell started us in the background
+        # and had SIGINT ignored.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
         return self
 
     def __exit__(
