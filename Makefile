@@ -24,7 +24,7 @@ up: $(VENV)/.base $(VENDOR)
 	$(BIN)/python manage.py up
 
 test: $(VENV)/.vllm $(VENDOR) system-packages check
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

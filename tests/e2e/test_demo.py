@@ -1,7 +1,6 @@
 """The whole main job, as a user runs it: `manage.py demo` in its own process and a fresh folder.
 
-The checkpoints it trains are then used to hold vLLM against transformers. One xdist group: the
-demo runs once.
+The checkpoints it trains are then used to hold vLLM against transformers.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from evaluator.benchmarks import arithmetic
 from evaluator.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo"), pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 def environment(var: Path) -> dict[str, str]:
@@ -81,6 +80,18 @@ def test_report_and_password(demo: tuple[Path, dict[str, Any], str]) -> None:
     assert "pass@1[avg-of-16]" in html
     assert "cons@16" in html
     assert output.lower().count("password") == 1
+
+
+def test_planted_contamination_is_found(demo: tuple[Path, dict[str, Any], str]) -> None:
+    """The demo puts some of the benchmark's problems among its prompts; none may be trained on."""
+    var, _, _ = demo
+    (listed,) = (var / "files" / "runs").glob("*/*/*/contaminated.json")
+    contaminated = json.loads(listed.read_text())["contaminated"]
+    assert len(contaminated) >= 12
+    ids = {row["problem_id"] for row in contaminated}
+    kept = (listed.parent / "kept.jsonl").read_text().splitlines()
+    assert kept
+    assert not ids & {json.loads(row)["problem_id"] for row in kept}
 
 
 def test_nothing_is_left_running(demo: tuple[Path, dict[str, Any], str]) -> None:

@@ -23,7 +23,6 @@ from webapp.runs.models import Run, State
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.xdist_group("browser"),
     pytest.mark.django_db(transaction=True),
 ]
 

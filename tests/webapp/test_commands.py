@@ -59,6 +59,19 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_a_taken_port_is_refused(manage: Manage) -> None:
+    """The web server would share the port: half of the requests would go elsewhere."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = manage("up", "--port", str(port), "--workers", "0")
+    assert done.returncode == 2
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_prompts_are_imported(manage: Manage, tmp_path: Path) -> None:
     from webapp.benchmarks.models import PromptSet
 

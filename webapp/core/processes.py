@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +13,8 @@ from types import TracebackType
 from typing import IO, Self
 
 from django.conf import settings
+
+from webapp.core.errors import UserError
 
 STOP_SECONDS = 20.0  # a worker ends its child and gives its shard back in that time
 
@@ -37,7 +40,8 @@ class Processes:
         self._printers.append(printer)
 
     def start_web(self, host: str, port: int) -> None:
-        """Start the web server."""
+        """Start the web server. Raises UserError when the address is taken."""
+        _refuse_taken(host, port)
         self.start(
             "web",
             [
@@ -105,6 +109,20 @@ class Processes:
         self.stop()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    """The web server shares a port with whoever listens there already: ask before it does."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UserError(
+                f"port: {host}:{port} cannot be served ({os.strerror(error.errno or 0)}); "
+                "stop what listens there or give another --port."
+            ) from None
 
 
 def _print_lines(name: str, stream: IO[str]) -> None:

@@ -35,6 +35,7 @@ from webapp.runs.models import Evaluation, Run, Stage, State
 
 BENCHMARK_PROBLEMS, BENCHMARK_SEED = 200, 2024
 PROMPTS_SEED = 7
+PLANTED_PROMPTS = 12
 PROMPT_SET = "arithmetic-prompts"
 
 
@@ -89,12 +90,19 @@ class Command(BaseCommand):
     def _distil(self, owner: User, processes: Processes) -> Run:
         """Install what the distillation needs, launch it and see it through."""
         problems = arithmetic.generate(BENCHMARK_PROBLEMS, seed=BENCHMARK_SEED)
-        held_out = {problem.id for problem in problems}
-        prompts = arithmetic.generate(DEMO_PROMPTS, seed=PROMPTS_SEED)
+        # A few of the benchmark's own problems stand among the prompts, as they do on the web:
+        # decontamination has to find them.
+        prompts = {
+            prompt.id: prompt
+            for prompt in (
+                *problems[:PLANTED_PROMPTS],
+                *arithmetic.generate(DEMO_PROMPTS, seed=PROMPTS_SEED),
+            )
+        }
         benchmark = benchmarks.install_benchmark(
             "arithmetic", problems, source=f"generated, seed {BENCHMARK_SEED}"
         )
-        benchmarks.install_prompt_set(PROMPT_SET, [p for p in prompts if p.id not in held_out])
+        benchmarks.install_prompt_set(PROMPT_SET, list(prompts.values()))
         folder = Path(settings.RETORT_VAR) / "demo"
         _build_toys(folder, exclude=benchmarks.problems_file(benchmark))
         names = {}

@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from webapp.core.errors import UserError
 from webapp.core.processes import Processes
 
 
@@ -22,12 +23,14 @@ class Command(BaseCommand):
         if options["workers"] < 0:
             raise CommandError("--workers: give 0 or more.", returncode=2)
         call_command("migrate", verbosity=0)
-        with Processes() as processes:
-            processes.start_web(options["host"], options["port"])
-            processes.start_workers(options["workers"])
-            self.stderr.write(f"http://{options['host']}:{options['port']}/ (Ctrl-C stops it)")
-            try:
+        try:
+            with Processes() as processes:
+                processes.start_web(options["host"], options["port"])
+                processes.start_workers(options["workers"])
+                self.stderr.write(f"http://{options['host']}:{options['port']}/ (Ctrl-C stops it)")
                 sentence = processes.wait()
-            except KeyboardInterrupt:
-                return
+        except KeyboardInterrupt:
+            return
+        except UserError as error:
+            raise CommandError(error.sentence, returncode=2) from None
         raise CommandError(sentence)
