@@ -171,3 +171,16 @@ def test_up_serves_works_and_leaves_nothing_behind(
     assert process.wait(timeout=40) == 0
     assert processes_of(marker) == {}
     assert not WorkerHeartbeat.objects.exists()
+
+
+def test_up_killed_outright_leaves_nothing_behind(
+    up: tuple[subprocess.Popen[str], int, str],
+) -> None:
+    process, port, marker = up
+    answer(port, "/accounts/login/").close()
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 40
+    while (left := processes_of(marker)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == {}

@@ -29,7 +29,8 @@ class Processes:
     def start(self, name: str, command: list[str]) -> None:
         """Start ``python`` with ``command`` from the checkout's folder."""
         process = subprocess.Popen(
-            [sys.executable, *command], cwd=settings.BASE_DIR, start_new_session=True,
+            [sys.executable, "-m", "webapp.core.attached", str(os.getpid()), *command],
+            cwd=settings.BASE_DIR, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, errors="replace", env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
