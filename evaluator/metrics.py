@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from evaluator.errors import InputError
 from evaluator.records import Outcome, Problem
-from evaluator.statistics import se_rerun, se_total, wilson_interval
+from evaluator.statistics import mean_interval, se_rerun, se_total
 
 SCHEMA = "retort/metrics/1"
 CONSENSUS_K = 64  # cons@64 is the figure of the R1 paper; blank where n is smaller
@@ -257,11 +257,10 @@ def _pass_at_1(tallies: Sequence[_Tally]) -> dict[str, float | None]:
         return dict.fromkeys(("value", "se_total", "se_rerun", "low", "high"))
     means = [tally.correct / tally.n for tally in tallies]
     value = math.fsum(means) / len(means)
-    error = se_total(means)
-    low, high = wilson_interval(value, error, len(means))
+    low, high = mean_interval(means)
     return {
         "value": value,
-        "se_total": error,
+        "se_total": se_total(means),
         "se_rerun": se_rerun([(tally.correct, tally.n) for tally in tallies]),
         "low": low,
         "high": high,

@@ -12,6 +12,8 @@ import numpy as np
 Z_95 = NormalDist().inv_cdf(0.975)
 Z_POWER_80 = NormalDist().inv_cdf(0.80)
 
+UNSEEN_PROBLEMS = 1.0  # weight of the problem that each end of an interval allows for
+
 Count = tuple[int, int]  # (correct, scored samples) of one problem
 
 
@@ -37,22 +39,44 @@ def se_rerun(counts: Sequence[Count]) -> float | None:
     return math.sqrt(math.fsum(variances)) / len(counts)
 
 
-def wilson_interval(
-    p: float, se: float | None, problems: int, *, z: float = Z_95
-) -> tuple[float, float]:
-    """Score interval for a mean ``p`` in [0, 1] at the effective size p(1−p)/SE².
+def wilson_interval(p: float, size: float, *, z: float = Z_95) -> tuple[float, float]:
+    """Score interval for a proportion ``p`` of ``size`` > 0 (not necessarily whole) trials.
 
-    The effective size is ``problems`` where SE is 0 or not known. It lies inside [0, 1]. (Wilson
-    1927.) Coverage measured by simulation, N = 30, means 0.94–0.98, rates of the problems drawn
-    from a Beta law of concentration 6: 95–96 % for n = 1, 94–97 % for n = 4 (held by
-    tests/evaluator/test_statistics.py); 87–92 % for n = 64, where so few problems show any
-    failure that SE itself is uncertain.
+    It lies inside [0, 1] and holds ``p``. (Wilson 1927.)
     """
-    size = p * (1 - p) / se**2 if se else float(problems)
-    size = size or float(problems)
     centre = (p + z**2 / (2 * size)) / (1 + z**2 / size)
     half = z / (1 + z**2 / size) * math.sqrt(p * (1 - p) / size + z**2 / (4 * size**2))
     return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
+
+
+def mean_interval(means: Sequence[float]) -> tuple[float, float]:
+    """95 % interval for the mean of problem means in [0, 1], at least one of them.
+
+    Each end is Wilson's at an effective size (N − 1)/φ, where φ is the design effect: the variance
+    of the problem means over that of right-or-wrong ones. For φ as observed that is p(1−p)/SE²
+    (PROTOCOLS §2), but a few problems near the ceiling say little about φ: the hard problem that
+    would have shown it is usually not among them. So φ for an end is taken with
+    ``UNSEEN_PROBLEMS`` more problems lying at that end. The size is N where all means are equal.
+    Coverage by simulation: bench/coverage.py; why this one: docs/adr/0007.
+    """
+    count, p = len(means), math.fsum(means) / len(means)
+    if max(means) == min(means):
+        return wilson_interval(p, float(count))
+    spread = math.fsum((mean - p) ** 2 for mean in means)
+    low, _ = wilson_interval(p, (count - 1) / _design_effect(count, p, spread, end=0.0))
+    _, high = wilson_interval(p, (count - 1) / _design_effect(count, p, spread, end=1.0))
+    return low, high
+
+
+def _design_effect(count: int, p: float, spread: float, *, end: float) -> float:
+    """Variance over p(1−p) of problem means and UNSEEN_PROBLEMS means at ``end``; in (0, 1].
+
+    ``spread`` is the sum of squared deviations of the ``count`` means from their mean ``p``.
+    """
+    total = count + UNSEEN_PROBLEMS
+    mean = (count * p + UNSEEN_PROBLEMS * end) / total
+    squares = spread + (p - end) ** 2 * count * UNSEEN_PROBLEMS / total
+    return min(1.0, squares / (total * mean * (1 - mean)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from evaluator.statistics import (
     compare_paired,
     holm,
+    mean_interval,
     se_rerun,
     se_total,
     sign_flip_p,
@@ -67,31 +68,80 @@ def test_errors_are_blank_where_they_are_undefined() -> None:
     assert se_total([1.0, 1.0]) == 0.0
 
 
-@given(
-    st.lists(st.integers(0, 8), min_size=1, max_size=60).map(lambda cs: [c / 8 for c in cs]),
-)
+MEANS = st.lists(st.integers(0, 8), min_size=1, max_size=60).map(lambda cs: [c / 8 for c in cs])
+
+
+@given(MEANS)
 def test_the_interval_holds_the_mean_and_stays_inside_zero_and_one(means: list[float]) -> None:
     p = sum(means) / len(means)
-    low, high = wilson_interval(p, se_total(means), len(means))
-    assert 0 <= low <= p <= high <= 1
+    low, high = mean_interval(means)
+    assert 0 <= low <= p + 1e-12
+    assert p - 1e-12 <= high <= 1
     assert high > low
 
 
-@pytest.mark.parametrize("n", [1, 4])
-@pytest.mark.parametrize("mean", [0.94, 0.96, 0.98])
-def test_interval_coverage_near_the_ceiling(mean: float, n: int) -> None:
-    """93–98 % of intervals hold the truth for N = 30 problems whose rates vary (PROTOCOLS §2).
+@given(MEANS)
+def test_the_interval_of_failures_mirrors_that_of_successes(means: list[float]) -> None:
+    low, high = mean_interval(means)
+    assert mean_interval([1 - mean for mean in means]) == pytest.approx((1 - high, 1 - low))
 
-    Coverage of a discrete statistic jumps between means, so it is averaged over means within
-    ±0.01 of the one named.
+
+@given(st.integers(1, 60), st.integers(0, 60))
+def test_one_sample_per_problem_gives_wilsons_interval(problems: int, right: int) -> None:
+    right = min(right, problems)
+    p = right / problems
+    error = se_total([1.0] * right + [0.0] * (problems - right))
+    size = p * (1 - p) / error**2 if error else problems
+    assert mean_interval([1.0] * right + [0.0] * (problems - right)) == pytest.approx(
+        wilson_interval(p, size)
+    )
+
+
+def test_the_interval_tends_to_wilsons_at_the_effective_size() -> None:
+    means = [0.25, 0.5, 0.75, 1.0] * 2000
+    p, error = sum(means) / len(means), se_total(means)
+    assert error is not None
+    assert mean_interval(means) == pytest.approx(
+        wilson_interval(p, p * (1 - p) / error**2), abs=1e-5
+    )
+
+
+def test_one_failed_sample_does_not_make_a_perfect_score_more_certain() -> None:
+    """p(1−p)/SE² of a lone failure is n times the number of problems: the ceiling's own trap."""
+    perfect, _ = mean_interval([1.0] * 30)
+    nearly, _ = mean_interval([1.0] * 29 + [63 / 64])
+    assert nearly == pytest.approx(perfect, abs=0.01)
+
+
+Law = list[tuple[float, float, float]]  # (weight, mean, concentration) of Beta components
+
+LAWS: dict[str, Law] = {
+    "even": [(1.0, 0.96, 6.0)],
+    "uneven": [(1.0, 0.98, 2.0)],
+    "two kinds": [(0.97, 0.99, 50.0), (0.03, 0.02, 50.0)],
+    "a hard tail": [(0.94, 0.995, 200.0), (0.06, 0.4, 6.0)],
+    "middle": [(1.0, 0.6, 2.0)],
+}
+
+
+@pytest.mark.parametrize("n", [1, 4, 64])
+@pytest.mark.parametrize("law", LAWS)
+def test_interval_coverage_of_thirty_problems(law: str, n: int) -> None:
+    """93–98 % of intervals hold the truth (PROTOCOLS §2).
+
+    Coverage of a discrete statistic jumps between means, so the law is shifted by up to ±0.01.
     """
-    rng = np.random.default_rng(int(mean * 100) + n)
-    problems, covered, trials = 30, 0, 6000
+    rng = np.random.default_rng([n, len(law)])
+    problems, trials, covered = 30, 4000, 0
     for _ in range(trials):
-        truth = rng.uniform(mean - 0.01, mean + 0.01)
-        rates = rng.beta(truth * 6, (1 - truth) * 6, size=problems)
-        means = rng.binomial(n, rates) / n
-        low, high = wilson_interval(float(means.mean()), se_total(list(means)), problems)
+        shift = rng.uniform(-0.01, 0.01)
+        parts = [(w, min(m + shift, 0.997), c) for w, m, c in LAWS[law]]
+        weights = [w for w, _, _ in parts]
+        truth = sum(w * m for w, m, _ in parts)
+        kinds = rng.choice(len(parts), p=weights, size=problems)
+        centre, strength = np.array([part[1:] for part in parts])[kinds].T
+        rates = rng.beta(centre * strength, (1 - centre) * strength)
+        low, high = mean_interval(list(rng.binomial(n, rates) / n))
         covered += low <= truth <= high
     assert 0.93 <= covered / trials <= 0.98, covered / trials
 
