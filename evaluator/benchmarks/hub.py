@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from evaluator import benchmarks
 from evaluator.benchmarks.files import read_problems
@@ -24,9 +27,12 @@ def fetch(name: str) -> list[Problem]:
     spec = benchmarks.get(name)
     if spec.hub is None:
         raise InputError(f"benchmark: {name} is made from a seed and has no download.")
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.utils.logging import set_verbosity_error
 
+    set_verbosity_error()  # its retries are told in full; we tell the end of them in a sentence
     try:
+        _resolve(constants.ENDPOINT)
         path = hf_hub_download(
             spec.hub.repo, spec.hub.filename, repo_type="dataset", revision=spec.hub.revision
         )
@@ -36,6 +42,13 @@ def fetch(name: str) -> list[Problem]:
             f"get the file elsewhere and run: import_benchmark {name} FILE"
         ) from error
     return checked(name, read_problems(Path(path), name))
+
+
+def _resolve(endpoint: str) -> None:
+    """Raise OSError at once where the hub's name is unknown: its client would retry for 25 s."""
+    host = urlsplit(endpoint).hostname
+    if not getproxies():  # a proxy resolves names for us
+        socket.getaddrinfo(host, None)
 
 
 def checked(name: str, problems: list[Problem]) -> list[Problem]:
