@@ -24,7 +24,7 @@ up: $(VENV)/.base $(VENDOR)
 	$(BIN)/python manage.py up
 
 test: $(VENV)/.vllm $(VENDOR) system-packages check
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
