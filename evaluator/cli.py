@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ from evaluator.engines.replay import read_completions
 from evaluator.errors import EvaluatorError, InputError
 from evaluator.graders.extraction import detect_thinking
 from evaluator.graders.pool import GradeRequest, GraderPool
+from evaluator.live import RunningScore
 from evaluator.local import LocalRun, write_json, write_json_lines
 from evaluator.protocol import (
     PRESETS,
@@ -79,6 +81,7 @@ ProtocolName = Annotated[
 ]
 Jobs = Annotated[int, typer.Option(min=1, help="Grader processes.")]
 _JOBS = os.cpu_count() or 1
+_BAR_SECONDS = 0.2
 _INTERRUPTED = 130
 
 
@@ -101,11 +104,21 @@ def main() -> int:
 def run(
     *,
     benchmark: BenchmarkName,
-    model: Annotated[Path, typer.Option(help="Checkpoint folder; for replay a completions file.")],
+    model: Annotated[
+        str,
+        typer.Option(help="Checkpoint folder; replay: a completions file; openai: a name."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of this run; new, or the one to go on with.")],
     engine: Annotated[
         str, typer.Option(help=f"One of: {', '.join(engines.names())}.")
     ] = "transformers",
+    base_url: Annotated[
+        str | None, typer.Option(help="Engine openai: address, as http://127.0.0.1:8000/v1.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE of the engine's own, as concurrency=128; may be repeated."),
+    ] = None,
     protocol: ProtocolName = "r1",
     samples: Annotated[int | None, typer.Option(min=1, help="n; default: per benchmark.")] = None,
     problems: ProblemsFile = None,
@@ -116,7 +129,9 @@ def run(
     recipe = load_protocol(protocol, samples=samples)
     chosen = load_problems(benchmark, problems)[:limit]
     n = samples_for(recipe, benchmark)
-    settings: dict[str, Any] = {"name": engine, "model": str(model)}
+    settings: dict[str, Any] = {"name": engine, "model": model, **_engine_options(option or [])}
+    if base_url is not None:
+        settings["base_url"] = base_url
     if recipe.context_tokens is not None:
         settings["context_tokens"] = recipe.context_tokens
     source = engines.create(settings)
@@ -128,17 +143,49 @@ def run(
             protocol=recipe,
             samples=n,
             engine=source.describe(),
-            checkpoint=str(model.resolve()),
+            checkpoint=model if engine == "openai" else str(Path(model).resolve()),
         )
-        with _bar("drawing", "samples") as bar:
-            local.draw(source, bar)
+        with GraderPool(jobs) as pool:
+            metrics = _draw_and_grade(local, source, pool)
     finally:
         source.close()
-    with _bar("grading", "verdicts") as bar:
-        graded = iter(range(1, local.total + 1))
-        metrics = local.grade(jobs=jobs, on_row=lambda _: bar(next(graded), local.total, 0))
     print_metrics(metrics)
+    if (failure := local.first_error()) is not None:
+        print(f"a sample failed: {failure}", file=sys.stderr)
     print(f"\n{out / 'metrics.json'}")
+
+
+def _draw_and_grade(local: LocalRun, source: engines.Engine, pool: GraderPool) -> dict[str, Any]:
+    """Draw what is missing while the score is shown, then grade what is left."""
+    score = RunningScore(
+        local.problems, benchmark=local.benchmark, protocol=local.protocol, pool=pool
+    )
+    try:
+        with score, _bar("drawing", "samples", score) as bar:
+            local.draw(source, bar, score.add)
+    except InputError:
+        local.discard_if_empty()
+        raise
+    with _bar("grading", "verdicts") as bar:
+        graded = iter(range(len(score.rows) + 1, local.total + 1))
+        return local.grade(
+            pool, on_row=lambda _: bar(next(graded), local.total, 0), graded=score.rows
+        )
+
+
+def _engine_options(pairs: list[str]) -> dict[str, Any]:
+    """NAME=VALUE each; a value that is JSON (a number, true) is read as such."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name or name in options or name in ("name", "model"):
+            raise InputError(f"option: {pair!r} is not NAME=VALUE with a name of its own.")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        options[name] = value if isinstance(value, int | float) else text
+    return options
 
 
 @app.command()
@@ -292,25 +339,40 @@ def print_metrics(metrics: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _bar(action: str, unit: str) -> Iterator[runner.Progress]:
-    """A progress bar on standard error, fed with done, total and tokens."""
+def _bar(action: str, unit: str, score: RunningScore | None = None) -> Iterator[runner.Progress]:
+    """A progress bar on standard error, fed with done, total and tokens.
+
+    With ``score`` it shows pass@1 of what is graded so far and its 95 % interval.
+    """
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
-        TextColumn(unit),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn(unit + "{task.fields[rate]}{task.fields[score]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(elapsed_when_finished=False),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(action, total=None, rate="")
+        task = progress.add_task(action, total=None, rate="", score="")
+        shown = 0.0
 
         def update(done: int, total: int, tokens: int) -> None:
+            nonlocal shown
+            now = time.monotonic()
+            if now - shown < _BAR_SECONDS and done < total:
+                return
+            shown = now
             seconds = progress.tasks[0].elapsed or 0.0
-            rate = f"{tokens / seconds:,.0f} tokens/s" if tokens and seconds else ""
-            progress.update(task, completed=done, total=total, rate=rate)
+            rate = f", {tokens / seconds:,.0f} tokens/s" if tokens and seconds else ""
+            estimate = None if score is None else score.estimate()
+            text = (
+                ""
+                if estimate is None
+                else f", pass@1 {100 * estimate.value:.1f} % "
+                f"({100 * estimate.low:.1f} – {100 * estimate.high:.1f})"
+            )
+            progress.update(task, completed=done, total=total, rate=rate, score=text)
 
         yield update
 

@@ -18,7 +18,7 @@ from evaluator.engines import Engine
 from evaluator.errors import InputError
 from evaluator.graders.pool import GraderPool
 from evaluator.protocol import Protocol, measurement_hash, run_fingerprint
-from evaluator.records import Outcome, Problem, canonical_json, problems_hash
+from evaluator.records import Completion, Outcome, Problem, canonical_json, problems_hash
 from evaluator.store import Row, Store, write_durably
 
 # What has to be the same for two sittings to be one run.
@@ -111,8 +111,29 @@ class LocalRun:
         """What else could move a figure a little (PROTOCOLS §1)."""
         return run_fingerprint(self.protocol, samples=self.samples, engine=self.config["engine"])
 
-    def draw(self, engine: Engine, on_progress: runner.Progress) -> None:
-        """Draw what is missing."""
+    def discard_if_empty(self) -> None:
+        """Take the folder back while nothing has been drawn, so that nothing half-made is left."""
+        if any(self.store.folder.iterdir()):
+            return
+        self.store.folder.rmdir()
+        for name in ("run.json", "problems.jsonl"):
+            (self.folder / name).unlink()
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def draw(
+        self,
+        engine: Engine,
+        on_progress: runner.Progress,
+        on_completion: Callable[[Completion], None] | None = None,
+    ) -> None:
+        """Draw what is missing; ``on_completion`` gets what an earlier sitting drew, too."""
+        done = set()
+        for row in self.store.rows():
+            if row.get("error") is None:
+                done.add((row["problem_id"], row["sample"]))
+                if on_completion is not None:
+                    on_completion(Completion.from_json(row))
         rendered = runner.draw(
             self.problems,
             prompt=self.prompt,
@@ -120,34 +141,44 @@ class LocalRun:
             samples=self.samples,
             engine=engine,
             writer=self.store.writer(),
-            done=self.store.keys(),
+            done=done,
             on_progress=on_progress,
+            on_completion=on_completion,
         )
         write_durably(self.folder / "rendered_prompt.txt", rendered.encode())
 
-    def grade(self, *, jobs: int, on_row: Callable[[Row], None]) -> dict[str, Any]:
-        """Grade all completions; writes grades.jsonl and metrics.json and returns the metrics."""
-        grades: list[Row] = []
+    def grade(
+        self, pool: GraderPool, *, on_row: Callable[[Row], None], graded: Sequence[Row] = ()
+    ) -> dict[str, Any]:
+        """Grade what ``graded`` holds no verdict of; write grades.jsonl and metrics.json.
+
+        Returns the metrics.
+        """
+        grades = [row for row in graded if not Outcome(row["outcome"]).is_error]
 
         def keep(row: Row) -> None:
             grades.append(row)
             on_row(row)
 
-        with GraderPool(jobs) as pool:
-            metrics = runner.grade(
-                self.problems,
-                self.store.rows(),
-                benchmark=self.benchmark,
-                protocol=self.protocol,
-                samples=self.samples,
-                pool=pool,
-                measurement_hash=self.measurement_hash,
-                run_fingerprint=self.run_fingerprint,
-                on_row=keep,
-            )
+        metrics = runner.grade(
+            self.problems,
+            self.store.rows(),
+            benchmark=self.benchmark,
+            protocol=self.protocol,
+            samples=self.samples,
+            pool=pool,
+            measurement_hash=self.measurement_hash,
+            run_fingerprint=self.run_fingerprint,
+            on_row=keep,
+            graded=tuple(grades),
+        )
         write_json_lines(self.folder / "grades.jsonl", grades)
         write_json(self.folder / "metrics.json", metrics)
         return metrics
+
+    def first_error(self) -> str | None:
+        """Why a sample has no completion; None where every one came."""
+        return next((row["error"] for row in self.store.rows() if row.get("error")), None)
 
     def report_data(self, *, generated_at: str, per_outcome: int = 3) -> dict[str, Any]:
         """What ``evaluator.report`` makes a page of; raises InputError before the run is graded."""

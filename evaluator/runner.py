@@ -15,7 +15,7 @@ from evaluator.engines.base import Engine, Request, forced_start
 from evaluator.errors import InputError
 from evaluator.graders.pool import GradeRequest, GraderPool
 from evaluator.protocol import Protocol
-from evaluator.records import Completion, Outcome, Problem, completion_seed
+from evaluator.records import Completion, Outcome, Problem, Verdict, completion_seed
 from evaluator.store import Row, SegmentWriter
 
 # What PostgreSQL's text cannot hold.
@@ -60,13 +60,14 @@ def draw(
     writer: SegmentWriter,
     done: set[Key],
     on_progress: Progress,
+    on_completion: Callable[[Completion], None] | None = None,
 ) -> str:
     """Draw ``samples`` completions of every problem into ``writer``; skip the keys in ``done``.
 
     ``prompt`` holds ``{problem}``. ``on_progress`` gets completions done (those in ``done``
     included), completions in all, and tokens generated now. Seeds depend on the protocol's seed and
-    the key alone. Returns the first problem's rendered prompt. Rows already drawn are sealed even
-    when the engine fails.
+    the key alone. ``on_completion`` gets each completion once it is in the writer's hands. Returns
+    the first problem's rendered prompt. Rows already drawn are sealed even when the engine fails.
     """
     by_id(problems)
     requests: list[Request] = []
@@ -91,12 +92,53 @@ def draw(
     try:
         for completion in engine.generate(waiting, protocol.sampling) if waiting else ():
             writer.append(completion.to_json())
+            if on_completion is not None:
+                on_completion(completion)
             ready += 1
             tokens += completion.completion_tokens or 0
             on_progress(ready, len(requests), tokens)
     finally:
         writer.seal()
     return rendered
+
+
+def grade_request(
+    completion: Completion, problem: Problem, *, benchmark: BenchmarkSpec, protocol: Protocol
+) -> GradeRequest:
+    """What a grader is asked about one completion."""
+    return GradeRequest(
+        kind=benchmark.grader,
+        gold=problem.answer,
+        completion=completion,
+        thinking=protocol.thinking,
+        policy=protocol.policy,
+    )
+
+
+def graded_row(key: Key, verdict: Verdict) -> Row:
+    """A verdict as ``{problem_id, sample, outcome, answer, reason}``, fit for a database."""
+    answer = verdict.answer
+    return {
+        "problem_id": key[0],
+        "sample": key[1],
+        "outcome": str(verdict.outcome),
+        "answer": None if answer is None else _UNSTORABLE.sub("\ufffd", answer),
+        "reason": verdict.reason,
+    }
+
+
+def _first_of_each_key(rows: Iterable[Row]) -> Iterator[Completion]:
+    """Each key's first completion without an error; at the end, those that have nothing better."""
+    seen: set[Key] = set()
+    failed: dict[Key, Completion] = {}
+    for row in rows:
+        completion = Completion.from_json(row)
+        if completion.error is not None:
+            failed.setdefault(completion.key, completion)
+        elif completion.key not in seen:
+            seen.add(completion.key)
+            yield completion
+    yield from (completion for key, completion in failed.items() if key not in seen)
 
 
 def grade(
@@ -116,7 +158,7 @@ def grade(
 
     ``on_row`` gets ``{problem_id, sample, outcome, answer, reason}`` as soon as a verdict stands;
     ``graded`` holds such rows of an interrupted run: verdicts stand, errors are graded again. Of
-    several rows with one key the first counts.
+    several rows with one key the first counts, and one with an error only if all have.
     """
     known = by_id(problems)
     rows: dict[Key, Row] = {
@@ -127,43 +169,24 @@ def grade(
     finished = set(rows)
     tokens: dict[Key, int | None] = {}
 
-    def waiting() -> Iterator[Completion]:
-        for row in completions:
-            completion = Completion.from_json(row)
-            if completion.key in tokens:
-                continue
-            tokens[completion.key] = completion.completion_tokens
+    asked: deque[Key] = deque()  # the pool answers in order; texts are not kept for it
+
+    def requests() -> Iterator[GradeRequest]:
+        for completion in _first_of_each_key(completions):
             if completion.problem_id not in known:
                 raise InputError(
                     f"completions: problem {completion.problem_id!r} is not in this benchmark."
                 )
+            tokens[completion.key] = completion.completion_tokens
             if completion.key not in finished:
-                yield completion
-
-    asked: deque[Completion] = deque()  # the pool answers in order
-
-    def requests() -> Iterator[GradeRequest]:
-        for completion in waiting():
-            asked.append(completion)
-            yield GradeRequest(
-                kind=benchmark.grader,
-                gold=known[completion.problem_id].answer,
-                completion=completion,
-                thinking=protocol.thinking,
-                policy=protocol.policy,
-            )
+                asked.append(completion.key)
+                problem = known[completion.problem_id]
+                yield grade_request(completion, problem, benchmark=benchmark, protocol=protocol)
 
     for verdict in pool.grade(requests()):
-        completion = asked.popleft()
-        row = {
-            "problem_id": completion.problem_id,
-            "sample": completion.sample,
-            "outcome": str(verdict.outcome),
-            "answer": None if verdict.answer is None else _UNSTORABLE.sub("\ufffd", verdict.answer),
-            "reason": verdict.reason,
-        }
-        rows[completion.key] = row
-        on_row(row)
+        key = asked.popleft()
+        rows[key] = graded_row(key, verdict)
+        on_row(rows[key])
     return metrics.aggregate(
         problems,
         [{**row, "completion_tokens": tokens.get(key)} for key, row in rows.items()],

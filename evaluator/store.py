@@ -25,6 +25,7 @@ from evaluator.errors import StoreError
 SUFFIX = ".jsonl.zst"
 SEAL_SECONDS = 5.0
 SEAL_ROWS = 1000
+SEAL_BYTES = 8 << 20  # of text, so that memory does not grow with the length of responses
 
 Row = dict[str, Any]
 
@@ -53,27 +54,35 @@ class SegmentWriter:
         prefix: str,
         seal_seconds: float = SEAL_SECONDS,
         seal_rows: int = SEAL_ROWS,
+        seal_bytes: int = SEAL_BYTES,
         on_seal: Callable[[SealedSegment], None] | None = None,
     ) -> None:
         self.folder = folder
         self.prefix = prefix
         self._seal_seconds = seal_seconds
         self._seal_rows = seal_rows
+        self._seal_bytes = seal_bytes
         self._on_seal = on_seal
         self._lines: list[bytes] = []
+        self._size = 0  # bytes of the lines
         self._oldest: float | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self._sequence = len(list(folder.glob(f"{prefix}-*{SUFFIX}")))
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add one row; seals when the oldest unsealed row is ``seal_seconds`` old."""
+        """Add one row; seals when the unsealed ones are many, long or ``seal_seconds`` old."""
         # A lone surrogate has no UTF-8; with its backslash it is a JSON escape.
         line = json.dumps(row, ensure_ascii=False).encode(errors="backslashreplace")
         self._lines.append(line + b"\n")
+        self._size += len(line) + 1
         now = time.monotonic()
         if self._oldest is None:
             self._oldest = now
-        if now - self._oldest >= self._seal_seconds or len(self._lines) >= self._seal_rows:
+        if (
+            now - self._oldest >= self._seal_seconds
+            or len(self._lines) >= self._seal_rows
+            or self._size >= self._seal_bytes
+        ):
             self.seal()
 
     def seal(self) -> SealedSegment | None:
@@ -86,6 +95,7 @@ class SegmentWriter:
         write_durably(self.folder / name, data)
         sealed = SealedSegment(name, len(self._lines), len(data), hashlib.sha256(data).hexdigest())
         self._lines = []
+        self._size = 0
         self._oldest = None
         self._sequence += 1
         if self._on_seal is not None:

@@ -13,6 +13,7 @@ __all__ = ["Engine", "Request", "create", "names"]
 
 # name -> module and class; imported on demand, because torch and vLLM are heavy.
 _ENGINES = {
+    "openai": ("evaluator.engines.openai", "OpenAIEngine"),
     "replay": ("evaluator.engines.replay", "ReplayEngine"),
     "transformers": ("evaluator.engines.transformers", "TransformersEngine"),
     "vllm": ("evaluator.engines.vllm", "VllmEngine"),
@@ -27,8 +28,8 @@ def names() -> tuple[str, ...]:
 def create(settings: Mapping[str, Any]) -> Engine:
     """Build the engine that ``settings["name"]`` names; the other keys are its options.
 
-    ``model`` is a checkpoint's folder (for ``replay``: a file of completions). Raises InputError
-    for an unknown name, an unknown option or an unusable model.
+    ``model`` is a checkpoint's folder (``replay``: a file of completions; ``openai``: a name).
+    Raises InputError for an unknown name, an unknown option or an unusable model.
     """
     options = dict(settings)
     name = options.pop("name", None)

@@ -171,14 +171,14 @@ def test_a_forced_start_is_read_by_the_model_and_stands_in_the_text(engine: Any)
 
 
 def test_unknown_names_options_and_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="known: replay, transformers, vllm"):
+    with pytest.raises(InputError, match="known: openai, replay, transformers, vllm"):
         create({"name": "other"})
     with pytest.raises(InputError, match="unknown option 'temperature'"):
         create({"name": "transformers", "model": "x", "temperature": 1})
     for name in ("transformers", "vllm"):
         with pytest.raises(InputError, match="no checkpoint folder"):
             create({"name": name, "model": str(tmp_path)})
-    assert set(names()) == {"replay", "transformers", "vllm"}
+    assert set(names()) == {"openai", "replay", "transformers", "vllm"}
 
 
 @given(st.integers(0, 2**31 - 1), st.integers(0, 10**6))
