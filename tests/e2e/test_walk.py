@@ -41,7 +41,7 @@ def rows(settings: Any, tmp_path: Path, user: Any) -> Any:
         found = samples.make_evaluation(
             user, checkpoint, benchmark, PROBLEMS, samples=8, draw=samples.plain_draw(ability)
         )
-    hostile = samples.make_checkpoint(user, "hostile", notes=samples.HOSTILE)
+    hostile = samples.make_checkpoint(user, f"hostile-{'x' * 150}", notes=samples.HOSTILE)
     samples.make_evaluation(user, hostile, benchmark, PROBLEMS, samples=2, draw=_hostile)
     return found
 
@@ -57,9 +57,23 @@ def running(rows: Any, user: Any) -> Run:
     return run
 
 
+# What KaTeX draws with style attributes, and with elements of the class "text".
+FORMULAE = r"""
+\[ t = \text{several words on one line} + \begin{cases} 1 & x > 0 \\ 2 & x < 0 \\ 3 & x = 0 \\ 4
+\end{cases} \]
+
+\[ \boxed{\fcolorbox{red}{white}{7}} \]
+"""
+
+
 def _hostile(rng: Any, problem: Any, sample: int) -> Any:
     text = f"<think>\n{samples.HOSTILE}\n</think>\n$\\href{{javascript:stolen=1}}{{x}}$ " * 2
-    return text + samples.HOSTILE, samples.Outcome.WRONG, samples.HOSTILE, samples.HOSTILE
+    return (
+        text + samples.HOSTILE + FORMULAE,
+        samples.Outcome.WRONG,
+        samples.HOSTILE,
+        samples.HOSTILE,
+    )
 
 
 @pytest.fixture
@@ -201,6 +215,9 @@ def test_hostile_text_does_nothing_and_nothing_is_wider_than_a_phone(
     page.click("th >> text=sum-003")
     page.click("summary:has-text('Thinking')")
     problem = page.url
+    words = page.locator(".katex-html .text", has_text="several").bounding_box()
+    assert words is not None
+    assert words["height"] < 40, "the words of a formula do not stand on one line"
     addresses = ["/", "/runs/", "/checkpoints/", "/checkpoints/upload/", "/benchmarks/",
                  "/runs/distil/", "/runs/evaluate/"]  # fmt: skip
     for address in [evaluation, problem, *(live_server.url + path for path in addresses)]:

@@ -127,13 +127,13 @@ def make_evaluation(
         rendered_prompt=problems[0].problem,
     )  # fmt: skip
     stage = make_stage(
-        run, run.stages.count(), "evaluate", f"Evaluate {checkpoint}", evaluation=evaluation,
+        run, run.stages.count(), "evaluate", f"Evaluate {checkpoint}"[:120], evaluation=evaluation,
         done=len(problems) * samples, total=len(problems) * samples, unit="completions",
     )  # fmt: skip
     rows = _write_completions(
         evaluation, stage, problems, draw or plain_draw(0.6), random.Random(seed)
     )
-    make_stage(run, run.stages.count(), "grade", f"Grade {checkpoint}", evaluation=evaluation)
+    make_stage(run, run.stages.count(), "grade", f"Grade {checkpoint}"[:120], evaluation=evaluation)
     evaluation.metrics = aggregate(
         problems, rows, benchmark=benchmark.name, grader="integer/1", samples=samples,
         measurement_hash=evaluation.measurement_hash, run_fingerprint=evaluation.run_fingerprint,

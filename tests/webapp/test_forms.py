@@ -62,13 +62,21 @@ def test_at_most_eight_fields_are_visible() -> None:
         ("prompt_set", ""), ("samples", 0), ("samples", 257), ("epochs", 0), ("epochs", "x"),
         ("learning_rate", -1), ("batch_size", 0), ("temperature", 3), ("max_tokens", 0),
         ("prompt", "no placeholder"), ("filters", ["unknown"]), ("protocol", "nonsense"),
-        ("benchmarks", [999]), ("max_length_tokens", 7),
+        ("benchmarks", [999]), ("max_length_tokens", 7), ("teacher", "'; --"), ("base", 10**30),
+        ("student", "\x00"), ("student", "x" * 201), ("student", ""), ("samples", "9" * 5000),
+        ("epochs", "nan"), ("epochs", "1e999"), ("epochs", 1e300), ("learning_rate", "inf"),
+        ("batch_size", 10**30), ("max_tokens", 10**30), ("prompts_limit", 0), ("prompt", ""),
+        ("thinking", "loudly"), ("protocol", ""), ("temperature", ""), ("temperature", "warm"),
     ],
 )  # fmt: skip
 def test_bad_input_is_told_at_its_field(filled: dict[str, Any], field: str, value: Any) -> None:
     form = DistillationForm(filled | {field: value})
     assert not form.is_valid()
     assert set(form.errors) == {field}
+    names = (str(form.fields[field].label or field).lower(), field.replace("_", " "), field)
+    for sentence in form.errors[field]:
+        assert sentence.lower().startswith(tuple(f"{name}: " for name in names)), sentence
+        assert sentence.endswith(".")
 
 
 def test_switched_off_filters_are_off(filled: dict[str, Any]) -> None:

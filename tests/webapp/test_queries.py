@@ -22,7 +22,7 @@ from tests.webapp.samples import (
 )
 from webapp.leaderboard import queries as leaderboard
 from webapp.runs import queries
-from webapp.runs.models import Run, State, TrainingPoint
+from webapp.runs.models import Evaluation, Run, State, TrainingPoint
 
 pytestmark = pytest.mark.django_db
 PROBLEMS = arithmetic(40)
@@ -103,6 +103,21 @@ def test_the_pace_of_a_stage_tells_what_is_left(user: Any) -> None:
     assert view.fraction == pytest.approx(0.125)
     assert view.ordinal == 1
     assert not view.is_final
+
+
+def test_an_evaluation_of_a_running_run_has_the_state_of_its_own_stages(user: Any) -> None:
+    benchmark = make_benchmark(PROBLEMS)
+    done = make_evaluation(user, make_checkpoint(user, "a"), benchmark, PROBLEMS)
+    run = done.run
+    waits = Evaluation.objects.create(
+        run=run, checkpoint=make_checkpoint(user, "b"), benchmark=benchmark, samples=1,
+        protocol=done.protocol, measurement_hash="0" * 64,
+    )  # fmt: skip
+    make_stage(run, 8, "evaluate", "Evaluate b", state=State.RUNNING, evaluation=waits)
+    make_stage(run, 9, "grade", "Grade b", state=State.WAITING, evaluation=waits)
+    found = {e.pk: e for e in queries.with_open_stage(Evaluation.objects.all())}
+    assert found[done.pk].open_stage_state is None  # type: ignore[attr-defined]
+    assert found[waits.pk].open_stage_state == State.RUNNING  # type: ignore[attr-defined]
 
 
 def test_nothing_is_promised_before_anything_is_done(user: Any) -> None:

@@ -411,3 +411,59 @@ def test_a_refused_upload_says_why_and_keeps_nothing(page: Client) -> None:
     empty = page.post(address, {}, headers={"accept": "application/json"})
     assert empty.status_code == 400
     assert set(empty.json()["errors"]) == {"name", "files"}
+
+
+@pytest.mark.parametrize(
+    ("paths", "why"),
+    [
+        (["m/config.json/x.json", "m/config.json"], "two have the same name"),
+        (["m/a.json", "m/A.json"], "two have the same name"),
+        (["m/../../a.json"], "is not accepted"),
+        (["/etc/a.json"], "is not accepted"),
+        ([f"m/{'a' * 300}.json"], "is not accepted"),
+        (["m/a\x00.json"], "is not accepted"),
+        ([f"m/{n}.json" for n in range(1001)], "more than 1000"),
+    ],
+)
+def test_hostile_paths_are_refused_and_leave_nothing(
+    page: Client, settings: Any, paths: list[str], why: str
+) -> None:
+    from django.core.files.uploadedfile import SimpleUploadedFile
+
+    files_ = [SimpleUploadedFile(f"f{n}", b"{}") for n in range(len(paths))]
+    response = page.post(
+        reverse("checkpoints:upload"),
+        {"name": "bad", "files": files_, "paths": paths},
+        headers={"accept": "application/json"},
+    )
+    assert response.status_code == 400
+    (sentence,) = response.json()["errors"]["files"]
+    assert why in sentence
+    assert not Checkpoint.objects.exists()
+    store = settings.MEDIA_ROOT / "checkpoints"
+    assert not store.exists() or not list(store.iterdir())
+
+
+def test_a_checkpoint_of_many_shards_is_not_too_many_files(page: Client) -> None:
+    from django.core.files.uploadedfile import SimpleUploadedFile
+
+    names = [f"model-{n:05d}-of-00163.safetensors" for n in range(163)]
+    response = page.post(
+        reverse("checkpoints:upload"),
+        {
+            "name": "large",
+            "files": [SimpleUploadedFile(name, b"\x00") for name in names],
+            "paths": [f"large/{name}" for name in names],
+        },
+        headers={"accept": "application/json"},
+    )
+    assert response.status_code == 400
+    # It is refused for what it holds, not for how much of it there is.
+    assert "config.json" in response.json()["errors"]["files"][0]
+
+
+def test_a_request_with_far_too_many_fields_is_a_page_in_the_design(page: Client) -> None:
+    data = {f"field{n}": "" for n in range(2000)}
+    response = page.post(reverse("checkpoints:upload"), data)
+    assert response.status_code == 400
+    assert "could not take this request" in text_of(response)

@@ -10,6 +10,7 @@ from django.core.files.uploadedfile import UploadedFile
 
 from webapp.checkpoints.services import check_name
 from webapp.core.errors import UserError
+from webapp.core.forms import speak
 
 
 class FilesInput(forms.FileInput):
@@ -35,11 +36,11 @@ class UploadForm(forms.Form):
     name = forms.CharField(
         max_length=200,
         help_text="Letters, digits, dots, hyphens and underscores; unique here.",
-        error_messages={"required": "name: give the checkpoint a name."},
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        speak(self.fields)
         # Set here because a form has an attribute called files already.
         self.fields["files"] = FilesField(
             allow_empty_file=True,

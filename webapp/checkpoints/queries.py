@@ -6,6 +6,7 @@ from django.db.models import Count, QuerySet
 
 from webapp.checkpoints.models import Checkpoint
 from webapp.runs.models import Evaluation
+from webapp.runs.queries import with_open_stage
 
 
 def checkpoints() -> QuerySet[Checkpoint]:
@@ -24,9 +25,9 @@ def with_files() -> QuerySet[Checkpoint]:
 
 def evaluations_of(checkpoint: Checkpoint) -> QuerySet[Evaluation]:
     """A checkpoint's evaluations, newest first."""
-    return (
+    found = (
         Evaluation.objects.filter(checkpoint=checkpoint)
         .select_related("benchmark", "run")
         .defer("protocol", "rendered_prompt", "run__config")
-        .order_by("benchmark__name", "-created_at")
     )
+    return with_open_stage(found).order_by("benchmark__name", "-created_at")

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from webapp.runs.models import Run
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
-_FILE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-_MAX_FILES = 1000
+_FILE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")  # no disk takes more than 255
 
 
 def check_name(name: str, field: str = "name") -> str:
@@ -98,12 +97,16 @@ def receive_upload(
     uploads = list(files)
     if not uploads:
         raise UserError("files: none came; choose the checkpoint's folder.", "files")
-    if len(uploads) > _MAX_FILES:
-        raise UserError(f"files: more than {_MAX_FILES} came; choose one checkpoint.", "files")
+    if len(uploads) > settings.RETORT_UPLOAD_FILES:
+        raise UserError(
+            f"files: more than {settings.RETORT_UPLOAD_FILES} came; choose one checkpoint.", "files"
+        )
     paths = [_safe_path(relative) for relative, _ in uploads]
     if all(len(path.parts) > 1 and path.parts[0] == paths[0].parts[0] for path in paths):
         paths = [PurePosixPath(*path.parts[1:]) for path in paths]
-    if len({str(path).lower() for path in paths}) < len(paths):
+    names = {str(path).lower() for path in paths}
+    folders = {str(parent).lower() for path in paths for parent in path.parents}
+    if len(names) < len(paths) or names & folders:
         raise UserError("files: two have the same name; choose one checkpoint.", "files")
     with _incoming() as place:
         for path, (_, upload) in zip(paths, uploads, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -62,4 +63,5 @@ def upload(request: HttpRequest) -> HttpResponse:
         if wants_json:
             return JsonResponse({"errors": form.errors}, status=400)
     status = 400 if posted else 200
-    return render(request, "checkpoints/upload.html", {"form": form}, status=status)
+    context = {"form": form, "most_files": settings.RETORT_UPLOAD_FILES}
+    return render(request, "checkpoints/upload.html", context, status=status)

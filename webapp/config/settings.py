@@ -136,6 +136,12 @@ CSRF_COOKIE_SECURE: bool = RETORT_HTTPS
 SECURE_HSTS_SECONDS: int = 31_536_000 if RETORT_HTTPS else 0
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if RETORT_HTTPS else None
 
+# An uploaded checkpoint may have so many files, each with its path beside it: the largest models
+# lie in some hundred shards, more than Django lets through by itself.
+RETORT_UPLOAD_FILES = 1000
+DATA_UPLOAD_MAX_NUMBER_FILES = RETORT_UPLOAD_FILES + 1  # one too many gets a sentence of its own
+DATA_UPLOAD_MAX_NUMBER_FIELDS = RETORT_UPLOAD_FILES + 100
+
 # --- language, time
 
 LANGUAGE_CODE = "en-gb"

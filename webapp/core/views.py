@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.views import LoginView, LogoutView
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.http import require_safe
+
+from webapp.core.forms import speak
+
+
+class SignInForm(AuthenticationForm):
+    """Name and password."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        speak(self.fields)
 
 
 class SignIn(LoginView):
     """The sign-in page; whoever is signed in already goes on to the leaderboard."""
 
     template_name = "core/login.html"
+    form_class = SignInForm
     redirect_authenticated_user = True
     next_page = "leaderboard:index"
 

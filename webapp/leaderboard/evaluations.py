@@ -52,6 +52,15 @@ def outcome_counts(found: Evaluation) -> dict[str, int]:
     return {outcome or "ungraded": count for outcome, count in counted}
 
 
+def groups(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """(what is grouped by, figures by group in order); a single group says nothing new."""
+    return [
+        (name, dict(sorted(figures.items())))
+        for name, figures in (metrics.get("by") or {}).items()
+        if len(figures) > 1
+    ]
+
+
 def problems(found: Evaluation, sort: str) -> QuerySet[Problem]:
     """The benchmark's problems with ``right``, the number of their correct samples."""
     right = Count(

@@ -27,6 +27,7 @@ def index(request: HttpRequest) -> HttpResponse:
     sort = request.GET.get("sort", "score")
     sort = sort if sort in queries.SORTS else "score"
     rows = queries.rows(chosen, sort) if chosen else []
+    has_published = any(row.is_published for row in rows)
     if request.GET.get("published") == "no":
         rows = [row for row in rows if not row.is_published]
     context = {
@@ -35,6 +36,7 @@ def index(request: HttpRequest) -> HttpResponse:
         "rows": rows,
         "sources": queries.sources(rows),
         "sort": sort,
+        "has_published": has_published,
         "hide_published": request.GET.get("published") == "no",
         "measured": sum(not row.is_published for row in rows),
         "mixed": any(not row.comparable for row in rows),
@@ -67,7 +69,7 @@ def evaluation(request: HttpRequest, pk: int) -> HttpResponse:
         "pass_n": (metrics.get("pass@k") or {}).get(str(found.samples)),
         "outcomes": evaluations.outcome_counts(found),
         "curves": curves_figure(metrics),
-        "by": [(name, groups) for name, groups in (metrics.get("by") or {}).items() if groups],
+        "by": evaluations.groups(metrics),
         "page": page,
         "problems": evaluations.problem_rows(found, list(page)),
         "sort": sort,

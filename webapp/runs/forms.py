@@ -16,8 +16,10 @@ from webapp.benchmarks.queries import latest_benchmarks, latest_prompt_sets
 from webapp.checkpoints.forms import usable_name
 from webapp.checkpoints.models import Checkpoint
 from webapp.checkpoints.queries import with_files
+from webapp.core.forms import speak
 
 LONGEST_TRACE_TOKENS = 32768
+LONGEST_TOKENS = 1_048_576  # more than any model's context
 
 PRESET_CHOICES = [
     ("quick", "quick: n = 4, at most 4,096 tokens"),
@@ -60,6 +62,10 @@ class LaunchForm(forms.Form):
         "benchmark": "Import a benchmark first: none is installed.",
     }
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        speak(self.fields)
+
     def offer(self, name: str, queryset: QuerySet[Any]) -> None:
         """Set what a field chooses from."""
         field = self.fields[name]
@@ -101,7 +107,9 @@ class DistillationForm(LaunchForm):
         min_value=1, max_value=256, initial=4, label="Samples per prompt",
         help_text="Traces drawn for each problem.",
     )  # fmt: skip
-    epochs = forms.FloatField(min_value=0.01, initial=2, help_text="Passes over the kept traces.")
+    epochs = forms.FloatField(
+        min_value=0.01, max_value=10_000, initial=2, help_text="Passes over the kept traces."
+    )
     benchmarks = forms.ModelMultipleChoiceField(
         Benchmark.objects.none(), required=False, widget=forms.CheckboxSelectMultiple,
         help_text="Base, teacher and student are measured on these at the end.",
@@ -110,10 +118,11 @@ class DistillationForm(LaunchForm):
 
     learning_rate = forms.FloatField(min_value=1e-9, max_value=1, initial=1e-5)
     batch_size = forms.IntegerField(
-        min_value=1, initial=32, label="Batch size", help_text="Sequences per optimizer step."
-    )
+        min_value=1, max_value=65_536, initial=32, label="Batch size",
+        help_text="Sequences per optimizer step.",
+    )  # fmt: skip
     max_length_tokens = forms.IntegerField(
-        min_value=8, required=False, label="Longest training sequence",
+        min_value=8, max_value=LONGEST_TOKENS, required=False, label="Longest training sequence",
         help_text="Tokens. Empty: the base's context, at most 32,768.",
     )  # fmt: skip
     temperature = forms.FloatField(
@@ -121,7 +130,7 @@ class DistillationForm(LaunchForm):
         help_text="0.6 to 1.0 is usual; 0 draws the same trace every time.",
     )  # fmt: skip
     max_tokens = forms.IntegerField(
-        min_value=1, required=False, label="Longest trace",
+        min_value=1, max_value=LONGEST_TOKENS, required=False, label="Longest trace",
         help_text="Tokens. Empty: the teacher's context, at most 32,768.",
     )  # fmt: skip
     prompts_limit = forms.IntegerField(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Prefetch, QuerySet
+from django.db.models import OuterRef, Prefetch, QuerySet, Subquery
 from django.utils import timezone
 
 from webapp.runs.models import FINAL_STATES, Evaluation, Run, Stage, State, TrainingPoint
@@ -29,6 +29,11 @@ class StageView:
         if not self.stage.total:
             return None
         return min(self.stage.done / self.stage.total, 1.0)
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether it runs but has nothing done yet: a model is being loaded."""
+        return self.stage.state == State.RUNNING and not self.stage.done
 
     @property
     def seconds(self) -> float | None:
@@ -128,11 +133,23 @@ def run_view(run_id: int) -> RunView:
     return view_of(run)
 
 
+def with_open_stage(evaluations: QuerySet[Evaluation]) -> QuerySet[Evaluation]:
+    """Add ``open_stage_state``: the state of the first stage that is not finished, or None.
+
+    A run that is running has evaluations that wait; their own stages know it.
+    """
+    unfinished = Stage.objects.filter(evaluation=OuterRef("pk")).exclude(state=State.FINISHED)
+    first = unfinished.order_by("position").values("state")[:1]
+    return evaluations.annotate(open_stage_state=Subquery(first))
+
+
 def run_evaluations(run: Run) -> list[Evaluation]:
     """The run's evaluations: per benchmark, the teacher first and the base last."""
     order = {"teacher": 0, "student": 1, "base": 2}
-    found = run.evaluations.select_related("checkpoint", "benchmark").defer(
-        "protocol", "rendered_prompt"
+    found = with_open_stage(
+        run.evaluations.select_related("checkpoint", "benchmark", "run").defer(
+            "protocol", "rendered_prompt", "run__config"
+        )
     )
     return sorted(found, key=lambda e: (e.benchmark.name, order.get(e.role, 3), e.pk))
 

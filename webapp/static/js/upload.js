@@ -33,7 +33,7 @@
       return row;
     }));
     var total = entries.reduce(function (sum, entry) { return sum + entry.file.size; }, 0);
-    status.textContent = entries.length + " files, " + size(total);
+    status.textContent = entries.length + (entries.length === 1 ? " file, " : " files, ") + size(total);
     var name = form.elements.namedItem("name");
     if (!name.value && entries.length && entries[0].path.includes("/")) {
       name.value = entries[0].path.split("/")[0].replace(/[^A-Za-z0-9_-]+/g, "-");
@@ -107,6 +107,14 @@
   form.addEventListener("submit", function (event) {
     event.preventDefault();
     clearErrors();
+    if (!chosen.length) {
+      refuse({ files: ["files: choose the checkpoint's folder (config.json, tokenizer.json, *.safetensors)."] });
+      return;
+    }
+    if (chosen.length > Number(form.dataset.upload)) {
+      refuse({ files: ["files: " + chosen.length + " are too many for a checkpoint; choose one checkpoint's folder."] });
+      return;
+    }
     var data = new FormData();
     data.append("csrfmiddlewaretoken", form.elements.namedItem("csrfmiddlewaretoken").value);
     data.append("name", form.elements.namedItem("name").value);
