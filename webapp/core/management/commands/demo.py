@@ -178,7 +178,9 @@ def _bars() -> Iterator[Callable[[list[Stage]], None]]:
         def draw(stages: list[Stage]) -> None:
             for stage in stages:
                 if stage.pk not in bars:
-                    bars[stage.pk] = progress.add_task(stage.title, start=False, unit="")
+                    bars[stage.pk] = progress.add_task(
+                        stage.title, start=False, total=None, unit=""
+                    )
                 if stage.state == State.RUNNING:
                     progress.start_task(bars[stage.pk])
                 progress.update(
@@ -194,7 +196,7 @@ def _bars() -> Iterator[Callable[[list[Stage]], None]]:
 def _result(run: Run, began: float) -> dict[str, Any]:
     """Each role's figures, and where the student's report lies."""
     result: dict[str, Any] = {}
-    for evaluation in run.evaluations.select_related("checkpoint", "benchmark"):
+    for evaluation in run.evaluations.select_related("checkpoint", "benchmark").order_by("role"):
         score = (evaluation.metrics or {})["pass@1"]
         result[evaluation.role] = {
             "pass@1": score["value"],
