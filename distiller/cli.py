@@ -26,7 +26,7 @@ from evaluator import runner
 from evaluator.child import serve
 from evaluator.errors import EvaluatorError
 from evaluator.errors import InputError as EvaluatorInputError
-from evaluator.stages import first_mistake
+from evaluator.protocol import first_mistake
 
 app = typer.Typer(
     help="Distil a reasoning model: traces, filters, corpus, fine-tuning.",

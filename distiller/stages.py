@@ -16,7 +16,8 @@ from distiller.errors import InputError
 from distiller.recipe import Recipe
 from evaluator import engines, runner
 from evaluator.child import HandlerFactory, Reporter, ShardRequest, Spec
-from evaluator.stages import first_mistake, throttled
+from evaluator.protocol import first_mistake
+from evaluator.stages import throttled
 from evaluator.store import SegmentWriter, read_segment
 
 

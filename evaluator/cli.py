@@ -6,32 +6,24 @@ import datetime
 import json
 import os
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
 
-from evaluator import benchmarks, engines, graders, report, runner
-from evaluator.benchmarks import arithmetic, files, hub
+from evaluator import engines, graders, report
+from evaluator.benchmarks import arithmetic
 from evaluator.child import serve
-from evaluator.engines.replay import read_completions
+from evaluator.commands import scores
+from evaluator.commands.console import (
+    BENCHMARK_HELP,
+    check_writable,
+    load_problems,
+    load_protocol,
+    print_metrics,
+    progress_bar,
+)
 from evaluator.errors import EvaluatorError, InputError
-from evaluator.graders.extraction import detect_thinking
 from evaluator.graders.pool import GradeRequest, GraderPool
 from evaluator.live import RunningScore
 from evaluator.local import LocalRun, write_json, write_json_lines
@@ -40,13 +32,10 @@ from evaluator.protocol import (
     GradingPolicy,
     Protocol,
     Thinking,
-    measurement_hash,
-    preset,
-    run_fingerprint,
     samples_for,
 )
-from evaluator.records import Completion, Outcome, Problem, problems_hash
-from evaluator.stages import FACTORIES, first_mistake
+from evaluator.records import Completion, Outcome
+from evaluator.stages import FACTORIES
 from evaluator.store import write_durably
 
 _HELP = """Measure reasoning models with honest statistics.
@@ -71,17 +60,16 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-BenchmarkName = Annotated[str, typer.Option(help=f"One of: {', '.join(benchmarks.names())}.")]
+BenchmarkName = Annotated[str, typer.Option(help=BENCHMARK_HELP)]
 ProblemsFile = Annotated[
     Path | None,
     typer.Option(help="JSONL, Parquet or CSV; without it the benchmark is downloaded."),
 ]
 ProtocolName = Annotated[
-    str, typer.Option(help=f"A preset ({', '.join(PRESETS)}) or a JSON file of its fields.")
+    str, typer.Option(help=f"A preset ({', '.join(PRESETS)}) or a JSON or YAML file of its fields.")
 ]
 Jobs = Annotated[int, typer.Option(min=1, help="Grader processes.")]
 _JOBS = os.cpu_count() or 1
-_BAR_SECONDS = 0.2
 _INTERRUPTED = 130
 
 
@@ -161,12 +149,12 @@ def _draw_and_grade(local: LocalRun, source: engines.Engine, pool: GraderPool) -
         local.problems, benchmark=local.benchmark, protocol=local.protocol, pool=pool
     )
     try:
-        with score, _bar("drawing", "samples", score) as bar:
+        with score, progress_bar("drawing", "samples", score) as bar:
             local.draw(source, bar, score.add)
     except InputError:
         local.discard_if_empty()
         raise
-    with _bar("grading", "verdicts") as bar:
+    with progress_bar("grading", "verdicts") as bar:
         graded = iter(range(len(score.rows) + 1, local.total + 1))
         return local.grade(
             pool, on_row=lambda _: bar(next(graded), local.total, 0), graded=score.rows
@@ -199,7 +187,7 @@ def grade(
     protocol: ProtocolName = "r1",
 ) -> None:
     """Grade answers: `prediction` is a final answer, `completion` a whole response."""
-    _check_writable(output)
+    check_writable(output)
     recipe = load_protocol(protocol)
     ids, requests = _grade_requests(source, recipe)
     rows = []
@@ -219,53 +207,6 @@ def grade(
             print(f"{outcome}\t{count}")
 
 
-@app.command()
-def score(
-    *,
-    benchmark: BenchmarkName,
-    completions: Annotated[
-        Path, typer.Option(help="JSONL rows {problem_id, sample, completion, finish_reason?}.")
-    ],
-    output: Annotated[Path, typer.Option(help="Where the metrics go (JSON).")],
-    problems: ProblemsFile = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(help="As in `run`; without it, r1 with the thinking tags found in the file."),
-    ] = None,
-    jobs: Jobs = _JOBS,
-) -> None:
-    """Score completions that were made elsewhere."""
-    _check_writable(output)
-    chosen = load_problems(benchmark, problems)
-    rows = read_completions(completions)
-    recipe = load_protocol(protocol or "r1")
-    if protocol is None:
-        recipe = recipe.model_copy(update={"thinking": detect_thinking(row.text for row in rows)})
-    n = recipe.samples or max(row.sample for row in rows) + 1
-    spec = benchmarks.get(benchmark)
-    engine = {"name": "replay"}
-    with GraderPool(jobs) as pool, _bar("grading", "verdicts") as bar:
-        graded = iter(range(1, len(rows) + 1))
-        metrics = runner.grade(
-            chosen,
-            (row.to_json() for row in rows),
-            benchmark=spec,
-            protocol=recipe,
-            samples=n,
-            pool=pool,
-            measurement_hash=measurement_hash(
-                recipe,
-                problems_hash=problems_hash(chosen),
-                prompt=recipe.prompt or spec.prompt,
-                grader=graders.get(spec.grader).identity,
-            ),
-            run_fingerprint=run_fingerprint(recipe, samples=n, engine=engine),
-            on_row=lambda _: bar(next(graded), len(rows), 0),
-        )
-    write_json(output, metrics)
-    print_metrics(metrics)
-
-
 @app.command("report")
 def write_report(
     folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
@@ -274,7 +215,7 @@ def write_report(
     """Write a run's report: one page that opens without a network."""
     if output.suffix not in (".html", ".json"):
         raise InputError(f"output: {output.name} must end in .html or .json.")
-    _check_writable(output)
+    check_writable(output)
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     data = LocalRun.open(folder).report_data(generated_at=now)
     if output.suffix == ".json":
@@ -291,90 +232,21 @@ def write_arithmetic(
     terms: Annotated[int, typer.Option(min=2, help="Numbers in a problem.")] = 3,
 ) -> None:
     """Write the generated benchmark `arithmetic`."""
-    _check_writable(output)
+    check_writable(output)
     rows = [problem.to_json() for problem in arithmetic.generate(count, seed=seed, terms=terms)]
     write_json_lines(output, rows)
+
+
+app.command()(scores.score)
+app.command()(scores.compare)
+app.command("diff-protocol")(scores.diff_protocol)
+app.command()(scores.rescore)
 
 
 @app.command(hidden=True)
 def stage(spec: Annotated[Path, typer.Argument(help="The stage's spec.json.")]) -> None:
     """Carry out shards for a worker: JSON lines in and out (docs/architecture.md)."""
     raise typer.Exit(serve(spec, FACTORIES))
-
-
-def load_protocol(name: str, *, samples: int | None = None) -> Protocol:
-    """A preset, or the protocol in a JSON file; ``samples`` overrides its n."""
-    if name in PRESETS or not Path(name).is_file():
-        protocol = preset(name)
-    else:
-        try:
-            protocol = Protocol.model_validate(json.loads(Path(name).read_text()))
-        except ValidationError as error:
-            raise InputError(f"{name}: {first_mistake(error)}") from error
-        except (ValueError, OSError) as error:
-            raise InputError(f"{name}: not a readable JSON file ({error}).") from error
-    return protocol if samples is None else protocol.model_copy(update={"samples": samples})
-
-
-def load_problems(benchmark: str, path: Path | None) -> list[Problem]:
-    """A benchmark's problems, from a file or from the hub."""
-    return files.read_problems(path, benchmark) if path is not None else hub.fetch(benchmark)
-
-
-def print_metrics(metrics: dict[str, Any]) -> None:
-    """The scores as a table that fits a terminal."""
-    n = metrics["samples"]
-    table = Table(title=f"{metrics['benchmark']}: {metrics['problems']} problems × {n} samples")
-    table.add_column("measure")
-    table.add_column("value", justify="right")
-    table.add_column("95 % interval", justify="right")
-    for name, value, interval in report.score_rows(metrics):
-        table.add_row(escape(name), value, interval)
-    table.add_section()
-    for outcome, count in metrics["outcomes"].items():
-        table.add_row(outcome, str(count), "")
-    Console().print(table)
-    if not metrics["complete"]:
-        print("incomplete: some samples failed; start the run again to draw or grade them.")
-
-
-@contextmanager
-def _bar(action: str, unit: str, score: RunningScore | None = None) -> Iterator[runner.Progress]:
-    """A progress bar on standard error, fed with done, total and tokens.
-
-    With ``score`` it shows pass@1 of what is graded so far and its 95 % interval.
-    """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
-        MofNCompleteColumn(),
-        TextColumn(unit + "{task.fields[rate]}{task.fields[score]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=False),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(action, total=None, rate="", score="")
-        shown = 0.0
-
-        def update(done: int, total: int, tokens: int) -> None:
-            nonlocal shown
-            now = time.monotonic()
-            if now - shown < _BAR_SECONDS and done < total:
-                return
-            shown = now
-            seconds = progress.tasks[0].elapsed or 0.0
-            rate = f", {tokens / seconds:,.0f} tokens/s" if tokens and seconds else ""
-            estimate = None if score is None else score.estimate()
-            text = (
-                ""
-                if estimate is None
-                else f", pass@1 {100 * estimate.value:.1f} % "
-                f"({100 * estimate.low:.1f} – {100 * estimate.high:.1f})"
-            )
-            progress.update(task, completed=done, total=total, rate=rate, score=text)
-
-        yield update
 
 
 def _grade_requests(path: Path, protocol: Protocol) -> tuple[list[Any], list[GradeRequest]]:
@@ -426,9 +298,3 @@ def _grade_request(
         thinking=thinking,
         policy=policy,
     )
-
-
-def _check_writable(path: Path) -> None:
-    """Find out before the work whether a file can be made at ``path``."""
-    if path.is_dir() or not path.parent.is_dir():
-        raise InputError(f"output: {path} is not a file in an existing folder.")

@@ -13,12 +13,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluator import __version__, benchmarks, graders, runner
+from evaluator import __version__, benchmarks, passport, runner
 from evaluator.engines import Engine
 from evaluator.errors import InputError
 from evaluator.graders.pool import GraderPool
-from evaluator.protocol import Protocol, measurement_hash, run_fingerprint
-from evaluator.records import Completion, Outcome, Problem, canonical_json, problems_hash
+from evaluator.passport import Passport
+from evaluator.protocol import Protocol
+from evaluator.records import (
+    Completion,
+    Outcome,
+    Problem,
+    canonical_json,
+    content_hash,
+    problems_hash,
+)
 from evaluator.store import Row, Store, write_durably
 
 # What has to be the same for two sittings to be one run.
@@ -97,19 +105,25 @@ class LocalRun:
         return len(self.problems) * self.samples
 
     @property
-    def measurement_hash(self) -> str:
-        """What makes this run's score comparable (PROTOCOLS §1)."""
-        return measurement_hash(
+    def passport(self) -> Passport:
+        """What stands beside this run's score (PROTOCOLS §1)."""
+        return passport.make(
             self.protocol,
+            benchmark=self.benchmark.name,
             problems_hash=self.config["problems_hash"],
-            prompt=self.prompt,
-            grader=graders.get(self.benchmark.grader).identity,
+            samples=self.samples,
+            engine=self.config["engine"],
         )
 
     @property
+    def measurement_hash(self) -> str:
+        """What makes this run's score comparable."""
+        return content_hash(self.passport.measurement)
+
+    @property
     def run_fingerprint(self) -> str:
-        """What else could move a figure a little (PROTOCOLS §1)."""
-        return run_fingerprint(self.protocol, samples=self.samples, engine=self.config["engine"])
+        """What else could move a figure a little."""
+        return content_hash(self.passport.run)
 
     def discard_if_empty(self) -> None:
         """Take the folder back while nothing has been drawn, so that nothing half-made is left."""
@@ -172,6 +186,7 @@ class LocalRun:
             on_row=keep,
             graded=tuple(grades),
         )
+        metrics |= self.passport.to_json()
         write_json_lines(self.folder / "grades.jsonl", grades)
         write_json(self.folder / "metrics.json", metrics)
         return metrics

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from evaluator.errors import InputError
 from evaluator.records import content_hash
@@ -78,8 +80,16 @@ class Protocol(Config):
         return self
 
 
-# n per benchmark where the preset leaves it open (PROTOCOLS §1).
-R1_SAMPLES = {"aime_2024": 64, "aime_2025": 64, "math_500": 4, "gpqa_diamond": 8, "codeforces": 16}
+# n per benchmark where the preset leaves it open (PROTOCOLS §1; AMC and GSM8K by their size).
+R1_SAMPLES = {
+    "aime_2024": 64,
+    "aime_2025": 64,
+    "amc_2023": 64,
+    "math_500": 4,
+    "gsm8k": 4,
+    "gpqa_diamond": 8,
+    "codeforces": 16,
+}
 DEFAULT_SAMPLES = 16
 
 PRESETS: dict[str, Protocol] = {
@@ -97,6 +107,71 @@ def preset(name: str) -> Protocol:
     except KeyError:
         known = ", ".join(PRESETS)
         raise InputError(f"protocol: no preset is called {name!r}; known: {known}.") from None
+
+
+def load(name: str) -> Protocol:
+    """The preset called ``name``, or the protocol in a file of that name (JSON or YAML).
+
+    A file's fields stand over the preset r1's; without a ``name`` of its own it is called after
+    the file. Raises InputError naming the first field that cannot be used.
+    """
+    path = Path(name)
+    if name in PRESETS or not path.is_file():
+        return preset(name)
+    fields = _read_fields(path)
+    try:
+        return Protocol.model_validate({"name": path.stem, **fields})
+    except ValidationError as error:
+        raise InputError(f"{path.name}: {first_mistake(error)}") from error
+
+
+def _read_fields(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        text = path.read_text("utf-8")
+        if path.suffix.lower() in (".yaml", ".yml"):
+            fields = yaml.load(text, Loader=_yaml_loader())  # noqa: S506 - a SafeLoader
+        else:
+            fields = json.loads(text, object_pairs_hook=_unique)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"protocol: {path.name} cannot be read ({error}).") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"protocol: {path.name} is not JSON or YAML ({reason}).") from error
+    if not isinstance(fields, dict):
+        raise InputError(f"protocol: {path.name} must hold an object of protocol fields.")
+    return fields
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object; a key that comes twice would silently lose its first value."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"protocol: the field {twice!r} comes twice; remove one.")
+    return fields
+
+
+def _yaml_loader() -> Any:
+    """A safe loader that refuses keys that come twice."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            _unique([(self.construct_object(key, deep=True), None) for key, _ in node.value])
+            return super().construct_mapping(node, deep=deep)
+
+    return Loader
+
+
+def first_mistake(error: ValidationError) -> str:
+    """A validation error as one sentence that names the field."""
+    mistake = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in mistake["loc"]) or "the whole"
+    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{field}: {mistake['msg']}{more}."
 
 
 def samples_for(protocol: Protocol, benchmark: str) -> int:
@@ -133,18 +208,23 @@ def measurement_hash(protocol: Protocol, *, problems_hash: str, prompt: str, gra
     )
 
 
-def run_fingerprint(protocol: Protocol, *, samples: int, engine: dict[str, Any]) -> str:
-    """SHA-256 of what else could move a figure a little.
+def run_fields(
+    protocol: Protocol, *, samples: int | None, engine: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What else could move a figure a little (PROTOCOLS §1).
 
     ``engine`` holds the engine's name, versions, dtype, chat-template hash and hardware.
     """
-    return content_hash(
-        {
-            "version": SCHEMA_VERSION,
-            "samples": samples,
-            "seed": protocol.seed,
-            "chat_template": protocol.chat_template,
-            "context_tokens": protocol.context_tokens,
-            "engine": engine,
-        }
-    )
+    return {
+        "version": SCHEMA_VERSION,
+        "samples": samples,
+        "seed": protocol.seed,
+        "chat_template": protocol.chat_template,
+        "context_tokens": protocol.context_tokens,
+        "engine": engine,
+    }
+
+
+def run_fingerprint(protocol: Protocol, *, samples: int, engine: dict[str, Any]) -> str:
+    """SHA-256 of :func:`run_fields`."""
+    return content_hash(run_fields(protocol, samples=samples, engine=engine))

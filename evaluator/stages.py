@@ -17,7 +17,7 @@ from evaluator.child import HandlerFactory, Reporter, ShardRequest, Spec
 from evaluator.engines.replay import read_completions
 from evaluator.errors import InputError
 from evaluator.graders.pool import GraderPool
-from evaluator.protocol import Protocol
+from evaluator.protocol import Protocol, first_mistake
 from evaluator.records import Outcome
 from evaluator.store import Row, SegmentWriter, read_segment
 
@@ -182,14 +182,6 @@ def throttled(progress: runner.Progress) -> runner.Progress:
             progress(done, total, tokens)
 
     return call
-
-
-def first_mistake(error: ValidationError) -> str:
-    """A validation error as one sentence that names the field."""
-    mistake = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in mistake["loc"]) or "the whole"
-    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{field}: {mistake['msg']}{more}."
 
 
 def _rows(paths: Iterable[Path]) -> Iterator[Row]:

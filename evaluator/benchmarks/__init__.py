@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evaluator.benchmarks import aime, arithmetic, gsm8k, math500
+from evaluator.benchmarks import aime, arithmetic, custom, gsm8k, math500
 from evaluator.benchmarks.spec import BenchmarkSpec, HubSource
 from evaluator.errors import InputError
 
@@ -10,7 +10,14 @@ __all__ = ["BenchmarkSpec", "HubSource", "get", "names"]
 
 _REGISTRY: dict[str, BenchmarkSpec] = {
     spec.name: spec
-    for spec in (aime.AIME_2024, aime.AIME_2025, math500.SPEC, gsm8k.SPEC, arithmetic.SPEC)
+    for spec in (
+        aime.AIME_2024,
+        aime.AIME_2025,
+        math500.SPEC,
+        gsm8k.SPEC,
+        arithmetic.SPEC,
+        custom.SPEC,
+    )
 }
 
 

@@ -26,11 +26,11 @@ def fetch(name: str) -> list[Problem]:
     """
     spec = benchmarks.get(name)
     if spec.hub is None:
-        raise InputError(f"benchmark: {name} is made from a seed and has no download.")
+        raise InputError(f"benchmark: {name} has no download; give its problems as a file.")
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.utils.logging import set_verbosity_error
 
-    set_verbosity_error()  # its retries are told in full; we tell the end of them in a sentence
+    set_verbosity_error()  # type: ignore[no-untyped-call]  # its retries are told in full; we tell the end of them in a sentence
     try:
         _resolve(constants.ENDPOINT)
         path = hf_hub_download(

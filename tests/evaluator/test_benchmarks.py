@@ -149,7 +149,7 @@ def test_without_the_hub_the_message_says_what_to_do(monkeypatch: pytest.MonkeyP
     with pytest.raises(InputError, match="import_benchmark math_500 FILE") as caught:
         fetch("math_500")
     assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="made from a seed"):
+    with pytest.raises(InputError, match="give its problems as a file"):
         fetch("arithmetic")
 
 

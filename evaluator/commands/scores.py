@@ -1,0 +1,244 @@
+"""``score``, ``compare``, ``diff-protocol`` and ``rescore``: scores without a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from evaluator import benchmarks, comparison, passport, protocol, runner
+from evaluator import rescore as rescore_run
+from evaluator.commands.console import (
+    BENCHMARK_HELP,
+    CPUS,
+    check_writable,
+    load_problems,
+    print_metrics,
+    progress_bar,
+)
+from evaluator.engines.replay import read_completions
+from evaluator.errors import InputError
+from evaluator.graders.extraction import detect_thinking
+from evaluator.graders.pool import GraderPool
+from evaluator.local import write_json
+from evaluator.protocol import GradingPolicy
+from evaluator.records import content_hash, problems_hash
+from evaluator.statistics import reproduction_z
+
+Jobs = Annotated[int, typer.Option(min=1, help="Grader processes.")]
+_SHOWN_FIELDS = 12
+_SHOWN_CHARACTERS = 60
+
+
+def score(
+    *,
+    completions: Annotated[
+        Path,
+        typer.Option(help="JSONL rows {problem_id, sample, completion, finish_reason?, options?}."),
+    ],
+    output: Annotated[Path, typer.Option(help="Where the metrics go (JSON).")],
+    problems: Annotated[
+        Path | None,
+        typer.Option(help="JSONL, Parquet or CSV; without it the benchmark is downloaded."),
+    ] = None,
+    benchmark: Annotated[str, typer.Option(help=BENCHMARK_HELP)] = "custom",
+    protocol_name: Annotated[
+        str | None,
+        typer.Option(
+            "--protocol",
+            help="As in `run`; without it, r1 with the thinking tags found in the file.",
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="n; default: what the file holds.")
+    ] = None,
+    jobs: Jobs = CPUS,
+) -> None:
+    """Score completions that were made elsewhere."""
+    check_writable(output)
+    spec = benchmarks.get(benchmark)
+    recipe = protocol.load(protocol_name or "r1")
+    chosen = load_problems(benchmark, problems)
+    rows = read_completions(completions)
+    known = runner.by_id(chosen)
+    if strangers := [row.problem_id for row in rows if row.problem_id not in known]:
+        raise InputError(
+            f"{completions.name}: problem {strangers[0]!r} is not in this benchmark; "
+            "give the problems that the completions were drawn for."
+        )
+    if protocol_name is None:
+        recipe = recipe.model_copy(update={"thinking": detect_thinking(row.text for row in rows)})
+    # A preset's n is what `run` draws. Here the file says what was drawn, unless a person does.
+    asked = samples or (None if protocol_name in protocol.PRESETS else recipe.samples)
+    n = asked or max(row.sample for row in rows) + 1
+    whole = passport.make(
+        recipe,
+        benchmark=benchmark,
+        problems_hash=problems_hash(chosen),
+        samples=n,
+        engine={"name": "replay"},
+    )
+    with GraderPool(jobs) as pool, progress_bar("grading", "verdicts") as bar:
+        graded = iter(range(1, len(rows) + 1))
+        metrics = runner.grade(
+            chosen,
+            (row.to_json() for row in rows),
+            benchmark=spec,
+            protocol=recipe,
+            samples=n,
+            pool=pool,
+            measurement_hash=content_hash(whole.measurement),
+            run_fingerprint=content_hash(whole.run),
+            on_row=lambda _: bar(next(graded), len(rows), 0),
+        )
+    metrics |= whole.to_json()
+    write_json(output, metrics)
+    print_metrics(metrics)
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="metrics.json, or the folder of a run.")],
+    second: Annotated[Path | None, typer.Argument(help="The other one.")] = None,
+    published: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="A published pass@1 in [0, 1], in place of the other."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Also write the comparison as JSON.")] = None,
+) -> None:
+    """Compare two scores on the same problems: difference, p, what could be resolved."""
+    if (second is None) == (published is None):
+        raise InputError("compare: give a second metrics.json or --published, one of them.")
+    if output is not None:
+        check_writable(output)
+    if second is None:
+        assert published is not None
+        result = _against_published(first, published)
+    else:
+        found = comparison.compare(first, second)
+        result = found.to_json()
+        _print_comparison(found, result)
+    if output is not None:
+        write_json(output, result)
+
+
+def diff_protocol(
+    first: Annotated[
+        str, typer.Argument(help="A preset, a protocol file, a metrics.json or a run's folder.")
+    ],
+    second: Annotated[str, typer.Argument(help="The other one.")],
+    benchmark: Annotated[
+        str | None, typer.Option(help="Fill in what protocols leave to this benchmark.")
+    ] = None,
+) -> None:
+    """Name the fields in which two protocols differ."""
+    one, other = passport.read_both(first, second, benchmark)
+    measurement = passport.differences(one.measurement, other.measurement)
+    run = passport.differences(one.run, other.run)
+    if not measurement and not run:
+        print("no field differs.")
+        return
+    table = Table("field", escape(first), escape(second), "matters to")
+    for kind, found in (("comparing scores", measurement), ("a re-run only", run)):
+        for each in found:
+            table.add_row(each.field, _cell(each.first), _cell(each.second), kind)
+    Console().print(table)
+    if measurement:
+        print(f"Scores do not compare: {_listed(measurement)}.")
+
+
+def rescore(
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"FIELD=VALUE, may be repeated; fields: {', '.join(GradingPolicy.model_fields)}."
+        ),
+    ] = None,
+    protocol_name: Annotated[
+        str | None,
+        typer.Option("--protocol", help="Take thinking and policy from this preset or file."),
+    ] = None,
+    jobs: Jobs = CPUS,
+) -> None:
+    """Grade a run's completions anew, beside its old verdicts; list the differences."""
+    run = rescore_run.graded_run(folder)
+    rules = None if protocol_name is None else protocol.load(protocol_name)
+    changed = rescore_run.changed_rules(run.protocol, policy or [], rules)
+    with progress_bar("grading", "verdicts") as bar:
+        made = rescore_run.rescore(run, changed, jobs=jobs, on_progress=bar)
+    print_metrics(made.metrics)
+    for field in made.changed_fields:
+        print(f"changed: {field.field}: {_cell(field.first)} → {_cell(field.second)}")
+    for (before, after), count in sorted(made.transitions.items()):
+        print(f"{before} → {after}\t{count}")
+    print(f"{len(made.differences)} verdicts differ; they are listed in")
+    print(made.folder / "differences.jsonl")
+
+
+def _against_published(first: Path, published: float) -> dict[str, Any]:
+    """Print and return how far a measured pass@1 lies from a published one."""
+    metrics = comparison.read_metrics(first)
+    measured = metrics.get("pass@1") or {}
+    if not metrics["complete"] or measured.get("value") is None:
+        raise InputError(f"{first}: its score is incomplete; finish the run first.")
+    z = reproduction_z(measured["value"], published, measured.get("se_rerun"))
+    print(f"pass@1\t{_percent(measured['value'])}\npublished\t{_percent(published)}")
+    print(f"difference\t{_points(measured['value'] - published)}")
+    shown = "undefined (it takes two samples of every problem)" if z is None else f"{z:.2f}"
+    print(f"z = difference / (√2 · re-run error)\t{shown}")
+    return {
+        "schema": "retort/comparison/1",
+        "first": str(first),
+        "published": published,
+        "difference": measured["value"] - published,
+        "z": z,
+    }
+
+
+def _print_comparison(found: comparison.Comparison, result: dict[str, Any]) -> None:
+    paired = found.paired
+    table = Table(title=f"{found.benchmark}: {paired.problems} problems")
+    table.add_column("pass@1")
+    table.add_column("value", justify="right")
+    for name, value in zip(found.names, found.values, strict=True):
+        table.add_row(escape(name), _percent(value))
+    table.add_section()
+    table.add_row("difference, first minus second", _points(paired.difference))
+    if paired.se is not None:
+        table.add_row("95 % interval", f"{_points(result['low'])} – {_points(result['high'])}")
+        table.add_row("standard error, paired", _points(paired.se, sign=False))
+    table.add_row("p (sign flips, two-sided)", f"{paired.p:.3g}")
+    if paired.resolvable is not None:
+        table.add_row("smallest resolvable difference", _points(paired.resolvable, sign=False))
+    Console().print(table)
+    if found.measurement_differs:
+        names = _listed(found.measurement) if found.measurement else "which fields is not known"
+        print(f"warning: measured differently, so the scores do not compare: {names}.")
+    if found.run:
+        print(f"note: the runs differ in {_listed(found.run)}.")
+
+
+def _listed(found: list[passport.Difference]) -> str:
+    names = [each.field for each in found]
+    more = f" and {len(names) - _SHOWN_FIELDS} more" if len(names) > _SHOWN_FIELDS else ""
+    return ", ".join(names[:_SHOWN_FIELDS]) + more
+
+
+def _cell(value: Any) -> str:
+    text = "–" if value is None else value if isinstance(value, str) else repr(value)
+    text = " ".join(text.split())
+    cut = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+    return escape(cut)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _points(value: float, *, sign: bool = True) -> str:
+    """A difference of percentages."""
+    return f"{100 * value:+.1f} points" if sign else f"{100 * value:.1f} points"
