@@ -27,6 +27,17 @@ class Grader(ABC):
         """Find the final answer in an answer part; linear time."""
         return extract_answer(part, policy)
 
+    def read(self, prediction: str, policy: GradingPolicy) -> str:
+        """The answer in a text that was given as a final answer; linear time."""
+        return prediction
+
+    def unshuffled(self, answer: str, options: tuple[int, ...]) -> str:
+        """The answer as it would stand had the options not been shuffled.
+
+        ``options[i]`` is the index, in the problem, of the option shown in place i.
+        """
+        return answer
+
     @abstractmethod
     def equal_fast(self, first: str, second: str, policy: GradingPolicy) -> bool | None:
         """Compare without evaluating anything; None where that does not decide. Linear time."""

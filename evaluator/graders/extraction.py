@@ -19,16 +19,46 @@ KNOWN_TAGS = (("<think>", "</think>"), ("<|begin_of_thought|>", "<|end_of_though
 TAGGED_SHARE = 0.1  # of the responses; a stray mention of a tag is rarer, a thinking model is not
 
 _BRACES = re.compile(
-    r"(?P<box>\\{1,2}(?:boxed|fbox)\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL
+    r"(?P<box>\\{1,2}(?:(?:begin)?boxed|fbox)\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL
 )
-_PHRASE = re.compile(r"\banswer\b[ *_]*(?:is\b|:|=)[ *_:]*", re.IGNORECASE)
+_PHRASE = re.compile(
+    r"\banswer\b[ *_]*(?:is\b|:|=)[ *_:]*"
+    r"|(?:答案|答え|정답)[ *_]*(?:是|为|為|は|은|:|：)[ *_:：]*"
+    r"|\b(?:réponse|respuesta|resposta|risposta|antwort|ответ)\b[^.:\n]{0,20}?"
+    r"(?:\b(?:est|es|é|è|ist)\b|:|—)[ *_:]*",
+    re.IGNORECASE,
+)
 _MATHS = re.compile(
     r"\$\$(?P<a>[^$]+)\$\$|\$(?P<b>[^$\n]+)\$|\\\((?P<c>.+?)\\\)|\\\[(?P<d>.+?)\\\]", re.DOTALL
 )
-_SENTENCE_END = re.compile(r"\.(?:\s|$)|\n|<\|")
+_SENTENCE_END = re.compile(r"\.(?:\s|$)|[。\n]|<\|")
 _IS = re.compile(r"\bis\b[ *_:]*")
 _BEGINS_AS_NUMBER = re.compile(r"[-+−$€£]?\s*\.?\d")
 _BARE_NUMBER = re.compile(r"[-+−]?\d[\d,]*(?:\.\d+)?")
+_BOLD_NUMBER = re.compile(r"\*\*[^\d*\n]{0,3}([-+−]?\d[\d,]*(?:\.\d+)?)[^\d*\n]{0,20}\*\*")
+# A sentence that ends in the number that it states: "it's 1,000.99€", "= 4000千克".
+_STATED = re.compile(
+    r"(?:\b(?:is|are|was|by|to|equals|est|ist|es|soit)\b|['’]s\b|[=≈:：]|[\u4e00-\u9fff])\s*[$€£¥]?"
+    r"(?P<number>[-+−]?\d[\d,]*(?:\.\d+)?(?:/\d+)?\s*%?)"
+    r"(?:[$€£¥]|[a-z]{1,2}[²³]|[\u4e00-\u9fff]{1,6}"
+    r"|\s+(?!(?:pi|sqrt|cbrt|log|exp|sin|cos|tan|and|or|to|times|plus|minus|over)\b)[^\W\d_]{3,}"
+    r"(?:\s+[^\W\d_]{2,}){0,2})?\s*[.。]?\s*$"
+)
+# Between boxes that belong together: "and", "or" or a comma, perhaps after a few words.
+_LINK = re.compile(
+    r"[\s$}.]*(?:\\(?:quad|qquad|[,;: \])\]])|\$|\s|\\text\{)*[^.\n=:;{}]{0,40}?"
+    r"(?:\band\b|\bor\b|,|、|和|或)(?:\\(?:quad|qquad|[,;: \[(])|[\s$}])*"
+    r"(?:\\{1,2}(?:boxed|fbox)\s*\{)"
+)
+_CJK = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
+_NOT_WORDS = re.compile(
+    r"\$\$[^$]*\$\$|\$[^$\n]*\$|\\\([^()]*\\\)|\\\[[^\[\]]*\\\]|\\[a-zA-Z]+(?:\s*\{[^{}]*\})?"
+)
+_PROSE_WORD = re.compile(r"[^\W\d_]{2,}")
+_CONNECTORS = frozenset(["and", "or"])
+PROSE_WORDS = 3  # fewest words outside formulas of what is read as a sentence
+MAX_READINGS = 10  # a box in a sentence in a box …
+MAX_SENTENCES_CHARACTERS = 2000  # read from the end of a long text
 
 
 def answer_part(text: str, thinking: Thinking, reasoning: str | None = None) -> str | None:
@@ -79,6 +109,11 @@ def is_looped(text: str) -> bool:
 
 def boxes(text: str) -> list[str]:
     r"""Contents of all balanced, outermost and non-blank ``\boxed{…}`` and ``\fbox{…}``."""
+    return [content for _, _, content in _box_spans(text)]
+
+
+def _box_spans(text: str) -> list[tuple[int, int, str]]:
+    """(start of the content, its end, the content) of the boxes."""
     stack: list[tuple[bool, int]] = []
     found: list[tuple[int, int]] = []
     for match in _BRACES.finditer(text):
@@ -90,7 +125,28 @@ def boxes(text: str) -> list[str]:
                 while found and found[-1][0] > start:  # it stands inside this one
                     found.pop()
                 found.append((start, match.start()))
-    return [text[start:end].strip() for start, end in found if text[start:end].strip()]
+    return [
+        (start, end, text[start:end].strip()) for start, end in found if text[start:end].strip()
+    ]
+
+
+def boxed_answer(text: str, policy: GradingPolicy) -> str | None:
+    """The last box, or all of them where the policy says so; None where there is none.
+
+    Boxes that are linked by "and", "or" or a comma alone are one answer written in pieces.
+    """
+    spans = _box_spans(text)
+    if not spans:
+        return None
+    if policy.several_boxes == "all":
+        return ", ".join(dict.fromkeys(content for _, _, content in spans))
+    contents = [spans[-1][2]]
+    for index in range(len(spans) - 1, 0, -1):
+        gap = text[spans[index - 1][1] : spans[index][0]]
+        if not _LINK.fullmatch(gap):
+            break
+        contents.insert(0, spans[index - 1][2])
+    return ", ".join(contents)
 
 
 def extract_answer(part: str, policy: GradingPolicy) -> str | None:
@@ -100,11 +156,9 @@ def extract_answer(part: str, policy: GradingPolicy) -> str | None:
     what follows "answer is"; then the last formula of the last line; then an answer part that is
     nothing but a number.
     """
-    contents = boxes(part)
-    if contents:
-        if policy.several_boxes == "all":
-            return ", ".join(dict.fromkeys(contents))
-        return contents[-1]
+    boxed = boxed_answer(part, policy)
+    if boxed is not None:
+        return boxed
     if policy.boxed_only:
         return None
     return _after_phrase(part) or _last_formula(part) or _bare_number(part)
@@ -149,3 +203,52 @@ def _formula_text(formula: re.Match[str]) -> str | None:
 def _bare_number(part: str) -> str | None:
     text = part.strip()
     return text if _BARE_NUMBER.fullmatch(text) else None
+
+
+def read_answer(text: str, policy: GradingPolicy) -> str:
+    r"""The answer in a text that was given as a final answer.
+
+    That is mostly the text itself. A text with a box stands for its box; a sentence for what
+    follows "answer is", for its last formula, or for the number that it ends in.
+    """
+    answer = text
+    for _ in range(MAX_READINGS):
+        inner = _read_once(answer, policy)
+        if inner == answer:
+            return answer
+        answer = inner
+    return text  # boxes in boxes in boxes: nobody wrote that
+
+
+def _read_once(text: str, policy: GradingPolicy) -> str:
+    if "boxed" in text or "fbox" in text:
+        boxed = boxed_answer(text, policy)
+        if boxed is not None:
+            return boxed
+    if not _is_prose(text):
+        return text
+    text = (text.partition("<|")[0].strip() or text)[-MAX_SENTENCES_CHARACTERS:]
+    formulas = list(_MATHS.finditer(text))
+    after = text[formulas[-1].end() :] if formulas else text
+    return (
+        _after_phrase(text)
+        or _only_group(_BOLD_NUMBER, after)
+        or _only_group(_STATED, after)
+        or (_formula_text(formulas[-1]) if formulas else None)
+        or text
+    )
+
+
+def _is_prose(text: str) -> bool:
+    """Whether there is a sentence around the mathematics, not only a unit, a word or "and"."""
+    words = [
+        word.lower() for word in _PROSE_WORD.findall(_NOT_WORDS.sub(" ", text))
+        if word.lower() not in _CONNECTORS
+    ]  # fmt: skip
+    return len(words) >= PROSE_WORDS or "answer" in words or any(map(_CJK.search, words))
+
+
+def _only_group(pattern: re.Pattern[str], text: str) -> str | None:
+    """The group of the pattern's last match in the text's last line."""
+    found = pattern.findall(text.strip().rpartition("\n")[2])
+    return str(found[-1]).strip() if found else None

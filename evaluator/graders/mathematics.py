@@ -1,19 +1,22 @@
-"""Mathematical answers, as MATH's: equivalence by exact numbers, by structure, by evaluation.
+"""Mathematical answers, as MATH's: equivalence by exact numbers, by structure, by values.
 
-``equal_fast`` decides numbers and equal spellings; ``equal_slow`` asks math-verify about what is
-left. Sequences are compared here, member by member, because brackets, order and missing members
-matter and math-verify is lenient about all three; decimals become exact fractions before it sees
-them, because it rounds.
+``equal_fast`` decides numbers, spellings, expressions (``values.py``) and sequences of these, all
+in bounded time; ``equal_slow`` asks math-verify about what is left (``symbolic.py``). Sequences are
+compared here, member by member, because brackets, order and missing members matter.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from fractions import Fraction
 
-from evaluator.errors import GraderError
+import mpmath  # type: ignore[import-untyped]
+
+from evaluator.graders import values
 from evaluator.graders.base import Grader
+from evaluator.graders.expressions import Tree, UnreadableError, read
+from evaluator.graders.extraction import read_answer
 from evaluator.graders.normalise import (
     Number,
     clean,
@@ -26,46 +29,72 @@ from evaluator.protocol import GradingPolicy
 
 MAX_COMPARED_CHARACTERS = 5000  # longer answers are the same only word for word
 MAX_EVALUATED_CHARACTERS = 1000  # longer answers are compared as text only
-SOLVED_SYMBOLS = 2  # equations in more symbols are compared as multiples of each other only
+MAX_SLOW_CHARACTERS = 300  # of what is handed to the slow way
 ROUNDING_DECIMALS = 2  # fewest digits after the point that count as a rounding
+MAX_SOLVED_SYMBOLS = 2  # equations in more are compared as multiples of each other only
 
-_POINTS = (29, 53, -37)  # over 41: numerators of the values that are put in for symbols
+Evaluate = Callable[[str, str], bool | None]
 
-Evaluate = Callable[[str, str, GradingPolicy], bool | None]
-
-# Towers and factorials that would fill the memory; they are compared as text only.
+# Towers and factorials that would fill the memory; the slow way never sees them.
 _HUGE = re.compile(
-    r"\^\{?-?\d{5,}|\d\}?\^\{?\(?-?\d+\}?\^|\^\{?\d{3,}\}?\)+\}?\^\{?\d{3,}"
-    r"|\d{4,}\)?\}?!|!!|\\uparrow"
+    r"\^\{?-?\d{4,}|\d\}?\^\{?\(?-?\d+\}?\^|\^\{?\d{3,}\}?\)+\}?\^\{?\d{3,}"
+    r"|\d{4,}\)?\}?!|!!|\\uparrow|\d{400}"
 )
-_DECIMAL = re.compile(r"(?<![\w.])(\d*)\.(\d+)(?![\d.]|\\overline|\\dot)")
 _MEMBER_OF = re.compile(r"^\\?[a-zA-Z]+(?:_\{\w+\})?\s*\\in(?![a-zA-Z])\s*")
 _NAME_LAST = re.compile(r"^(?P<value>[^=]+)=[a-zA-Z]$")
-_WORDS = re.compile(r"[A-Za-z]{4,}|[A-Za-z]{2,}(?:[ -][A-Za-z]+)+")
-_EVALUATED_AS_SET = re.compile(r"[<>]|\\(?:leq|geq|neq|begin|mathbb|emptyset|setminus|infty)")
+_WORDS = re.compile(r"[A-Za-z]{4,}|[A-Za-z]{2,}(?:[ -][A-Za-z]+)+|(?i:yes|no|odd|all)")
+_SET_AS_TEXT = re.compile(
+    r"[\s$]*\\(?:text(?:bf|it|rm|normal)?|mbox)\{[A-Za-z][A-Za-z .'-]+\}[\s$.]*"
+)
+_SPACE = re.compile(r"(?<!\d) | (?!\d)")  # not the one of 2 1/2
+_ABSENT = frozenset(["None", "null", "nan", "NaN"])  # what a program writes for no answer
+_DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
+_RELATION = re.compile(r"[<>]|\\(?:leq|geq|neq)(?![a-zA-Z])")
+# What the slow way may be asked about: the rest is mathematics that values decide, or none.
+_SLOW = re.compile(
+    r"[<>=]|\\(?:leq|geq|neq|in|cup|cap|setminus|mathbb|emptyset|infty|begin|int|sum|prod|lim|binom"
+    r"|det|gcd|lcm|max|min|pm|mp)(?![a-zA-Z])"
+)
+_EVALUATED_AS_SET = re.compile(
+    r"[<>]|\\(?:leq|geq|neq|begin|mathbb|emptyset|setminus|infty|cap)(?![a-zA-Z])"
+)
+_RATIO = re.compile(r"[1-9]\d{0,17}(?::[1-9]\d{0,17})+")
 
 
 class MathGrader(Grader):
     """Compares as mathematics. Symmetric and total; bounded by the pool that calls it."""
 
     name = "math"
-    version = 1
+    version = 2
+
+    def read(self, prediction: str, policy: GradingPolicy) -> str:
+        """The answer in a text that was given as one: out of its box or its sentence."""
+        return read_answer(prediction, policy)
 
     def equal_fast(self, first: str, second: str, policy: GradingPolicy) -> bool | None:
-        """Whether both are the same, if numbers, spelling and structure tell; else None."""
-        return _equal(first, second, policy, lambda one, other, policy: None)
+        """Whether both are the same, if spelling, numbers, structure and values tell; else None."""
+        return _equal(first, second, policy, lambda one, other: None)
 
     def equal_slow(self, first: str, second: str, policy: GradingPolicy) -> bool:
-        """Whether both are the same, by evaluation where nothing else tells."""
-        return bool(_equal(first, second, policy, _evaluated_equal))
+        """Whether both are the same, by symbolic algebra where nothing else tells."""
+        from evaluator.graders import symbolic
+
+        return bool(_equal(first, second, policy, symbolic.equal))
 
 
-def _equal(first: str, second: str, policy: GradingPolicy, evaluate: Evaluate) -> bool | None:
+def _equal(  # noqa: PLR0911 - a list of cases
+    first: str, second: str, policy: GradingPolicy, evaluate: Evaluate
+) -> bool | None:
+    first, second = read_answer(first, policy), read_answer(second, policy)
+    if first in _ABSENT or second in _ABSENT:
+        return False
     if max(len(first), len(second)) > MAX_COMPARED_CHARACTERS:
-        return first.split() == second.split()
+        return bool(first.strip()) and first.split() == second.split()
     one, other = clean(first), clean(second)
     if not one.text or not other.text:
         return False
+    if _SET_AS_TEXT.fullmatch(first) or _SET_AS_TEXT.fullmatch(second):  # words, not products
+        return _SPACE.sub("", one.text).casefold() == _SPACE.sub("", other.text).casefold()
     if policy.units and units_conflict(one.unit, other.unit):
         return False
     if not policy.units and one.unit != other.unit:
@@ -90,16 +119,70 @@ def _same(one: str, other: str, policy: GradingPolicy, evaluate: Evaluate) -> bo
         return verdict
     if _WORDS.fullmatch(left) or _WORDS.fullmatch(right):
         return False
-    return _evaluate(left, right, policy, evaluate)
+    return _same_values(left, right, policy, evaluate)
 
 
-def _evaluate(one: str, other: str, policy: GradingPolicy, evaluate: Evaluate) -> bool | None:
-    """Evaluate what is small enough for it."""
+def _same_values(  # noqa: PLR0911 - a list of cases
+    one: str, other: str, policy: GradingPolicy, evaluate: Evaluate
+) -> bool | None:
+    """Compare two single expressions, equations or relations."""
     if max(len(one), len(other)) > MAX_EVALUATED_CHARACTERS:
         return False
-    if _HUGE.search(one) or _HUGE.search(other):
+    if "=" in one or "=" in other:
+        return _same_equations(one, other, policy, evaluate)
+    try:
+        first, second = read(one), read(other)
+    except UnreadableError:
+        return False  # a fragment, or no mathematics: the same only word for word
+    if first is None or second is None:
+        return _ask(one, other, evaluate)
+    if values.leaves_undone(first) != values.leaves_undone(second):
+        return False  # sin 18° for a number: the computation that was asked for is left undone
+    if values.compare(first, second):
+        return True
+    return policy.rounding and (_shows(one, second) or _shows(other, first))
+
+
+def _same_equations(one: str, other: str, policy: GradingPolicy, evaluate: Evaluate) -> bool | None:
+    """Compare where at least one side is an equation: an equation is never its side."""
+    sides = split(one, "equals"), split(other, "equals")
+    if any(_RELATION.search(text) for text in (one, other)):
+        return _ask(one, other, evaluate)
+    if len(sides[0]) != len(sides[1]):
         return False
-    return evaluate(one, other, policy)
+    try:
+        trees = [[read(side) for side in part] for part in sides]
+    except UnreadableError:
+        return False
+    if len(sides[0]) != 2 or any(tree is None for part in trees for tree in part):
+        return _ask(one, other, evaluate)
+    first, second = ((part[0], part[1]) for part in trees)
+    verdict = values.proportional(first, second)  # type: ignore[arg-type]
+    if verdict:
+        return True
+    names = values.symbols(("sum", (*first, *second)))
+    return False if len(names) > MAX_SOLVED_SYMBOLS else _ask(one, other, evaluate)
+
+
+def _ask(one: str, other: str, evaluate: Evaluate) -> bool | None:
+    """Leave it to the slow way, if it is small enough and of the kind that it knows."""
+    if max(len(one), len(other)) > MAX_SLOW_CHARACTERS:
+        return False
+    if not all(_balanced(text) and not _HUGE.search(text) for text in (one, other)):
+        return False
+    if not (_SLOW.search(one) or _SLOW.search(other)):
+        return False
+    return evaluate(one, other)
+
+
+def _balanced(text: str) -> bool:
+    """Whether braces are closed and nothing is cut off at the end."""
+    level = 0
+    for token in re.findall(r"\\.|[{}]", text):
+        level += {"{": 1, "}": -1}.get(token, 0)
+        if level < 0:
+            return False
+    return level == 0 and text[-1] not in "^_+-*/\\"
 
 
 def _same_text(one: str, other: str, policy: GradingPolicy) -> bool | None:
@@ -107,15 +190,35 @@ def _same_text(one: str, other: str, policy: GradingPolicy) -> bool | None:
     if _spelling(one) == _spelling(other):
         return True
     first, second = parse_number(one), parse_number(other)
-    if first is None or second is None:
-        return None
-    return _same_number(first, second, policy)
+    if first is not None and second is not None:
+        return _same_number(first, second, policy)
+    if _same_decimal_comma(one, second) or _same_decimal_comma(other, first):
+        return True
+    if _RATIO.fullmatch(one) and _RATIO.fullmatch(other):
+        return _same_ratio([int(n) for n in one.split(":")], [int(n) for n in other.split(":")])
+    return None
+
+
+def _same_ratio(one: list[int], other: list[int]) -> bool:
+    """Whether 2:4 and 1:2 are the same ratio."""
+    return len(one) == len(other) and all(
+        a * other[0] == b * one[0] for a, b in zip(one, other, strict=True)
+    )
+
+
+def _same_decimal_comma(text: str, number: Number | None) -> bool:
+    """Whether a text is a decimal, its point written as a comma. Beside a list it is a list."""
+    if number is None or number.decimals is None or not _DECIMAL_COMMA.fullmatch(text):
+        return False
+    decimal = parse_number(text.replace(",", "."))
+    return decimal is not None and decimal.value == number.value and not number.percent
 
 
 def _spelling(text: str) -> str:
     """Text answers are the same whatever their case; symbols are not."""
-    joined = text.replace(" ", "").removeprefix("+")
-    return joined.casefold() if _WORDS.fullmatch(text.strip()) else joined
+    words = _WORDS.fullmatch(text.strip())
+    joined = _SPACE.sub("", text)
+    return joined.casefold() if words else joined.removeprefix("+")
 
 
 def _same_number(one: Number, other: Number, policy: GradingPolicy) -> bool:
@@ -141,6 +244,21 @@ def _rounds_to(exact: Number, rounded: Number) -> bool:
     return bool(2 * abs(exact.value - rounded.value) * 10**digits <= 1)
 
 
+def _shows(text: str, exact: Tree) -> bool:
+    """Whether ``text`` is a decimal rounding of an expression's value."""
+    number = parse_number(text)
+    if number is None or number.decimals is None or number.decimals < ROUNDING_DECIMALS:
+        return False
+    value = values.constant(exact)
+    if value is None or isinstance(value, mpmath.mpc):
+        return False
+    if isinstance(value, Fraction):
+        return _rounds_to(Number(value), number)
+    with mpmath.workdps(values.DIGITS):
+        decimal = mpmath.mpf(number.value.numerator) / number.value.denominator
+        return bool(2 * abs(value - decimal) * 10**number.decimals <= 1)
+
+
 def _without_names(one: str, other: str) -> tuple[str, str]:
     r"""Take off ``x=``, ``f(x)=``, ``x \in`` and ``=x`` where the other answer lacks the name."""
     one, other = _MEMBER_OF.sub("", one), _MEMBER_OF.sub("", other)
@@ -149,12 +267,11 @@ def _without_names(one: str, other: str) -> tuple[str, str]:
         return _without_name(one), _without_name(other)
     sides = split(one, "equals"), split(other, "equals")
     if len(sides[0]) == len(sides[1]) == 2 and sides[0][0] == sides[1][0]:
-        one, other = sides[0][1], sides[1][1]
-    elif len(sides[1]) == 1:
-        one = _without_name(one)
-    elif len(sides[0]) == 1:
-        other = _without_name(other)
-    return one, other
+        return sides[0][1], sides[1][1]
+    return (
+        _without_name(one) if len(sides[1]) == 1 else one,
+        _without_name(other) if len(sides[0]) == 1 else other,
+    )
 
 
 def _without_name(text: str) -> str:
@@ -164,7 +281,7 @@ def _without_name(text: str) -> str:
     if name is not None:
         rest = text[len(name) + 1 :]
         if not isinstance(parse(rest), Sequence):
-            return split(rest, "equals")[-1]
+            return next(reversed(split(rest, "equals")), text)
         return text if "=" in rest else rest  # x=4, y=5 keeps its names
     return last["value"] if last else text
 
@@ -188,169 +305,20 @@ def _same_sequences(  # noqa: PLR0911 - a list of cases
         if sequence.is_unordered and len(sequence.members) == 1:
             return same(sequence.members[0], single)
         if _EVALUATED_AS_SET.search(single):
-            return _evaluate(*texts, policy, evaluate)
+            return _ask(*texts, evaluate)
         return False
     if left.kind == right.kind and left.kind in ("ordered", "matrix"):
         if left.brackets != right.brackets:
             return False
         return ordered_match(left.members, right.members, same)
     if left.is_unordered and right.is_unordered:
+        if left.is_named != right.is_named:  # x=4, y=5 says which is which
+            return ordered_match(left.members, right.members, same)
         return unordered_match(left.members, right.members, same)
     if "union" in (left.kind, right.kind):
         if left.kind == right.kind and unordered_match(left.members, right.members, same):
             return True
-        return _evaluate(*texts, policy, evaluate)
+        return _ask(*texts, evaluate)
     if {left.kind, right.kind} == {"ordered", "list"} and "()" in (left.brackets, right.brackets):
         return ordered_match(left.members, right.members, same)
-    return False
-
-
-def _evaluated_equal(one: str, other: str, policy: GradingPolicy) -> bool:
-    """Ask math-verify, in both directions. What it cannot read equals nothing.
-
-    Its own time limits need signals and fail on some inputs: they are off, and the pool limits
-    the CPU time and the memory of this process instead.
-    """
-    from math_verify import verify
-
-    first, second = _expression(one), _expression(other)
-    if first is None or second is None:
-        return False
-    if policy.rounding and _evaluated_rounding(one, second, other, first):
-        return True
-    verdict = True if first == second else _numerically_equal(first, second)
-    if verdict is None:
-        verdict = _proportional_equations(first, second)
-    if verdict is not None:
-        return verdict
-    options = {
-        "float_rounding": 12,
-        "numeric_precision": 15,
-        "allow_set_relation_comp": True,
-        "timeout_seconds": None,
-        "raise_on_error": True,
-    }
-    try:
-        return bool(verify(first, second, **options) and verify(second, first, **options))
-    except (MemoryError, RecursionError) as error:
-        raise GraderError(f"comparing ran out of room ({type(error).__name__})") from error
-    except Exception:
-        # Its comparison is not defined for these two kinds of object: they are not shown equal.
-        return False
-
-
-def _numerically_equal(first: Any, second: Any) -> bool | None:
-    """Compare values to 40 digits at fixed points; None where that does not tell.
-
-    It decides most pairs in milliseconds and some identities that simplifying does not find. A
-    difference counts at positive points only, where roots and powers have one branch; equality
-    must hold at points of both signs. Points where a value is not real are passed over.
-    """
-    from sympy import Expr
-
-    if not (isinstance(first, Expr) and isinstance(second, Expr)):
-        return None
-    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
-    if not symbols:
-        return _near(first, second, real=False)
-    agreed = []
-    for numerator in _POINTS:
-        values = {symbol: _point(numerator, index) for index, symbol in enumerate(symbols)}
-        near = _near(first.subs(values), second.subs(values), real=True)
-        if near is False and numerator > 0:
-            return False
-        agreed.append(near)
-    return True if agreed.count(True) >= 2 and False not in agreed and agreed[-1] else None
-
-
-def _proportional_equations(first: Any, second: Any) -> bool | None:
-    """Whether two equations are multiples of each other; None for what are not two equations.
-
-    Equations in three symbols or more that are no multiples are taken to differ: solving them for
-    all their symbols takes minutes and finds nothing. In fewer, solving decides (None).
-    """
-    from sympy import Eq
-
-    if not (isinstance(first, Eq) and isinstance(second, Eq)):
-        return None
-    one, other = first.lhs - first.rhs, second.lhs - second.rhs
-    symbols = sorted(one.free_symbols | other.free_symbols, key=str)
-    ratios = []
-    for numerator in _POINTS:
-        values = {symbol: _point(numerator, index) for index, symbol in enumerate(symbols)}
-        ratios.append((one.subs(values), other.subs(values)))
-    if any(value.is_zero for pair in ratios for value in pair):
-        return None
-    base = ratios[0]
-    same = [_near(base[0] * b, base[1] * a, real=True) for a, b in ratios[1:]]
-    if all(same):
-        return True
-    return False if len(symbols) > SOLVED_SYMBOLS else None
-
-
-def _point(numerator: int, index: int) -> Any:
-    """A rational number of no special value, another for every symbol."""
-    from sympy import Rational
-
-    return Rational(numerator + (7 if numerator > 0 else -7) * index, 41)
-
-
-def _near(first: Any, second: Any, *, real: bool) -> bool | None:
-    """Whether two constants agree to 25 digits (True) or differ within 20 (False)."""
-    from sympy import Rational
-
-    try:
-        one, other = first.doit().evalf(40), second.doit().evalf(40)
-        difference = abs((first - second).doit().evalf(40))
-        if not (one.is_number and other.is_number and difference.is_finite):
-            return None
-        if real and not (one.is_real and other.is_real):
-            return None
-        size = abs(one) + 1
-        if difference > size * Rational(1, 10**20):
-            return False
-        return True if difference < size * Rational(1, 10**25) else None
-    except (ArithmeticError, AttributeError, TypeError, ValueError):
-        return None  # not defined for these values: nothing is shown
-
-
-def _expression(text: str) -> Any:
-    """Parse with math-verify; None where it finds no mathematics."""
-    from latex2sympy2_extended import NormalizationConfig
-    from math_verify import LatexExtractionConfig
-    from math_verify import parse as parse_mathematics
-
-    exact = _DECIMAL.sub(lambda match: _as_fraction(match[1], match[2]), text)
-    # Units and boxes are off already; taken for a unit, the m of 3m/2 would be lost.
-    spelling = NormalizationConfig(
-        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none"
-    )
-    latex = LatexExtractionConfig(boxed_match_priority=-1, normalization_config=spelling)
-    found = parse_mathematics(
-        f"${exact}$",
-        extraction_config=[latex],
-        fallback_mode="no_fallback",
-        parsing_timeout=None,
-    )
-    return found[0] if found else None
-
-
-def _as_fraction(whole: str, decimals: str) -> str:
-    return f"{{\\frac{{{int((whole or '0') + decimals)}}}{{{10 ** len(decimals)}}}}}"
-
-
-def _evaluated_rounding(one: str, second: Any, other: str, first: Any) -> bool:
-    """Whether one answer is a decimal rounding of the other's value."""
-    from sympy import Rational
-
-    for text, exact in ((one, second), (other, first)):
-        number = parse_number(text)
-        if number is None or number.decimals is None or number.decimals < ROUNDING_DECIMALS:
-            continue
-        value = exact.evalf(40) if hasattr(exact, "evalf") else None
-        if value is None or not value.is_number or not value.is_real:
-            continue
-        decimal = Rational(number.value.numerator, number.value.denominator)
-        if 2 * abs(value - decimal) * 10**number.decimals <= 1:
-            return True
     return False

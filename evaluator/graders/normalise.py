@@ -14,12 +14,28 @@ _CHARACTERS = str.maketrans(
         "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "·": r"\cdot ",
         "⋅": r"\cdot ", "÷": "/", "∕": "/", "≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ",
         "≈": r"\approx ", "∞": r"\infty ", "π": r"\pi ", "°": r"^\circ ", "∪": r"\cup ",
-        "∩": r"\cap ", "∈": r"\in ", "±": r"\pm ", "²": "^2", "³": "^3", "∅": r"\emptyset ",
+        "∩": r"\cap ", "∈": r"\in ", "±": r"\pm ", "∅": r"\emptyset ",
         "θ": r"\theta ", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}",
         "\u00a0": " ", "\u2002": " ", "\u2003": " ", "\u2009": " ", "\u202f": " ",
+        "√": r"\sqrt ", "∛": r"\sqrt[3]", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
+        "ℚ": r"\mathbb{Q}", "ℕ": r"\mathbb{N}", "⟨": r"\langle ", "⟩": r"\rangle ", "′": "'",
+        "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "∠": r"\angle ",
+        "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "δ": r"\delta ", "ε": r"\epsilon ",
+        "ζ": r"\zeta ", "η": r"\eta ", "ι": r"\iota ", "κ": r"\kappa ", "λ": r"\lambda ",
+        "μ": r"\mu ", "ν": r"\nu ", "ξ": r"\xi ", "ρ": r"\rho ", "σ": r"\sigma ", "τ": r"\tau ",
+        "υ": r"\upsilon ", "φ": r"\phi ", "χ": r"\chi ", "ψ": r"\psi ", "ω": r"\omega ",
+        "Γ": r"\Gamma ", "Δ": r"\Delta ", "Θ": r"\Theta ", "Λ": r"\Lambda ", "Ξ": r"\Xi ",
+        "Π": r"\Pi ", "Σ": r"\Sigma ", "Φ": r"\Phi ", "Ψ": r"\Psi ", "Ω": r"\Omega ",
+        **{chr(0xFF10 + digit): str(digit) for digit in range(10)},  # of full width
         "，": ",", "；": ";", "：": ":", "（": "(", "）": ")", "％": "%", "［": "[", "］": "]",
     }
 )  # fmt: skip
+
+_RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ", "0123456789+-ni", strict=True))
+_LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n", strict=True))
+_RAISED_RUN = re.compile("[" + "".join(_RAISED) + "]+")
+_LOWERED_RUN = re.compile("[" + "".join(_LOWERED) + "]+")
+_RADICAL = re.compile(r"√\s*(?:\(([^()]*)\)|(\d+(?:\.\d+)?))")
 
 _REPLACEMENTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
@@ -75,6 +91,11 @@ _WORD_UNIT = re.compile(
     r"^(?P<value>[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+|\\frac\{\d+\}\{\d+\}|\d+/\d+))\s*"
     r"(?P<unit>[a-zA-Z]{2,}(?:[ -][a-zA-Z]+)*)(?:\s*\^\s*\{?(?P<power>\d)\}?)?\.?$"
 )
+_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")  # of an angle in degrees
+_SPEED_OR_AREA = re.compile(
+    r"^(?P<value>[-+]?\d[\d,]*(?:\.\d+)?)\s+(?P<unit>m|km|cm)"
+    r"(?:\s*\^\s*\{?(?P<power>[23])\}?|/(?P<per>h|s))$"
+)
 _CURRENCY = re.compile(r"^[£€¥₹]\s*|\s*[£€¥₹]$")
 
 # Spellings of one unit; two answers whose units are both known and differ are not the same.
@@ -86,7 +107,7 @@ _UNITS = {
         "mi mile miles", "s second seconds sec", "min minute minutes", "h hour hours hr hrs",
         "day days", "week weeks", "month months", "year years", "g gram grams",
         "kg kilogram kilograms", "lb pound pounds lbs", "oz ounce ounces", "dollar dollars",
-        "cent cents", "mph", "radian radians",
+        "cent cents", "mph", "km/h kph kmh", "m/s", "radian radians",
     )
     for spelling in names.split()
 }  # fmt: skip
@@ -112,7 +133,13 @@ class Number:
 @lru_cache(maxsize=8192)
 def clean(answer: str) -> Cleaned:
     """Spell an answer in one way and set its unit aside. Linear time but for nested commands."""
-    text = answer.translate(_CHARACTERS).strip()
+    text = answer
+    if not text.isascii():
+        text = _RADICAL.sub(lambda match: rf"\sqrt{{{match[1] or match[2]}}}", text)
+        text = _RAISED_RUN.sub(lambda run: "^{" + "".join(_RAISED[c] for c in run[0]) + "}", text)
+        text = _LOWERED_RUN.sub(lambda run: "_{" + "".join(_LOWERED[c] for c in run[0]) + "}", text)
+        text = text.translate(_CHARACTERS)
+    text = text.strip()
     text = re.sub(r"^\\[\[(]|\\[\])]$", "", text).strip()
     if "\\begin" not in text:  # outside a matrix a doubled backslash is one escaped twice
         text = re.sub(r"\\\\(?=[a-zA-Z{}])", r"\\", text)
@@ -130,11 +157,15 @@ def clean(answer: str) -> Cleaned:
     return Cleaned(re.sub(r"\s*([-+=<>/^(){}\[\]&])\s*(?!(?:and|or)\b)", r"\1", text), unit)
 
 
-def _split_unit(text: str) -> tuple[str, str | None]:
+def _split_unit(text: str) -> tuple[str, str | None]:  # noqa: PLR0911 - a list of cases
     """Take a trailing unit off: degrees, words in a text command, words after a number."""
     degrees = _DEGREES.search(text)
-    if degrees and degrees.start():
+    if degrees and degrees.start() and not _FUNCTION.search(text):
         return text[: degrees.start()], "degree"
+    match = _SPEED_OR_AREA.match(text)
+    if match is not None:
+        unit = match["unit"] + (f"/{match['per']}" if match["per"] else "")
+        return match["value"], _unit_name(unit, match["power"])
     match = _TRAILING_UNIT.search(text)
     if match is None:
         match = _WORD_UNIT.match(text)
@@ -166,7 +197,7 @@ def units_conflict(one: str | None, other: str | None) -> bool:
     return one != other
 
 
-_INTEGER = r"\d+|\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+"
+_INTEGER = r"\d+|[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?: \d{3})+"
 _NUMBER = re.compile(
     rf"(?P<sign>[-+]*)(?:(?P<whole>{_INTEGER})?(?:\.(?P<decimals>\d*))?)(?P<percent> ?%)?"
 )
@@ -238,8 +269,12 @@ def _signed(value: Fraction, match: re.Match[str], decimals: int | None) -> Numb
     return Number(-value if negative else value, bool(match["percent"]), decimals)
 
 
+_NAME = r"\\?[a-zA-Z]+'?(?:_\{\w+\})?"
 _LEFT_SIDE = re.compile(
-    r"^(?P<left>\\?[a-zA-Z]+'?(?:_\{\w+\})?(?:\([\w,]+\))?|\([\w,]+\)|[a-zA-Z]{1,3}\([\w,]*\))=(?!=)"
+    rf"^(?P<left>{_NAME}(?:\([\w,]+\))?|\([\w,]+\)|[a-zA-Z]{{1,3}}\([\w,]*\)"
+    rf"|{_NAME}(?::{_NAME})+|m?\\(?:angle|triangle) ?[A-Z]{{1,3}}"
+    r"|\\frac\{d[a-zA-Z]?\}\{d[a-zA-Z]\}"
+    r"|[EP]\[[\w,]+\]|\\(?:overline|vec)\{[A-Za-z]+\})=(?!=)"
 )
 
 

@@ -41,22 +41,32 @@ class GradeRequest:
     policy: GradingPolicy
     completion: Completion | None = None
     prediction: str | None = None
+    options: tuple[int, ...] = ()  # multiple choice: the order in which the options were shown
 
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
-    """Whether two answers are the same; ``error`` says why that is not known."""
+    """Whether two answers are the same.
+
+    ``intractable`` says what was used up before they could be shown to be: then they count as
+    different. ``error`` says why nothing is known.
+    """
 
     equal: bool
     cpu_seconds: float = 0.0
+    intractable: str | None = None
     error: str | None = None
 
 
-_Key = tuple[str, str, str, GradingPolicy]
+_Key = tuple[str, str, str, GradingPolicy]  # the grader with its version, both answers
 
 
 class _LimitReachedError(Exception):
     """The comparison itself used up what it was given: another try would too."""
+
+
+class _NoRoomError(Exception):
+    """Memory or stack ran out, perhaps because of what the process had compared before."""
 
 
 class _Worker:
@@ -68,9 +78,10 @@ class _Worker:
         self._buffer = b""
 
     def ask(self, key: _Key) -> _Comparison:
-        """Compare; raises _LimitReachedError, or GraderError when the process died otherwise."""
+        """Compare; raises _LimitReachedError, _NoRoomError, or GraderError when it died."""
         process = self._process or self._start()
-        kind, first, second, policy = key
+        identity, first, second, policy = key
+        kind = identity.partition("/")[0]
         request = {"kind": kind, "first": first, "second": second, "policy": policy.model_dump()}
         try:
             assert process.stdin is not None
@@ -79,11 +90,10 @@ class _Worker:
         except BrokenPipeError:
             raise GraderError(self._bury()) from None
         answer = self._read(self._limits["cpu_seconds"] * WALL_FACTOR)
-        return _Comparison(
-            equal=bool(answer.get("equal")),
-            cpu_seconds=float(answer["cpu_seconds"]),
-            error=answer.get("error"),
-        )
+        if "error" in answer:
+            self.close()  # what fills its memory goes with it
+            raise _NoRoomError(answer["error"])
+        return _Comparison(equal=bool(answer["equal"]), cpu_seconds=float(answer["cpu_seconds"]))
 
     def _start(self) -> subprocess.Popen[bytes]:
         root = str(Path(__file__).resolve().parents[2])
@@ -152,11 +162,17 @@ class GraderPool:
     """Grades completions with ``jobs`` processes. Thread-safe; a context manager.
 
     A comparison is given ``cpu_seconds`` of CPU time and its process ``memory_bytes``. Both are
-    the process's own, so a loaded machine gives the same verdicts.
+    the process's own, so a loaded machine gives the same verdicts. Two answers that are not shown
+    to be equal within them are different: every other try would end the same way, and a score
+    that waits for it would never be complete. A process that dies in any other way is an error.
     """
 
     def __init__(
-        self, jobs: int = 2, cpu_seconds: float = 5.0, memory_bytes: int = 1 << 30
+        self,
+        jobs: int = 2,
+        cpu_seconds: float = 5.0,
+        memory_bytes: int = 1 << 30,
+        cache_entries: int = CACHE_ENTRIES,
     ) -> None:
         limits = {"cpu_seconds": cpu_seconds, "memory_bytes": memory_bytes}
         self._jobs = jobs
@@ -165,7 +181,8 @@ class GraderPool:
         self._idle = list(self._workers)
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="grader")
-        self._known: OrderedDict[_Key, Future[_Comparison]] = OrderedDict()
+        self._cache_entries = cache_entries
+        self._known: OrderedDict[_Key, bool | Future[_Comparison]] = OrderedDict()
 
     def __enter__(self) -> Self:
         return self
@@ -209,6 +226,8 @@ class GraderPool:
         if missing is not None:
             return missing
         assert answer is not None
+        options = request.options or (request.completion.options if request.completion else ())
+        answer = graders.get(request.kind).unshuffled(answer, options)
         result = self._compare(request.kind, request.gold, answer, request.policy)
         if isinstance(result, bool):
             return _verdict(_Comparison(result), answer)
@@ -217,19 +236,23 @@ class GraderPool:
     def _compare(
         self, kind: str, first: str, second: str, policy: GradingPolicy
     ) -> bool | Future[_Comparison]:
-        verdict = graders.get(kind).equal_fast(first, second, policy)
-        if verdict is not None:
-            return verdict
+        grader = graders.get(kind)
         # One order for both, so that a verdict cannot depend on it.
-        key: _Key = (kind, min(first, second), max(first, second), policy)
+        key: _Key = (grader.identity, min(first, second), max(first, second), policy)
         with self._lock:
-            future = self._known.get(key)
-            if future is None:
-                future = self._threads.submit(self._ask, key)
-                self._known[key] = future
-                if len(self._known) > CACHE_ENTRIES:
-                    self._known.popitem(last=False)
-            return future
+            known = self._known.get(key)
+        if known is not None:
+            return known
+        verdict: bool | Future[_Comparison] | None = grader.equal_fast(key[1], key[2], policy)
+        with self._lock:
+            if verdict is None:
+                verdict = self._known.get(key)  # another thread may have asked meanwhile
+            if verdict is None:
+                verdict = self._threads.submit(self._ask, key)
+            self._known[key] = verdict
+            while len(self._known) > self._cache_entries:
+                self._known.popitem(last=False)
+            return verdict
 
     def _ask(self, key: _Key) -> _Comparison:
         """Have an idle process compare. A failure is an error in the result, kept in no cache."""
@@ -242,8 +265,10 @@ class GraderPool:
                     comparison = worker.ask(key)
                     break
                 except _LimitReachedError as limit:
-                    comparison = _Comparison(False, self._cpu_seconds, str(limit))
+                    comparison = _Comparison(False, self._cpu_seconds, intractable=str(limit))
                     break
+                except _NoRoomError as limit:
+                    comparison = _Comparison(False, intractable=str(limit))
                 except GraderError as error:
                     comparison = _Comparison(False, error=str(error))
         finally:
@@ -264,7 +289,7 @@ def _extract(  # noqa: PLR0911 - the outcomes in their order
             return None, Verdict(Outcome.ENGINE_ERROR, reason="no completion came")
         if not request.prediction.strip():
             return None, Verdict(Outcome.NO_ANSWER, reason="the prediction is blank")
-        return request.prediction, None
+        return graders.get(request.kind).read(request.prediction, request.policy).strip(), None
     if completion.error is not None or completion.finish_reason is FinishReason.ERROR:
         return None, Verdict(Outcome.ENGINE_ERROR, reason=completion.error or "the engine failed")
     part = answer_part(completion.text, request.thinking, completion.reasoning)
@@ -287,6 +312,9 @@ def _finish(answer: str, future: Future[_Comparison]) -> Verdict:
 def _verdict(comparison: _Comparison, answer: str) -> Verdict:
     if comparison.error is not None:
         return Verdict(Outcome.GRADER_ERROR, answer, comparison.error, comparison.cpu_seconds)
+    if comparison.intractable is not None:
+        reason = f"not shown to equal the reference: {comparison.intractable}"
+        return Verdict(Outcome.WRONG, answer, reason, comparison.cpu_seconds)
     outcome = Outcome.CORRECT if comparison.equal else Outcome.WRONG
     reason = "equals the reference" if comparison.equal else "differs from the reference"
     return Verdict(outcome, answer, reason, comparison.cpu_seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,14 +11,16 @@ MAX_DEPTH = 50
 
 _TOKEN = re.compile(
     r"(?P<open>\\\{|\\begin\{\w+\*?\}|[{(\[])|(?P<close>\\\}|\\end\{\w+\*?\}|[})\]])"
-    r"|(?P<equals>=)|(?P<cup>\\cup(?![a-zA-Z]))|(?P<comma>[,;](?:\s*\\?(?:and|or)\b)?|(?<=\s)(?:and|or)(?=\s))"
+    r"|(?P<equals>=)|(?P<cup>\\cup(?![a-zA-Z]))|(?P<comma>(?P<semicolon>;)|,(?:\s*(?:and|or)\b)?|(?P<conjunction>(?<=\s)(?:and|or)(?=\s)))"
     r"|\\[a-zA-Z]+|\\."
 )
 _MATRIX = re.compile(
     r"\\begin\{(?P<kind>[pbB]?matrix|array|smallmatrix)\}(?:\{[lcr|]*\})?"
     r"(?P<body>(?:(?!\\begin).)*)\\end\{(?P=kind)\}"
 )
-_PLUS_MINUS = re.compile(r"\\pm(?![a-zA-Z])\s*")
+_NAMED = re.compile(r"(\\?[a-zA-Z]+'?(?:_\{\w+\})?)=(?!=)")
+_PLUS_MINUS = re.compile(r"\\(?P<sign>pm|mp)(?![a-zA-Z])\s*")
+MAX_UNORDERED = 64  # members not spelled the same whose partners are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +40,21 @@ class Sequence:
         """A set, or a list without brackets."""
         return self.kind in ("set", "list")
 
+    @property
+    def is_named(self) -> bool:
+        """A list of assignments to different names, as ``x=4, y=5``."""
+        names = [match[1] for match in map(_NAMED.match, self.members) if match]
+        return self.kind == "list" and len(set(names)) == len(self.members) > 1
+
 
 def parse(text: str, depth: int = 0) -> Sequence | str:  # noqa: PLR0911 - a list of cases
     """Split a cleaned answer into a sequence; what is none comes back without outer brackets."""
     text = text.strip()
     if depth > MAX_DEPTH:
         return text
+    groups = _groups(text)
+    if groups:
+        return Sequence("list", "", groups)
     parts = split(text, "comma")
     if len(parts) > 1:
         return Sequence("list", "", _with_both_signs(parts))
@@ -66,6 +78,22 @@ def parse(text: str, depth: int = 0) -> Sequence | str:  # noqa: PLR0911 - a lis
     return parse(inner, depth + 1) if (opening, closing) == ("(", ")") else text
 
 
+def _groups(text: str) -> tuple[str, ...]:
+    """Solutions in groups: ``5, 2; 7, 2`` are two, not four; ``p=5, q=2 and p=7, q=2`` too."""
+    for separator in ("semicolon", "conjunction"):
+        groups = split(text, separator)
+        members = [split(group, "comma") for group in groups]
+        if len(groups) > 1 and len({len(group) for group in members}) == 1 < len(members[0]):
+            if separator == "semicolon":
+                return tuple(groups)
+            names = [
+                [match and match[1] for match in map(_NAMED.match, group)] for group in members
+            ]
+            if None not in names[0] and all(group == names[0] for group in names):
+                return tuple(groups)
+    return ()
+
+
 def _matrix(body: str) -> Sequence | None:
     """The entries of a matrix, row by row; None where the rows differ in length."""
     rows = [row.split("&") for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr", body)]
@@ -78,7 +106,11 @@ def _matrix(body: str) -> Sequence | None:
 
 
 def split(text: str, separator: str) -> list[str]:
-    """Split at the ``comma``, ``cup`` or ``equals`` tokens that stand outside all brackets."""
+    """Split at the tokens of a kind that stand outside all brackets.
+
+    ``comma`` (which a semicolon and a conjunction are too), ``semicolon``, ``conjunction``, ``cup``
+    or ``equals``.
+    """
     parts, start, level = [], 0, 0
     for match in _TOKEN.finditer(text):
         if match["open"]:
@@ -114,15 +146,20 @@ def _unbracket(text: str) -> tuple[str, str, str]:
 
 
 def _with_both_signs(members: list[str]) -> tuple[str, ...]:
-    """Write a member with one ± as two."""
+    """Write a member with one ± (and one ∓, its opposite) as two."""
     expanded: list[str] = []
     for member in members:
-        if len(_PLUS_MINUS.findall(member)) == 1:
-            head, tail = _PLUS_MINUS.split(member)
-            expanded += [f"{head}+{tail}" if head.strip() else tail, f"{head}-{tail}"]
+        signs = [match["sign"] for match in _PLUS_MINUS.finditer(member)]
+        if signs and len(signs) == len(set(signs)):
+            expanded += [_with_sign(member, "pm"), _with_sign(member, "mp")]
         else:
             expanded.append(member)
     return tuple(expanded)
+
+
+def _with_sign(member: str, plus: str) -> str:
+    text = _PLUS_MINUS.sub(lambda match: "+" if match["sign"] == plus else "-", member)
+    return text.strip().removeprefix("+")
 
 
 Compare = Callable[[str, str], bool | None]
@@ -145,6 +182,9 @@ def unordered_match(first: tuple[str, ...], second: tuple[str, ...], same: Compa
     """Whether the members are the same in some order; None where that is undecided."""
     if len(first) != len(second):
         return False
+    first, second = _without_common(first, second), _without_common(second, first)
+    if len(first) > MAX_UNORDERED:
+        return False
     left = list(second)
     undecided = False
     for one in first:
@@ -160,3 +200,15 @@ def unordered_match(first: tuple[str, ...], second: tuple[str, ...], same: Compa
                 return False
             undecided = True
     return None if undecided else True
+
+
+def _without_common(members: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+    """Members without those that stand among the others word for word, each as often."""
+    partners = Counter(others)
+    left = []
+    for member in members:
+        if partners[member] > 0:
+            partners[member] -= 1
+        else:
+            left.append(member)
+    return tuple(left)

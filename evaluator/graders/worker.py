@@ -29,8 +29,9 @@ def main() -> int:
     os.dup2(2, 1)
     limits = json.loads(sys.argv[1])
     _confine(int(limits["memory_bytes"]))
-    # Imports and first use are paid here, so that they count against no comparison.
-    graders.get("math").equal_slow("x+1+1/2", r"x+\frac{6}{4}", GradingPolicy())
+    # Imports and first use are paid here, so that they count against no comparison. Where this
+    # fails, the process ends: it is no comparison's fault.
+    graders.get("math").equal_slow("x<1", "-x>-1", GradingPolicy())
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:
         print(
