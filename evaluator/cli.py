@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import os
 import sys
@@ -155,7 +156,8 @@ def _draw_and_grade(local: LocalRun, source: engines.Engine, pool: GraderPool) -
         local.discard_if_empty()
         raise
     with progress_bar("grading", "verdicts") as bar:
-        graded = iter(range(len(score.rows) + 1, local.total + 1))
+        bar(len(score.rows), local.total, 0)
+        graded = itertools.count(len(score.rows) + 1)
         return local.grade(
             pool, on_row=lambda _: bar(next(graded), local.total, 0), graded=score.rows
         )

@@ -16,10 +16,9 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 from evaluator import benchmarks, protocol, report, runner
 from evaluator.benchmarks import files, hub
@@ -59,6 +58,10 @@ def print_metrics(metrics: dict[str, Any]) -> None:
     table.add_column("95 % interval", justify="right")
     for name, value, interval in report.score_rows(metrics):
         table.add_row(escape(name), value, interval)
+    tokens = metrics["tokens"]
+    for name in ("mean", "median", "p95"):
+        if tokens[name] is not None:
+            table.add_row(f"tokens per completion, {name}", f"{tokens[name]:,.0f}", "")
     table.add_section()
     for outcome, count in metrics["outcomes"].items():
         table.add_row(outcome, str(count), "")
@@ -77,14 +80,13 @@ def progress_bar(
     """
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
-        MofNCompleteColumn(),
+        BarColumn(bar_width=None),  # what the words leave: they matter more
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn(unit + "{task.fields[rate]}{task.fields[score]}"),
-        TimeElapsedColumn(),
         TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=False),
+        TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=Console(stderr=True), expand=True) as progress:
         task = progress.add_task(action, total=None, rate="", score="")
         shown = 0.0
 
@@ -95,13 +97,13 @@ def progress_bar(
                 return
             shown = now
             seconds = progress.tasks[0].elapsed or 0.0
-            rate = f", {tokens / seconds:,.0f} tokens/s" if tokens and seconds else ""
+            rate = f", {tokens / seconds:,.0f} tok/s" if tokens and seconds else ""
             estimate = None if score is None else score.estimate()
             text = (
                 ""
                 if estimate is None
                 else f", pass@1 {100 * estimate.value:.1f} % "
-                f"({100 * estimate.low:.1f} – {100 * estimate.high:.1f})"
+                f"({100 * estimate.low:.1f}–{100 * estimate.high:.1f})"
             )
             progress.update(task, completed=done, total=total, rate=rate, score=text)
 
