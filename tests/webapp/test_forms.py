@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
 from evaluator.protocol import PRESETS
 from tests.webapp.samples import arithmetic, make_benchmark, make_checkpoint
 from webapp.benchmarks.models import PromptSet
+from webapp.checkpoints.models import Checkpoint
 from webapp.core.errors import UserError
 from webapp.runs.forms import DistillationForm, EvaluationForm
 from webapp.runs.models import Run, State
@@ -156,3 +159,64 @@ def test_only_checkpoints_with_files_are_offered(user: Any, filled: dict[str, An
     for name in ("teacher", "base"):
         names = {str(c) for c in DistillationForm().fields[name].queryset}  # type: ignore[attr-defined]
         assert names == {"teacher", "base"}
+
+
+# --- completions made elsewhere
+
+
+def completions(rows: list[Any], name: str = "c.jsonl") -> SimpleUploadedFile:
+    body = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    return SimpleUploadedFile(name, gzip.compress(body) if name.endswith(".gz") else body)
+
+
+@pytest.mark.parametrize("name", ["c.jsonl", "c.jsonl.gz"])
+def test_completions_are_imported_through_the_browser(
+    user: Any, settings: Any, tmp_path: Any, name: str
+) -> None:
+    settings.MEDIA_ROOT = tmp_path
+    problems = arithmetic(3)
+    benchmark = make_benchmark(problems)
+    client = Client()
+    client.force_login(user)
+    rows = [{"problem_id": p.id, "completion": f"\\boxed{{{p.answer}}}"} for p in problems]
+    data = {"benchmark": benchmark.pk, "checkpoint": "far/away", "file": completions(rows, name)}
+    response = client.post("/runs/import/", data)
+    run = Run.objects.get()
+    assert response.status_code == 302
+    assert response["location"] == run.get_absolute_url()
+    assert [s.kind for s in run.stages.all()] == ["import", "grade"]
+    assert run.evaluations.get().checkpoint.name == "far/away"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("benchmark", ""), ("checkpoint", ""), ("checkpoint", "a b"), ("file", ""),
+        ("file", completions([])), ("file", completions([{"problem_id": "nowhere"}])),
+        ("file", completions([{"problem_id": "nowhere", "completion": "1"}])),
+        ("file", completions([{"problem_id": "sum-000", "completion": "1", "sample": -1}])),
+        ("file", SimpleUploadedFile("c.jsonl.gz", b"not gzip")),
+        ("file", SimpleUploadedFile("c.jsonl", b"\x80\x04K\x01.")),
+    ],
+)  # fmt: skip
+def test_a_bad_import_is_told_at_its_field_and_leaves_nothing(
+    user: Any, settings: Any, tmp_path: Any, field: str, value: Any
+) -> None:
+    settings.MEDIA_ROOT = tmp_path
+    benchmark = make_benchmark(arithmetic(3))
+    client = Client()
+    client.force_login(user)
+    rows = [{"problem_id": "sum-000", "completion": "1"}]
+    data = {"benchmark": benchmark.pk, "checkpoint": "far", "file": completions(rows)}
+    if hasattr(value, "seek"):
+        value.seek(0)
+    response = client.post("/runs/import/", data | {field: value})
+    assert response.status_code == 400
+    errors = response.context["form"].errors
+    assert set(errors) == {field}
+    assert errors[field][0].startswith(f"{field}: ")
+    # No machine path is told.
+    assert "/tmp" not in errors[field][0]
+    assert not Run.objects.exists()
+    assert not Checkpoint.objects.exists()
+    assert list(tmp_path.iterdir()) == []

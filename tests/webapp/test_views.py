@@ -24,7 +24,7 @@ from tests.webapp.samples import (
 from webapp.benchmarks.models import PromptSet
 from webapp.checkpoints.models import Checkpoint
 from webapp.runs import files
-from webapp.runs.models import Run, State, TrainingPoint
+from webapp.runs.models import Evaluation, Run, State, TrainingPoint
 
 pytestmark = pytest.mark.django_db
 
@@ -63,7 +63,7 @@ def text_of(response: Any) -> str:
 
 STATIC_PAGES = [
     "leaderboard:index", "runs:index", "runs:index_live", "runs:distil", "runs:evaluate",
-    "checkpoints:index", "checkpoints:upload", "benchmarks:index",
+    "runs:import", "checkpoints:index", "checkpoints:upload", "benchmarks:index",
 ]  # fmt: skip
 
 
@@ -205,6 +205,11 @@ def test_an_incomplete_score_shows_its_bounds_and_never_a_value(user: Any, page:
     )
     text = text_of(page.get(found.get_absolute_url()))
     assert "Incomplete" in text
+    assert "the imported file" not in text
+    Evaluation.objects.update(engine={"name": "replay"})
+    replayed = text_of(page.get(Evaluation.objects.get().get_absolute_url()))
+    assert "the imported file holds no completion for them" in replayed
+    assert "retry the run" not in replayed
     assert "97.9" in text  # 47 of 48
     assert "100.0" in text
     assert "incomplete" in text_of(page.get("/?benchmark=arithmetic"))

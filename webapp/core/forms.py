@@ -30,6 +30,8 @@ def _rests(field: forms.Field) -> dict[str, str]:
         "max_length": "at most %(limit_value)d characters; these are %(show_value)d.",
         "null_characters_not_allowed": "holds a null character; remove it.",
     }
+    if isinstance(field, forms.FileField):
+        rests["required"] = "choose one."
     if isinstance(field, forms.IntegerField):  # FloatField is one too
         kind = "a number" if isinstance(field, forms.FloatField) else "a whole number"
         rests["required"] = f"give {kind}."

@@ -9,6 +9,7 @@ from django.db.models import Count, Q, QuerySet
 
 from evaluator.records import Outcome
 from webapp.benchmarks.models import Problem
+from webapp.core.drawing import OUTCOME_WORDS, UNGRADED
 from webapp.runs.models import Completion, Evaluation
 
 PROBLEMS_PER_PAGE = 50
@@ -42,7 +43,7 @@ def outcome_counts(found: Evaluation) -> dict[str, int]:
     """How many samples became what; sums to the samples asked for once graded."""
     if found.metrics:
         counts: dict[str, int] = found.metrics["outcomes"]
-        return {outcome: counts.get(outcome, 0) for outcome in Outcome}
+        return {word: counts.get(word, 0) for word in OUTCOME_WORDS if word != UNGRADED}
     counted = (
         Completion.objects.filter(evaluation=found)
         .order_by()

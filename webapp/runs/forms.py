@@ -264,3 +264,22 @@ class EvaluationForm(LaunchForm):
         chosen = PRESETS[self.cleaned_data["protocol"]]
         samples = self.cleaned_data["samples"]
         return chosen if samples is None else chosen.model_copy(update={"samples": samples})
+
+
+class ImportForm(LaunchForm):
+    """Completions made elsewhere: a file of them, whose they are, and what they answer."""
+
+    benchmark = forms.ModelChoiceField(Benchmark.objects.none(), empty_label="choose…")
+    checkpoint = forms.CharField(
+        max_length=200,
+        help_text="Who wrote them: a name; a checkpoint without files is made where none has it.",
+    )
+    file = forms.FileField(
+        allow_empty_file=True,
+        help_text="JSON lines, also gzipped (.gz): problem_id, completion and, where there are "
+        "several a problem, sample; one model a file.",
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.offer("benchmark", latest_benchmarks())

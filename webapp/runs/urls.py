@@ -13,6 +13,7 @@ urlpatterns = [
     path("list/", views.index_live, name="index_live"),
     path("distil/", views.distil, name="distil"),
     path("evaluate/", views.evaluate, name="evaluate"),
+    path("import/", views.import_completions, name="import"),
     path("<int:pk>/", views.detail, name="detail"),
     path("<int:pk>/live/", views.live, name="live"),
     path("<int:pk>/examples/<slug:which>/", views.examples, name="examples"),

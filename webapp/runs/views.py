@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any, Literal
 
 from django.contrib import messages
+from django.core.files.uploadedfile import UploadedFile
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -15,7 +19,7 @@ from webapp.core.numbers import query_number
 from webapp.core.users import signed_in
 from webapp.runs import files, queries, services
 from webapp.runs.charts import loss_figure
-from webapp.runs.forms import DistillationForm, EvaluationForm
+from webapp.runs.forms import DistillationForm, EvaluationForm, ImportForm
 from webapp.runs.models import Run, State
 from webapp.runs.texts import ExampleView
 
@@ -154,6 +158,45 @@ def evaluate(request: HttpRequest) -> HttpResponse:
         else:
             return redirect(run)
     return _launch_page(request, form, "runs/evaluate.html")
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def import_completions(request: HttpRequest) -> HttpResponse:
+    """Take in and grade a file of completions made elsewhere."""
+    if request.method != "POST":
+        wanted = {k: request.GET[k] for k in ("benchmark",) if k in request.GET}
+        return _launch_page(request, ImportForm(initial=wanted), "runs/import.html")
+    form = ImportForm(request.POST, request.FILES)
+    if form.is_valid():
+        try:
+            run = _import(request, form)
+        except UserError as error:
+            form.add_error(_known(form, error.field), error.sentence)
+        else:
+            return redirect(run)
+    return _launch_page(request, form, "runs/import.html")
+
+
+def _import(request: HttpRequest, form: ImportForm) -> Run:
+    """Launch the import. The run keeps a copy of its own; the uploaded file is gone afterwards."""
+    uploaded: UploadedFile[Any] = form.cleaned_data["file"]
+    name = uploaded.name or "completions"
+    suffix = ".gz" if name.endswith(".gz") else ""
+    with tempfile.TemporaryDirectory(prefix="retort-") as folder:
+        path = Path(folder) / f"completions.jsonl{suffix}"
+        with path.open("wb") as file:
+            shutil.copyfileobj(uploaded, file)
+        try:
+            return services.import_completions(
+                owner=signed_in(request),
+                checkpoint_name=form.cleaned_data["checkpoint"],
+                benchmark=form.cleaned_data["benchmark"],
+                path=path,
+            )
+        except UserError as error:
+            # The sentence names our copy, which says nothing to whoever sent the file.
+            sentence = error.sentence.replace(str(path), name).replace(path.name, name)
+            raise UserError(sentence, error.field) from None
 
 
 def _known(form: Any, field: str | None) -> str | None:
