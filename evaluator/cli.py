@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
-from evaluator import engines, graders, report
+from evaluator import engines, report
 from evaluator.benchmarks import arithmetic
 from evaluator.child import serve
-from evaluator.commands import scores
+from evaluator.commands import grading, scores
 from evaluator.commands.console import (
     BENCHMARK_HELP,
     check_writable,
@@ -25,17 +25,13 @@ from evaluator.commands.console import (
     progress_bar,
 )
 from evaluator.errors import EvaluatorError, InputError
-from evaluator.graders.pool import GradeRequest, GraderPool
+from evaluator.graders.pool import GraderPool
 from evaluator.live import RunningScore
 from evaluator.local import LocalRun, write_json, write_json_lines
 from evaluator.protocol import (
     PRESETS,
-    GradingPolicy,
-    Protocol,
-    Thinking,
     samples_for,
 )
-from evaluator.records import Completion, Outcome
 from evaluator.stages import FACTORIES
 from evaluator.store import write_durably
 
@@ -178,37 +174,6 @@ def _engine_options(pairs: list[str]) -> dict[str, Any]:
     return options
 
 
-@app.command()
-def grade(
-    source: Annotated[
-        Path,
-        typer.Option("--input", help="JSONL rows {id, kind, gold, prediction or completion}."),
-    ],
-    output: Annotated[Path, typer.Option(help="JSONL rows {id, outcome, answer, cpu_seconds}.")],
-    jobs: Jobs = _JOBS,
-    protocol: ProtocolName = "r1",
-) -> None:
-    """Grade answers: `prediction` is a final answer, `completion` a whole response."""
-    check_writable(output)
-    recipe = load_protocol(protocol)
-    ids, requests = _grade_requests(source, recipe)
-    rows = []
-    with GraderPool(jobs) as pool:
-        for row_id, verdict in zip(ids, pool.grade(requests), strict=True):
-            rows.append(
-                {
-                    "id": row_id,
-                    "outcome": str(verdict.outcome),
-                    "answer": verdict.answer,
-                    "cpu_seconds": verdict.cpu_seconds,
-                }
-            )
-    write_json_lines(output, rows)
-    for outcome in Outcome:
-        if count := sum(row["outcome"] == outcome for row in rows):
-            print(f"{outcome}\t{count}")
-
-
 @app.command("report")
 def write_report(
     folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
@@ -239,6 +204,7 @@ def write_arithmetic(
     write_json_lines(output, rows)
 
 
+app.command()(grading.grade)
 app.command()(scores.score)
 app.command()(scores.compare)
 app.command("diff-protocol")(scores.diff_protocol)
@@ -249,54 +215,3 @@ app.command()(scores.rescore)
 def stage(spec: Annotated[Path, typer.Argument(help="The stage's spec.json.")]) -> None:
     """Carry out shards for a worker: JSON lines in and out (docs/architecture.md)."""
     raise typer.Exit(serve(spec, FACTORIES))
-
-
-def _grade_requests(path: Path, protocol: Protocol) -> tuple[list[Any], list[GradeRequest]]:
-    ids: list[Any] = []
-    requests: list[GradeRequest] = []
-    try:
-        lines = path.read_text("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"input: {path} cannot be read ({error}).") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{path.name}, line {number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: not a JSON value ({error}).") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{where}: not a JSON object.")
-        ids.append(row.get("id"))
-        requests.append(_grade_request(row, where, protocol.thinking, protocol.policy))
-    if not requests:
-        raise InputError(f"{path.name}: there is no row in it.")
-    return ids, requests
-
-
-def _grade_request(
-    row: dict[str, Any], where: str, thinking: Thinking, policy: GradingPolicy
-) -> GradeRequest:
-    if "id" not in row:
-        raise InputError(f"{where}: id is missing.")
-    kind = row.get("kind")
-    if kind not in graders.names():
-        raise InputError(f"{where}: kind {kind!r} is not one of {', '.join(graders.names())}.")
-    gold = row.get("gold")
-    if not isinstance(gold, str):
-        raise InputError(f"{where}: gold must be a text.")
-    prediction, completion = row.get("prediction"), row.get("completion")
-    if isinstance(prediction, str) == isinstance(completion, str):
-        raise InputError(f"{where}: give either prediction or completion, as a text.")
-    response = None
-    if isinstance(completion, str):
-        response = Completion(problem_id=str(row["id"]), sample=0, text=completion)
-    return GradeRequest(
-        kind=kind,
-        gold=gold,
-        prediction=prediction,
-        completion=response,
-        thinking=thinking,
-        policy=policy,
-    )

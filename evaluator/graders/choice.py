@@ -28,6 +28,11 @@ _STATED = re.compile(
     + r"(?P<letter>[A-J])(?![\w'’])",
     re.IGNORECASE,
 )
+# What makes a letter one of several: "B or C", "A, B".
+_ANOTHER = re.compile(
+    r"[\s)}\]*$]*(?:,|/|&|\\text\s*\{|\\[,; ])*\s*(?:and|or|,|/|&)?[\s(}{[]*"
+    r"(?:\\[a-z]+\{)?\s*[A-J](?![\w'’])"
+)
 _LONE = re.compile(r"^[\s*_$({\[\"'`]*(?P<letter>[A-J])[\s*_$)}\]\"'`]*(?:[.:。、,，)]|$)")
 
 
@@ -47,15 +52,20 @@ class ChoiceGrader(Grader):
             return _letter(contents[-1]) or contents[-1]
         if policy.boxed_only:
             return None
-        stated = [
-            match["letter"] for match in _STATED.finditer(part[-MAX_TAIL_CHARACTERS:])
-            if match["letter"].isupper()
-        ]  # fmt: skip
+        tail = part[-MAX_TAIL_CHARACTERS:]
+        stated = [match for match in _STATED.finditer(tail) if match["letter"].isupper()]
         if stated:
-            return str(stated[-1])
+            another = _ANOTHER.match(tail, stated[-1].end())
+            return (
+                tail[stated[-1].start("letter") : another.end()]
+                if another
+                else stated[-1]["letter"]
+            )
         last_line = part.strip().rpartition("\n")[2]
         alone = _LONE.match(part) or _LONE.match(last_line)
-        return alone["letter"] if alone else None
+        if alone:
+            return alone["letter"]
+        return part.strip().upper() if part.strip().upper() in LETTERS and part.strip() else None
 
     def read(self, prediction: str, policy: GradingPolicy) -> str:
         r"""The letter of a final answer such as ``(C)``, ``C. 4`` or ``\text{C}``."""
@@ -85,6 +95,6 @@ def _letter(answer: str) -> str | None:
         return None  # "a dog"
     if rest and rest[0].isalnum() and not rest[0].isupper():
         return None  # "A dog": an article, not a letter
-    if rest and rest[0] in "+-*/^=<>,&":
+    if rest and (rest[0] in "+-*/^=<>,&" or _ANOTHER.match(match["rest"])):
         return None
     return str(letter).upper()

@@ -240,12 +240,18 @@ def _read_once(text: str, policy: GradingPolicy) -> str:
 
 
 def _is_prose(text: str) -> bool:
-    """Whether there is a sentence around the mathematics, not only a unit, a word or "and"."""
-    words = [
-        word.lower() for word in _PROSE_WORD.findall(_NOT_WORDS.sub(" ", text))
-        if word.lower() not in _CONNECTORS
-    ]  # fmt: skip
-    return len(words) >= PROSE_WORDS or "answer" in words or any(map(_CJK.search, words))
+    """Whether there is a sentence around the mathematics, not only a unit, a word or "and".
+
+    Noise is none: at least half of a long text, its formulas aside, are letters of words.
+    """
+    rest = _NOT_WORDS.sub(" ", text)
+    words = [word for word in _PROSE_WORD.findall(rest) if word.lower() not in _CONNECTORS]
+    if len(text) > MAX_PHRASE_CHARACTERS:
+        written = len("".join(rest.split()))
+        if 2 * sum(map(len, words)) < written:
+            return False
+    lowered = {word.lower() for word in words}
+    return len(words) >= PROSE_WORDS or "answer" in lowered or any(map(_CJK.search, words))
 
 
 def _only_group(pattern: re.Pattern[str], text: str) -> str | None:
