@@ -64,6 +64,23 @@ def test_incomplete_and_otherwise_measured_rows_have_no_rank(user: Any) -> None:
     assert found["a"] == found["b"] == 1
 
 
+def test_a_row_measured_otherwise_says_in_what(user: Any) -> None:
+    benchmark = make_benchmark(PROBLEMS)
+    for name in ("a", "b"):
+        make_evaluation(user, make_checkpoint(user, name), benchmark, PROBLEMS)
+    quick = PRESETS["quick"]
+    other = quick.model_copy(
+        update={
+            "sampling": quick.sampling.model_copy(update={"temperature": 0.0, "max_tokens": 7}),
+            "thinking": quick.thinking.model_copy(update={"kind": "none"}),
+        }
+    )
+    make_evaluation(user, make_checkpoint(user, "other"), benchmark, PROBLEMS, protocol=other)
+    differs = {row.name: row.differs for row in leaderboard.rows("arithmetic")}
+    assert differs["a"] == differs["b"] == ()
+    assert differs["other"] == ("sampling.max_tokens", "sampling.temperature", "thinking.kind")
+
+
 def test_only_the_newest_figure_of_a_checkpoint_counts(user: Any) -> None:
     benchmark = make_benchmark(PROBLEMS)
     checkpoint = make_checkpoint(user, "m")

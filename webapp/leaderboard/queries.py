@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluator import benchmarks as registry
+from evaluator import passport
 from evaluator.errors import InputError
 from evaluator.statistics import compare_paired, holm
 from webapp.benchmarks.models import Benchmark
@@ -59,6 +60,7 @@ class Row:
     note: str = ""
     complete: bool = True
     comparable: bool = True
+    differs: tuple[str, ...] = ()  # the measurement's fields in which most rows are different
     rank: int | None = None
 
     @property
@@ -104,7 +106,7 @@ def rows(benchmark: str, sort: str = "score") -> list[Row]:
         .order_by("checkpoint_id", "measurement_hash", "-created_at")
         .distinct("checkpoint_id", "measurement_hash")
         .select_related("checkpoint", "benchmark")
-        .defer("protocol", "rendered_prompt")
+        .defer("rendered_prompt")
     )
     measured = _with_ranks(_mark_comparable([_measured(evaluation) for evaluation in newest]))
     return _sorted(measured + _published_rows(benchmark), sort)
@@ -129,15 +131,38 @@ def _measured(evaluation: Evaluation) -> Row:
 
 
 def _mark_comparable(measured: list[Row]) -> list[Row]:
-    """Mark rows whose measurement hash is not the one that most rows have."""
+    """Mark rows whose measurement hash is not the one that most rows have, and say in what."""
     hashes = Counter(r.evaluation.measurement_hash for r in measured if r.evaluation is not None)
     if len(hashes) < 2:
         return measured
     usual = hashes.most_common(1)[0][0]
+    typical = next(
+        row.evaluation for row in measured
+        if row.evaluation is not None and row.evaluation.measurement_hash == usual
+    )  # fmt: skip
     return [
-        replace(row, comparable=row.evaluation is None or row.evaluation.measurement_hash == usual)
+        row
+        if row.evaluation is None or row.evaluation.measurement_hash == usual
+        else replace(row, comparable=False, differs=_differs(row.evaluation, typical))
         for row in measured
     ]
+
+
+def _differs(evaluation: Evaluation, typical: Evaluation) -> tuple[str, ...]:
+    found = passport.differences(_measurement(evaluation), _measurement(typical))
+    return tuple(difference.field for difference in found)
+
+
+def _measurement(evaluation: Evaluation) -> dict[str, Any]:
+    """What the measurement hash was made of, as far as the evaluation's row knows it."""
+    known = (evaluation.metrics or {}).get("measurement")
+    if known:
+        return dict(known)
+    names = ("prompt", "system_prompt", "thinking", "policy", "sampling")
+    held = {name: evaluation.protocol.get(name) for name in names}
+    return {name: value for name, value in held.items() if value is not None} | {
+        "problems": evaluation.benchmark.content_hash
+    }
 
 
 def _counts(row: Row) -> Counts:
