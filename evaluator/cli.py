@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from evaluator import engines, report
-from evaluator.benchmarks import arithmetic
+from evaluator.benchmarks import arithmetic, countdown
 from evaluator.child import serve
 from evaluator.commands import grading, scores
 from evaluator.commands.console import (
@@ -178,13 +178,16 @@ def _engine_options(pairs: list[str]) -> dict[str, Any]:
 def write_report(
     folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     output: Annotated[Path, typer.Option(help="Page to write: .html, or .json.")],
+    private_texts: Annotated[
+        bool, typer.Option(help="Also the texts of a benchmark that may not be put in the open.")
+    ] = False,
 ) -> None:
     """Write a run's report: one page that opens without a network."""
     if output.suffix not in (".html", ".json"):
         raise InputError(f"output: {output.name} must end in .html or .json.")
     check_writable(output)
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    data = LocalRun.open(folder).report_data(generated_at=now)
+    data = LocalRun.open(folder).report_data(generated_at=now, private_texts=private_texts)
     if output.suffix == ".json":
         write_json(output, report.as_json(data))
     else:
@@ -205,6 +208,19 @@ def write_arithmetic(
 
 
 app.command()(grading.grade)
+@app.command("countdown")
+def write_countdown(
+    count: Annotated[int, typer.Option(min=1, help="Problems.")],
+    output: Annotated[Path, typer.Option(help="JSONL to write.")],
+    seed: Annotated[int, typer.Option(help="Another seed, other problems.")] = 0,
+    numbers: Annotated[int, typer.Option(min=2, help="Numbers in a problem.")] = 4,
+) -> None:
+    """Write the generated benchmark `countdown`."""
+    check_writable(output)
+    made = countdown.generate(count, seed=seed, numbers=numbers)
+    write_json_lines(output, [problem.to_json() for problem in made])
+
+
 app.command()(scores.score)
 app.command()(scores.compare)
 app.command("diff-protocol")(scores.diff_protocol)

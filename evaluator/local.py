@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluator import __version__, benchmarks, passport, runner
+from evaluator import __version__, benchmarks, passport, report, runner
 from evaluator.engines import Engine
 from evaluator.errors import InputError
 from evaluator.graders.pool import GraderPool
@@ -195,15 +195,20 @@ class LocalRun:
         """Why a sample has no completion; None where every one came."""
         return next((row["error"] for row in self.store.rows() if row.get("error")), None)
 
-    def report_data(self, *, generated_at: str, per_outcome: int = 3) -> dict[str, Any]:
-        """What ``evaluator.report`` makes a page of; raises InputError before the run is graded."""
+    def report_data(
+        self, *, generated_at: str, per_outcome: int = 3, private_texts: bool = False
+    ) -> dict[str, Any]:
+        """What ``evaluator.report`` makes a page of; raises InputError before the run is graded.
+
+        A private benchmark's texts are left out unless ``private_texts``.
+        """
         metrics_path = self.folder / "metrics.json"
         if not metrics_path.is_file():
             raise InputError(f"{self.folder}: the run is not graded yet; finish it with `run`.")
         lines = (self.folder / "grades.jsonl").read_text("utf-8").split("\n")
         grades = [json.loads(line) for line in lines if line]
         rendered = self.folder / "rendered_prompt.txt"
-        return {
+        data = {
             "title": f"{self.benchmark.title}: {Path(self.config['checkpoint']).name}",
             "checkpoint": Path(self.config["checkpoint"]).name,
             "benchmark": self.benchmark.title,
@@ -217,6 +222,8 @@ class LocalRun:
             "measurement_hash": self.measurement_hash,
             "run_fingerprint": self.run_fingerprint,
         }
+        hide = self.benchmark.private and not private_texts
+        return report.without_texts(data) if hide else data
 
     def _samples(self, grades: Sequence[Row], per_outcome: int) -> list[Row]:
         """The first few completions of each outcome, with their texts."""

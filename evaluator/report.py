@@ -18,6 +18,7 @@ import jinja2
 from evaluator.records import Outcome
 
 SCHEMA = "retort/report/1"
+WITHHELD = "(withheld: the benchmark's authors ask that it not be put in the open)"
 _TEXT_CHARACTERS = 8000  # of a sample's text on the page; its middle is left out beyond
 _CURVES = (("pass@k", "pass"), ("cons@k", "cons"), ("cons@k_string", "string"))
 # Control characters (but newline and tab) and lone surrogates have no meaning in a page.
@@ -69,6 +70,34 @@ def html(data: Mapping[str, Any]) -> str:
         samples=[_sample(sample) for sample in data["samples"]],
     )
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", page.replace("\r\n", "\n"))
+
+
+def without_texts(data: Mapping[str, Any]) -> dict[str, Any]:
+    """``data`` without what quotes the problems: for benchmarks that may not be put in the open.
+
+    Problems, completions, references and the rendered prompt go; an answer stays if it is a letter.
+    """
+
+    def bare(sample: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {**sample, "problem": WITHHELD, "gold": WITHHELD}
+        if "text" in sample:
+            kept["text"] = WITHHELD
+        if len(sample.get("answer") or "") > 1:
+            kept["answer"] = WITHHELD
+        return kept
+
+    metrics = dict(data["metrics"])
+    if "per_problem" in metrics:
+        metrics["per_problem"] = [
+            row if len(row.get("majority") or "") <= 1 else {**row, "majority": WITHHELD}
+            for row in metrics["per_problem"]
+        ]
+    return {
+        **data,
+        "metrics": metrics,
+        "rendered_prompt": WITHHELD,
+        "samples": [bare(sample) for sample in data["samples"]],
+    }
 
 
 def score_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -6,16 +6,18 @@ import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from evaluator import graders, metrics
 from evaluator.benchmarks import BenchmarkSpec
+from evaluator.benchmarks.choice_order import option_order, question
 from evaluator.engines.base import Engine, Request, forced_start
 from evaluator.errors import InputError
 from evaluator.graders.pool import GradeRequest, GraderPool
 from evaluator.protocol import Protocol
-from evaluator.records import Completion, Outcome, Problem, Verdict, completion_seed
+from evaluator.records import Completion, FinishReason, Outcome, Problem, Verdict, completion_seed
 from evaluator.store import Row, SegmentWriter
 
 # What PostgreSQL's text cannot hold.
@@ -73,24 +75,31 @@ def draw(
     requests: list[Request] = []
     rendered = ""
     for problem in problems:
-        text = engine.render(problem.problem, prompt=prompt, protocol=protocol)
-        rendered = rendered or text
-        start = forced_start(text, protocol.thinking)
-        requests += [
-            Request(
-                problem_id=problem.id,
-                sample=sample,
-                prompt=text,
-                seed=completion_seed(protocol.seed, problem.id, sample),
-                start=start,
+        texts: dict[tuple[int, ...], str] = {}  # one, unless options are shown in several orders
+        for sample in range(samples):
+            order = option_order(protocol.seed, problem.id, sample, len(problem.options))
+            if order not in texts:
+                texts[order] = engine.render(
+                    question(problem, order), prompt=prompt, protocol=protocol
+                )
+            requests.append(
+                Request(
+                    problem_id=problem.id,
+                    sample=sample,
+                    prompt=texts[order],
+                    seed=completion_seed(protocol.seed, problem.id, sample),
+                    start=forced_start(texts[order], protocol.thinking),
+                    options=order,
+                )
             )
-            for sample in range(samples)
-        ]
+        rendered = rendered or requests[0].prompt
     waiting = [request for request in requests if request.key not in done]
+    shown = {request.key: request.options for request in waiting}
     ready, tokens = len(requests) - len(waiting), 0
     on_progress(ready, len(requests), tokens)
     try:
-        for completion in engine.generate(waiting, protocol.sampling) if waiting else ():
+        for drawn in engine.generate(waiting, protocol.sampling) if waiting else ():
+            completion = replace(drawn, options=drawn.options or shown[drawn.key])
             writer.append(completion.to_json())
             if on_completion is not None:
                 on_completion(completion)
@@ -105,7 +114,16 @@ def draw(
 def grade_request(
     completion: Completion, problem: Problem, *, benchmark: BenchmarkSpec, protocol: Protocol
 ) -> GradeRequest:
-    """What a grader is asked about one completion."""
+    """What a grader is asked about one completion.
+
+    Raises InputError for one that was made elsewhere without word of how its options were shown.
+    """
+    came = completion.error is None and completion.finish_reason is not FinishReason.ERROR
+    if problem.options and came and len(completion.options) != len(problem.options):
+        raise InputError(
+            f"completions: sample {completion.sample} of problem {problem.id!r} must carry "
+            f"options, the order in which its {len(problem.options)} options were shown."
+        )
     return GradeRequest(
         kind=benchmark.grader,
         gold=problem.answer,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evaluator.benchmarks import aime, arithmetic, custom, gsm8k, math500
+from evaluator.benchmarks import aime, amc, arithmetic, countdown, custom, gpqa, gsm8k, math500
 from evaluator.benchmarks.spec import BenchmarkSpec, HubSource
 from evaluator.errors import InputError
 
@@ -14,8 +14,12 @@ _REGISTRY: dict[str, BenchmarkSpec] = {
         aime.AIME_2024,
         aime.AIME_2025,
         math500.SPEC,
+        gpqa.SPEC,
         gsm8k.SPEC,
+        amc.SPEC,
+        aime.AIME_1983_2023,
         arithmetic.SPEC,
+        countdown.SPEC,
         custom.SPEC,
     )
 }

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
+import os
+import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from evaluator import benchmarks
-from evaluator.benchmarks.spec import BenchmarkSpec
+from evaluator.benchmarks.choice_order import LETTERS, letter_of
+from evaluator.benchmarks.spec import Archive, BenchmarkSpec
 from evaluator.errors import InputError
 from evaluator.records import Problem, content_hash
 
@@ -28,13 +32,14 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "level": ("level",),
 }
 MAX_ID_CHARACTERS = 200
+MAX_ARCHIVE_BYTES = 64 << 20  # a zip may name any size
 
 Row = Mapping[str, Any]
 
 
 def read_problems(path: Path, benchmark: str) -> list[Problem]:
-    """Read ``benchmark``'s problems from a file whose name ends in .jsonl, .jsonl.gz, .parquet
-    or .csv.
+    """Read ``benchmark``'s problems from a .jsonl, .jsonl.gz, .parquet or .csv file, or from the
+    encrypted .zip that the benchmark is published as.
 
     Raises InputError, naming line and field, for a row that is not a problem, an id or a text that
     comes twice, and a file that cannot be read or holds no problem.
@@ -42,7 +47,7 @@ def read_problems(path: Path, benchmark: str) -> list[Problem]:
     spec = benchmarks.get(benchmark)
     problems: list[Problem] = []
     lines: dict[str, int] = {}
-    for line, row in _rows(path):
+    for line, row in _rows(path, spec):
         try:
             problem = to_problem(row, spec)
         except InputError as error:
@@ -50,8 +55,9 @@ def read_problems(path: Path, benchmark: str) -> list[Problem]:
         for key in (f"id {problem.id!r}", f"text {problem.problem!r}"):
             earlier = lines.setdefault(key, line)
             if earlier != line:
+                shown = key[:80] if not spec.private or key.startswith("id") else "its text"
                 raise InputError(
-                    f"{path.name}, line {line}: {key[:80]} stands on line {earlier} too; "
+                    f"{path.name}, line {line}: {shown} stands on line {earlier} too; "
                     "leave one of them out."
                 )
         problems.append(problem)
@@ -62,6 +68,8 @@ def read_problems(path: Path, benchmark: str) -> list[Problem]:
 
 def to_problem(row: Row, spec: BenchmarkSpec) -> Problem:
     """Build a problem from a published row; raises InputError naming the field."""
+    if spec.problem is not None and (problem := spec.problem(row)) is not None:
+        return problem
     text = _text(row, "problem").replace("\r\n", "\n")
     answer = _text(row, "answer")
     if spec.answer is not None:
@@ -69,11 +77,14 @@ def to_problem(row: Row, spec: BenchmarkSpec) -> Problem:
             answer = spec.answer(answer)
         except InputError as error:
             raise InputError(f"answer: {error}; give the number.") from None
+    options = _options(row) if spec.grader == "choice" else ()
     if spec.grader == "integer":
         answer = _integer(answer)
+    elif spec.grader == "choice":
+        answer = _letter(answer, options)
     identifier = (spec.identify and spec.identify(row)) or _optional(row, "id")
     if identifier is None:  # some sets have no ids: the content is what stays the same
-        identifier = content_hash([text, answer])[:16]
+        identifier = content_hash([text, answer, *options])[:16]
     if len(identifier) > MAX_ID_CHARACTERS:
         raise InputError(f"id: longer than {MAX_ID_CHARACTERS} characters; give a shorter one.")
     return Problem(
@@ -82,6 +93,7 @@ def to_problem(row: Row, spec: BenchmarkSpec) -> Problem:
         answer=answer,
         subject=_optional(row, "subject"),
         level=_optional(row, "level"),
+        options=options,
     )
 
 
@@ -122,14 +134,38 @@ def _integer(answer: str) -> str:
     return str(int(answer))
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Row]]:
+def _options(row: Row) -> tuple[str, ...]:
+    """A multiple-choice problem's options, in its own order; none where the row has none."""
+    options = row.get("options")
+    if options is None:
+        return ()
+    if not isinstance(options, list) or not all(isinstance(each, str) for each in options):
+        raise InputError("options: not a list of texts; give the options' texts.")
+    if len(options) > len(LETTERS):
+        raise InputError(f"options: {len(options)} are more than {len(LETTERS)}; leave some out.")
+    return tuple(each.strip() for each in options)
+
+
+def _letter(answer: str, options: tuple[str, ...]) -> str:
+    letter = letter_of(answer, options)
+    if letter is None:
+        raise InputError("answer: neither a letter of an option nor an option's text; give one.")
+    return letter
+
+
+def _rows(path: Path, spec: BenchmarkSpec) -> Iterator[tuple[int, Row]]:
     """Yield (line number, row), counted from 1; a CSV's heading is line 1, Parquet rows count."""
     name = path.name.lower()
     try:
+        if name.endswith(".zip") and spec.archive is not None:
+            text = _unlocked(path, spec.archive).decode("utf-8-sig")
+            yield from _csv_rows(path, io.StringIO(text, newline=""))
+            return
         if name.endswith((".jsonl", ".jsonl.gz")):
             yield from _json_rows(path)
         elif name.endswith(".csv"):
-            yield from _csv_rows(path)
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                yield from _csv_rows(path, file)
         elif name.endswith(".parquet"):
             yield from _parquet_rows(path)
         else:
@@ -164,21 +200,48 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
             yield number, row
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        try:
-            for row in reader:
-                if None in row or None in row.values():
-                    raise InputError(
-                        f"{path.name}, line {reader.line_num}: it has more or fewer cells than "
-                        "the heading; quote cells that hold commas."
-                    )
-                yield reader.line_num, {key: value or None for key, value in row.items()}
-        except csv.Error as error:
-            raise InputError(
-                f"{path.name}, line {reader.line_num}: it is not CSV ({error}); mend the line."
-            ) from None
+def _csv_rows(path: Path, file: TextIO) -> Iterator[tuple[int, Row]]:
+    reader = csv.DictReader(file, strict=True)
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise InputError(
+                    f"{path.name}, line {reader.line_num}: it has more or fewer cells than "
+                    "the heading; quote cells that hold commas."
+                )
+            yield reader.line_num, {key: value or None for key, value in row.items()}
+    except csv.Error as error:
+        raise InputError(
+            f"{path.name}, line {reader.line_num}: it is not CSV ({error}); mend the line."
+        ) from None
+
+
+def _unlocked(path: Path, archive: Archive) -> bytes:
+    """The table in an encrypted zip, decrypted in memory only."""
+    password = os.environ.get(archive.password_variable)
+    if not password:
+        raise InputError(
+            f"{path.name}: it is encrypted; put its password into the environment variable "
+            f"{archive.password_variable}."
+        )
+    try:
+        with (
+            zipfile.ZipFile(path) as zipped,
+            zipped.open(archive.member, pwd=password.encode()) as file,
+        ):
+            table = file.read(MAX_ARCHIVE_BYTES + 1)
+    except KeyError:
+        raise InputError(
+            f"{path.name}: {archive.member} is not in it; get the official file."
+        ) from (None)
+    except (RuntimeError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+        raise InputError(
+            f"{path.name}: it is damaged or the password in {archive.password_variable} is not "
+            "its own; check both."
+        ) from None
+    if len(table) > MAX_ARCHIVE_BYTES:
+        raise InputError(f"{path.name}: the table in it is too large; get the official file.")
+    return table
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:

@@ -8,14 +8,24 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from evaluator import benchmarks
+from evaluator.benchmarks.choice_order import LETTERS
 from evaluator.benchmarks.files import read_problems
 from evaluator.errors import InputError
 from evaluator.records import Problem, content_hash
 
 
 def answers_hash(problems: list[Problem]) -> str:
-    """SHA-256 over the sorted reference answers: the same for every typography of the texts."""
-    return content_hash(sorted(problem.answer for problem in problems))
+    """SHA-256 over the sorted reference answers: the same for every typography of the texts.
+
+    Of multiple choice it is over the right options' texts: four letters would pin nothing.
+    """
+    return content_hash(sorted(map(_answer_text, problems)))
+
+
+def _answer_text(problem: Problem) -> str:
+    if not problem.options:
+        return problem.answer
+    return problem.options[LETTERS.index(problem.answer)]
 
 
 def fetch(name: str) -> list[Problem]:
@@ -59,7 +69,8 @@ def checked(name: str, problems: list[Problem]) -> list[Problem]:
             f"{name}: {len(problems)} problems where {spec.problem_count} are known; "
             "give the whole set."
         )
-    if spec.hub is not None and answers_hash(problems) != spec.hub.answers_hash:
+    known = spec.answers_hash if spec.hub is None else spec.hub.answers_hash
+    if known is not None and answers_hash(problems) != known:
         raise InputError(
             f"{name}: the reference answers are not the ones that this benchmark is known by; "
             "get its published file."

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from evaluator.records import Problem
+
 # Filled in by replacing "{problem}", never by str.format: the text itself holds braces.
 BOXED_PROMPT = (
     "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{}."
@@ -28,19 +30,38 @@ class HubSource:
 
 
 @dataclass(frozen=True, slots=True)
+class Archive:
+    """An encrypted zip that a benchmark is published as: the table in it, and who knows the key.
+
+    ``password_variable`` names the environment variable that holds the password.
+    """
+
+    member: str
+    password_variable: str
+
+
+@dataclass(frozen=True, slots=True)
 class BenchmarkSpec:
     """A named benchmark: how its problems are read, asked and graded.
 
     ``prompt`` holds ``{problem}``. ``identify`` derives an id from a published row where the row's
     own is not the same in every form; ``answer`` turns a published answer into the reference
-    answer.
+    answer; ``problem`` builds the whole problem of a row, or None where the row is not of the
+    published form. ``prompts_only`` marks a prompt set, which is never measured on; ``private``
+    one whose texts leave in no report unless asked. ``answers_hash`` stands for the hub's where
+    there is no hub.
     """
 
     name: str
     title: str
-    grader: Literal["integer", "math"]
+    grader: Literal["integer", "math", "choice", "countdown"]
     prompt: str
     hub: HubSource | None
     problem_count: int | None
     identify: Callable[[Mapping[str, Any]], str | None] | None = None
     answer: Callable[[str], str] | None = None
+    problem: Callable[[Mapping[str, Any]], Problem | None] | None = None
+    archive: Archive | None = None
+    answers_hash: str | None = None
+    prompts_only: bool = False
+    private: bool = False

@@ -24,6 +24,7 @@ class Request:
     prompt: str
     seed: int
     start: str = ""
+    options: tuple[int, ...] = ()  # multiple choice: the order in which the prompt shows them
 
     @property
     def key(self) -> tuple[str, int]:

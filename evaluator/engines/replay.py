@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from evaluator.benchmarks.choice_order import LETTERS
 from evaluator.engines.base import Request
 from evaluator.errors import InputError
 from evaluator.protocol import Protocol, Sampling
@@ -20,9 +21,10 @@ def read_completions(path: Path) -> list[Completion]:
     """Read a file of completions: JSON lines, gzipped where the name ends in ``.gz``.
 
     A row is ``{problem_id, sample, completion, finish_reason?, prompt_tokens?, completion_tokens?,
-    seed?, reasoning?}``; ``text`` is another name of ``completion``. A row without ``sample`` is
-    the next sample of its problem. Raises InputError naming line and field for anything else, for a
-    key that occurs twice and for a file without rows.
+    seed?, reasoning?, options?}``; ``text`` is another name of ``completion``, ``options`` the
+    order in which a choice's options were shown. A row without ``sample`` is the next sample of its
+    problem. Raises InputError naming line and field for anything else, for a key that occurs twice
+    and for a file without rows.
     """
     completions: list[Completion] = []
     seen: set[tuple[str, int]] = set()
@@ -90,7 +92,22 @@ def _completion(line: str, where: str, following: Mapping[str, int]) -> Completi
         completion_tokens=_count(row, "completion_tokens", where),
         seed=_count(row, "seed", where),
         reasoning=reasoning,
+        options=_order(row, where),
     )
+
+
+def _order(row: Mapping[str, Any], where: str) -> tuple[int, ...]:
+    """The order in which options were shown: their places in the problem, or their letters."""
+    given = row.get("options") or []
+    order = []
+    for each in given if isinstance(given, list) else [given]:
+        if isinstance(each, str) and len(each) == 1 and each.upper() in LETTERS:
+            order.append(LETTERS.index(each.upper()))
+        else:
+            order.append(each if isinstance(each, int) and not isinstance(each, bool) else -1)
+    if sorted(order) != list(range(len(order))):
+        raise InputError(f"{where}: options must be the order shown, as [2, 0, 3, 1].")
+    return tuple(order)
 
 
 def _count(row: Mapping[str, Any], field: str, where: str) -> int | None:
@@ -124,6 +141,12 @@ class ReplayEngine:
         """See :meth:`evaluator.engines.base.Engine.generate`; missing keys are left out."""
         for request in requests:
             if (completion := self._completions.get(request.key)) is not None:
+                if request.options and not completion.options:
+                    raise InputError(
+                        f"completions: sample {completion.sample} of problem "
+                        f"{completion.problem_id!r} lacks options, the order in which they were "
+                        "shown; add it."
+                    )
                 yield completion
 
     def close(self) -> None:

@@ -189,6 +189,7 @@ def test_arithmetic_refuses_what_it_cannot_make(count: int, terms: int, field: s
     [
         ("aime2024.jsonl", "aime_2024"), ("aime2025.jsonl", "aime_2025"),
         ("math500.jsonl", "math_500"), ("gsm8k_test.jsonl.gz", "gsm8k"),
+        ("amc23_40.jsonl", "amc_2023"), ("aime1983_2023.jsonl.gz", "aime_1983_2023"),
     ],
 )  # fmt: skip
 def test_published_files_are_the_known_sets(tmp_path: Path, file: str, name: str) -> None:

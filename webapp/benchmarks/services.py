@@ -33,6 +33,11 @@ def install_benchmark(name: str, problems: Sequence[ProblemRecord], source: str)
         spec = benchmarks.get(name)
     except InputError as error:
         raise UserError(str(error), "benchmark") from None
+    if spec.prompts_only:
+        raise UserError(
+            f"benchmark: {name} is a prompt set; run: import_prompts NAME FILE --like {name}",
+            "benchmark",
+        )
     _check(problems, "benchmark")
     digest = problems_hash(list(problems))
     with transaction.atomic():

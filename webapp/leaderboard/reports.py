@@ -11,7 +11,7 @@ from typing import Any
 from django.utils import timezone
 
 import evaluator
-from evaluator import report
+from evaluator import benchmarks, report
 from evaluator.records import Outcome
 from evaluator.store import read_segment
 from webapp.runs import files
@@ -26,15 +26,20 @@ def html(found: Evaluation) -> str:
     """The report as one HTML page. Raises StoreError where a text cannot be read."""
     chosen = _telling(_completions(found))[:PAGE_SAMPLES]
     texts = _texts(chosen)
-    return report.html(
-        _head(found) | {"samples": [_sample(c) | {"text": texts[c.pk]} for c in chosen]}
-    )
+    samples = [_sample(c) | {"text": texts[c.pk]} for c in chosen]
+    return report.html(_open(found, _head(found) | {"samples": samples}))
 
 
 def as_json(found: Evaluation) -> str:
     """The report as JSON: every sample's figures, no texts."""
     data = _head(found) | {"samples": [_sample(c) for c in _completions(found)]}
-    return json.dumps(report.as_json(data), ensure_ascii=False, indent=1)
+    return json.dumps(report.as_json(_open(found, data)), ensure_ascii=False, indent=1)
+
+
+def _open(found: Evaluation, data: dict[str, Any]) -> dict[str, Any]:
+    """``data`` without the texts of a benchmark that may not be put in the open."""
+    private = benchmarks.get(found.benchmark.name).private
+    return report.without_texts(data) if private else data
 
 
 def _completions(found: Evaluation) -> Iterable[Completion]:
