@@ -15,7 +15,7 @@ import typer
 from evaluator import engines, report
 from evaluator.benchmarks import arithmetic, countdown
 from evaluator.child import serve
-from evaluator.commands import grading, scores
+from evaluator.commands import grading, judge, scores
 from evaluator.commands.console import (
     BENCHMARK_HELP,
     check_writable,
@@ -225,6 +225,7 @@ app.command()(scores.score)
 app.command()(scores.compare)
 app.command("diff-protocol")(scores.diff_protocol)
 app.command()(scores.rescore)
+app.command()(judge.judge)
 
 
 @app.command(hidden=True)

@@ -1,0 +1,64 @@
+"""A program and an interactor that talk through two pipes, each in a sandbox of its own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from evaluator.sandbox import box, store
+from evaluator.sandbox.box import Command
+from evaluator.sandbox.checkers import CHECKER_LIMITS, Finding, read_exit, share
+from evaluator.sandbox.languages import Program
+from evaluator.sandbox.limits import End, Limits, RunResult
+
+_IDLE_FACTOR = 5  # each waits while the other works
+_SIGPIPE_EXIT = 128 + 13
+
+
+def interact(
+    command: Command, limits: Limits, interactor: Program, given: bytes, answer: bytes
+) -> tuple[RunResult, Finding | None]:
+    """Run both; returns the program's run and the interactor's finding, or None where the program
+    ran into a limit or crashed before the interactor had ended: then the run says it all.
+
+    The interactor is called as testlib's are: input file, output file, answer file; it reads the
+    program's output and writes its input. Raises SandboxError where the interactor itself fails.
+    """
+    box.check_available()
+    patience = _IDLE_FACTOR * limits.idle_limit_seconds
+    limits = replace(limits, idle_seconds=patience)
+    partner = replace(CHECKER_LIMITS, idle_seconds=2 * patience)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=store.private_folder())))
+        folder.chmod(0o711)
+        files = share(folder, {"input.txt": given, "answer.txt": answer})
+        arguments = (f"{box.BOX}/input.txt", "/tmp/output.txt", f"{box.BOX}/answer.txt")  # noqa: S108
+        with ExitStack() as ours:
+            from_program, to_interactor = os.pipe()
+            from_interactor, to_program = os.pipe()
+            # Each end must be closed here, or neither side would see the other's end.
+            reader, writer = from_program, to_program
+            for descriptor in (from_program, to_interactor, from_interactor, to_program):
+                ours.callback(os.close, descriptor)
+            second = stack.enter_context(
+                box.start(
+                    interactor.with_arguments(arguments, files),
+                    partner, stdin=reader, stdout=writer,
+                )
+            )  # fmt: skip
+            first = stack.enter_context(
+                box.start(command, limits, stdin=from_interactor, stdout=to_interactor)
+            )
+        result = first.wait()
+        judged = second.wait()
+    if result.end in (End.CPU, End.IDLE, End.MEMORY, End.OUTPUT):
+        return result, None
+    if not result.succeeded and result.ended_at < judged.ended_at:
+        return result, None
+    message = judged.stderr.decode(errors="replace").strip()
+    if judged.end is End.SIGNAL and judged.exit_code == _SIGPIPE_EXIT:
+        return result, Finding(False, "the program stopped listening")
+    return result, read_exit(judged.end, judged.exit_code, message)

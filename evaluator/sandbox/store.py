@@ -1,0 +1,77 @@
+"""The judge's private folder on disk: the launcher, compiled programs, files for the sandboxes.
+
+It lies in the system's folder for temporary files, because the sandbox's own user must be able to
+reach a program in it, which is never so in a home folder of mode 700. Others can pass through, but
+not list it; names are SHA-256 hashes; nobody but the judge's user can write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from evaluator.sandbox.errors import SandboxUnavailableError
+
+_MAX_PROGRAMS = 2000
+_MAX_BYTES = 2 << 30
+
+
+def private_folder() -> Path:
+    """The folder, made if need be; refuses one that belongs to somebody else."""
+    folder = Path(tempfile.gettempdir()) / f"retort-judge-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o711)
+    info = folder.lstat()
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o022:
+        raise SandboxUnavailableError(
+            f"sandbox: {folder} is not a folder that only this user can write; remove it."
+        )
+    folder.chmod(0o711)
+    return folder
+
+
+def digest(*parts: str | bytes) -> str:
+    """SHA-256 of the parts, in 64 hex digits."""
+    hashed = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
+        hashed.update(len(data).to_bytes(8, "little") + data)
+    return hashed.hexdigest()
+
+
+def keep(name: str, content: bytes, *, executable: bool = False) -> Path:
+    """Write ``content`` to the folder under ``name``, whole or not at all, readable by everyone."""
+    folder = private_folder()
+    path = folder / name
+    if path.exists():
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(path)  # the least recently used go first
+            return path
+    handle, temporary = tempfile.mkstemp(dir=folder)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            os.fchmod(file.fileno(), 0o555 if executable else 0o444)
+        Path(temporary).rename(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def trim(max_programs: int = _MAX_PROGRAMS, max_bytes: int = _MAX_BYTES) -> None:
+    """Remove the least recently used programs beyond the folder's size."""
+    entries: list[tuple[float, int, Path]] = []
+    for path in private_folder().glob("program-*"):
+        with contextlib.suppress(FileNotFoundError):  # another judge trims too
+            info = path.stat()
+            entries.append((info.st_mtime, info.st_size, path))
+    total = 0
+    for place, (_, size, path) in enumerate(sorted(entries, reverse=True)):
+        total += size
+        if place >= max_programs or total > max_bytes:
+            path.unlink(missing_ok=True)
