@@ -25,11 +25,13 @@ _DOWN = frozenset({502, 503, 504, 521, 522, 523})
 _OVERLOADED = frozenset({429, 503, 529})
 _OWN_FAULT = frozenset({400, 413, 422})  # may be this one prompt's, once others were answered
 
-# What switches off a server's own sampling defaults (it may read the model's generation_config),
-# by the name under which it lists its models. Others refuse fields that they do not know.
+# What switches off a server's own sampling defaults (it may read the model's generation_config) and
+# keeps special tokens in the text (thinking tags may be among them), by the name under which it
+# lists its models. Other servers refuse fields that they do not know.
+_OFF = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "skip_special_tokens": False}
 NEUTRAL: Mapping[str, Mapping[str, float]] = {
-    "vllm": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
-    "sglang": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
+    "vllm": _OFF,
+    "sglang": _OFF,
     "llamacpp": {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0},
 }
 

@@ -100,7 +100,13 @@ class VllmEngine:
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
         """See :meth:`evaluator.engines.base.Engine.generate`."""
-        prompts = [self._prompter.encode(request, context=self._context) for request in requests]
+        known: dict[str, list[int]] = {}  # a problem's samples have one prompt
+        prompts = []
+        for request in requests:
+            ids = known.get(request.prompt)
+            if ids is None:
+                ids = known[request.prompt] = self._prompter.encode(request, context=self._context)
+            prompts.append(ids)
         return self._run(requests, prompts, sampling)
 
     def _run(
