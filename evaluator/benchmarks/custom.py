@@ -17,4 +17,5 @@ SPEC = BenchmarkSpec(
     prompt=BOXED_PROMPT,
     hub=None,
     problem_count=None,
+    repeats=True,
 )

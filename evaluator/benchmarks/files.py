@@ -41,8 +41,8 @@ def read_problems(path: Path, benchmark: str) -> list[Problem]:
     """Read ``benchmark``'s problems from a .jsonl, .jsonl.gz, .parquet or .csv file, or from the
     encrypted .zip that the benchmark is published as.
 
-    Raises InputError, naming line and field, for a row that is not a problem, an id or a text that
-    comes twice, and a file that cannot be read or holds no problem.
+    Raises InputError, naming line and field, for a row that is not a problem, an id or (but in a
+    person's own set) a text that comes twice, and a file that cannot be read or holds no problem.
     """
     spec = benchmarks.get(benchmark)
     problems: list[Problem] = []
@@ -52,7 +52,10 @@ def read_problems(path: Path, benchmark: str) -> list[Problem]:
             problem = to_problem(row, spec)
         except InputError as error:
             raise InputError(f"{path.name}, line {line}: {error}") from None
-        for key in (f"id {problem.id!r}", f"text {problem.problem!r}"):
+        keys = [f"id {problem.id!r}"]
+        if not spec.repeats:
+            keys.append(f"text {problem.problem!r}")
+        for key in keys:
             earlier = lines.setdefault(key, line)
             if earlier != line:
                 shown = key[:80] if not spec.private or key.startswith("id") else "its text"

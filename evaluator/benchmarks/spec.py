@@ -48,8 +48,8 @@ class BenchmarkSpec:
     own is not the same in every form; ``answer`` turns a published answer into the reference
     answer; ``problem`` builds the whole problem of a row, or None where the row is not of the
     published form. ``prompts_only`` marks a prompt set, which is never measured on; ``private``
-    one whose texts leave in no report unless asked. ``answers_hash`` stands for the hub's where
-    there is no hub.
+    one whose texts leave in no report unless asked; ``repeats`` one that may hold a text twice,
+    under two ids. ``answers_hash`` stands for the hub's where there is no hub.
     """
 
     name: str
@@ -64,4 +64,5 @@ class BenchmarkSpec:
     archive: Archive | None = None
     answers_hash: str | None = None
     prompts_only: bool = False
+    repeats: bool = False
     private: bool = False

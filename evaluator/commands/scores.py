@@ -141,7 +141,10 @@ def diff_protocol(
     if not measurement and not run:
         print("no field differs.")
         return
-    table = Table("field", escape(first), escape(second), "matters to")
+    table = Table()
+    table.add_column("field", no_wrap=True)  # a name that is cut in two cannot be searched for
+    for heading in (escape(first), escape(second), "matters to"):
+        table.add_column(heading, overflow="fold")
     for kind, found in (("comparing scores", measurement), ("a re-run only", run)):
         for each in found:
             table.add_row(each.field, _cell(each.first), _cell(each.second), kind)

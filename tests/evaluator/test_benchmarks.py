@@ -111,6 +111,15 @@ def test_malformed_rows_are_named_by_line_and_field(
     assert "\n" not in str(caught.value)
 
 
+def test_a_persons_own_set_may_repeat_a_text_but_no_id(tmp_path: Path) -> None:
+    rows = [{"id": name, "problem": "p", "answer": "1"} for name in "ab"]
+    _jsonl(tmp_path / "set.jsonl", rows)
+    assert len(read_problems(tmp_path / "set.jsonl", "custom")) == 2
+    _jsonl(tmp_path / "set.jsonl", [*rows, rows[0]])
+    with pytest.raises(InputError, match="line 3: id 'a' stands on line 1 too"):
+        read_problems(tmp_path / "set.jsonl", "custom")
+
+
 @pytest.mark.parametrize("name", ["x.jsonl.gz", "x.parquet", "x.csv", "x.jsonl", "x.txt"])
 def test_files_that_are_something_else_are_refused_in_one_sentence(
     tmp_path: Path, name: str
