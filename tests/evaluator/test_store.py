@@ -132,3 +132,13 @@ def test_rows_seal_by_number_and_a_reopened_writer_goes_on_counting(tmp_path: Pa
     assert sealed is not None
     assert sealed.name == "p-00002.jsonl.zst"
     assert again.seal() is None
+
+
+def test_long_rows_are_sealed_before_they_fill_the_memory(tmp_path: Path) -> None:
+    sealed: list[int] = []
+    with SegmentWriter(
+        tmp_path, prefix="p", seal_bytes=1000, on_seal=lambda segment: sealed.append(segment.rows)
+    ) as writer:
+        for sample in range(10):
+            writer.append(row("a", sample, "x" * 400))
+    assert sealed == [3, 3, 3, 1]
