@@ -50,6 +50,8 @@ _LINK = re.compile(
     r"(?:\band\b|\bor\b|,|、|和|或)(?:\\(?:quad|qquad|[,;: \[(])|[\s$}])*"
     r"(?:\\{1,2}(?:boxed|fbox)\s*\{)"
 )
+_MARKED = re.compile(r"\s*(?P<mark>\*\*|__|`+)(?P<inside>[^*`]+)(?P=mark)\s*\.?\s*", re.DOTALL)
+_TEXT_PHRASE = re.compile(r"^\s*\\text\{[^{}]*\banswer(?: is|:)[^{}\w]*\}", re.IGNORECASE)
 _CJK = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
 _NOT_WORDS = re.compile(
     r"\$\$[^$]*\$\$|\$[^$\n]*\$|\\\([^()]*\\\)|\\\[[^\[\]]*\\\]|\\[a-zA-Z]+(?:\s*\{[^{}]*\})?"
@@ -221,6 +223,10 @@ def read_answer(text: str, policy: GradingPolicy) -> str:
 
 
 def _read_once(text: str, policy: GradingPolicy) -> str:
+    marked = _MARKED.fullmatch(text)
+    if marked:
+        return marked["inside"]
+    text = _TEXT_PHRASE.sub("", text)
     if "boxed" in text or "fbox" in text:
         boxed = boxed_answer(text, policy)
         if boxed is not None:

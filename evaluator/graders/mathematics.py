@@ -41,6 +41,12 @@ _HUGE = re.compile(
     r"|\d{4,}\)?\}?!|!!|\\uparrow|\d{400}"
 )
 _MEMBER_OF = re.compile(r"^\\?[a-zA-Z]+(?:_\{\w+\})?\s*\\in(?![a-zA-Z])\s*")
+_BUILDER = re.compile(
+    r"\\\{(?P<name>[a-zA-Z])(?:\s*\\in\s*\\mathbb\{?R\}?)?\s*(?:\||:|\\mid|\\vert)\s*"
+    r"(?P<condition>[^|]*[<>=][^|]*|[^|]*\\(?:leq|geq|neq)[^|]*)\\\}"
+)
+_NAMED_TUPLE = re.compile(r"\((?P<names>[a-zA-Z](?:,[a-zA-Z])+)\)=\((?P<members>.*)\)")
+_LABEL = re.compile(r"[A-Z]{2,}")  # of points, or an order: no product
 _NAME_LAST = re.compile(r"^(?P<value>[^=]+)=[a-zA-Z]$")
 _WORDS = re.compile(r"[A-Za-z]{4,}|[A-Za-z]{2,}(?:[ -][A-Za-z]+)+|(?i:yes|no|odd|all)")
 _SET_AS_TEXT = re.compile(
@@ -117,7 +123,7 @@ def _same(one: str, other: str, policy: GradingPolicy, evaluate: Evaluate) -> bo
     verdict = _same_text(left, right, policy)
     if verdict is not None:
         return verdict
-    if _WORDS.fullmatch(left) or _WORDS.fullmatch(right):
+    if any(kind.fullmatch(side) for kind in (_WORDS, _LABEL) for side in (left, right)):
         return False
     return _same_values(left, right, policy, evaluate)
 
@@ -261,7 +267,9 @@ def _shows(text: str, exact: Tree) -> bool:
 
 def _without_names(one: str, other: str) -> tuple[str, str]:
     r"""Take off ``x=``, ``f(x)=``, ``x \in`` and ``=x`` where the other answer lacks the name."""
-    one, other = _MEMBER_OF.sub("", one), _MEMBER_OF.sub("", other)
+    if "=" in one and "=" in other:
+        one, other = _spread(one), _spread(other)
+    one, other = _without_variable(one), _without_variable(other)
     names = left_side(one), left_side(other)
     if names[0] is not None and names[0] == names[1]:
         return _without_name(one), _without_name(other)
@@ -272,6 +280,24 @@ def _without_names(one: str, other: str) -> tuple[str, str]:
         _without_name(one) if len(sides[1]) == 1 else one,
         _without_name(other) if len(sides[0]) == 1 else other,
     )
+
+
+def _without_variable(text: str) -> str:
+    r"""The set of ``x \in A``, the condition of ``\{x \mid x>2\}``."""
+    text = _MEMBER_OF.sub("", text)
+    builder = _BUILDER.fullmatch(text)
+    return builder["condition"] if builder else text
+
+
+def _spread(text: str) -> str:
+    """``(a,b)=(1,2)`` as ``a=1,b=2``."""
+    match = _NAMED_TUPLE.fullmatch(text)
+    if match is None:
+        return text
+    names, members = match["names"].split(","), split(match["members"], "comma")
+    if len(names) != len(members):
+        return text
+    return ",".join(f"{name}={member}" for name, member in zip(names, members, strict=True))
 
 
 def _without_name(text: str) -> str:

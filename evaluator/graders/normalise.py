@@ -17,7 +17,7 @@ _CHARACTERS = str.maketrans(
         "∩": r"\cap ", "∈": r"\in ", "±": r"\pm ", "∅": r"\emptyset ",
         "θ": r"\theta ", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}",
         "\u00a0": " ", "\u2002": " ", "\u2003": " ", "\u2009": " ", "\u202f": " ",
-        "√": r"\sqrt ", "∛": r"\sqrt[3]", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
+        "⁄": "/", "√": r"\sqrt ", "∛": r"\sqrt[3]", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
         "ℚ": r"\mathbb{Q}", "ℕ": r"\mathbb{N}", "⟨": r"\langle ", "⟩": r"\rangle ", "′": "'",
         "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "∠": r"\angle ",
         "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "δ": r"\delta ", "ε": r"\epsilon ",
@@ -41,6 +41,10 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?(?=[^\w\s]|\\|$)", ""),
+        (r"\\(?:large|Large|LARGE|huge|small|boldmath)(?![a-zA-Z])", ""),
+        (r"\\(?:text)?color\s*\{[a-zA-Z]+\}", ""),
+        (r"(?:\\\\\s*)+$", ""),
+        (r"[,\s]*\(?\b[a-zA-Z]\s*\\in\s*\\(?:mathbb|mathbf)\s*\{?[ZN]\}?(?:\^\+)?\)?$", ""),
         (r"\\(?:left|right|displaystyle|textstyle|limits|nolimits)(?![a-zA-Z])", ""),
         (r"(?<=\d)(?:,?\\!\s?,?|\{,\})(?=\d{3}(?!\d))", ""),  # 10,\!000 and 10{,}000
         (r"(?<=\d)\\[,; ](?=\d{3}(?!\d))", ""),
@@ -79,7 +83,8 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 
 _TEXT_COMMAND = re.compile(
-    r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|mathrm|mathbf|mathit|mathsf|mbox|operatorname|bold)"
+    r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|mathrm|mathbf|mathit|mathsf|mathcal|mbox|operatorname|bold|bm"
+    r"|boldsymbol|underline)"
     r"\s*\{([^{}]*)\}"
 )
 _TRAILING_UNIT = re.compile(
@@ -93,9 +98,14 @@ _WORD_UNIT = re.compile(
 )
 _FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")  # of an angle in degrees
 _SPEED_OR_AREA = re.compile(
-    r"^(?P<value>[-+]?\d[\d,]*(?:\.\d+)?)\s+(?P<unit>m|km|cm)"
+    r"^(?P<value>[-+]?\d[\d,]*(?:\.\d+)?"
+    r"(?:\s*\\(?:times|cdot)\s*10\s*\^\s*(?:\{-?\d+\}|\d+))?)\s+(?P<unit>m|km|cm)"
     r"(?:\s*\^\s*\{?(?P<power>[23])\}?|/(?P<per>h|s))$"
 )
+_NO_UNIT = frozenset(  # words that change the number before them
+    ["pi", "and", "or", "base", "half", "dozen", "hundred", "thousand", "million", "billion",
+     "trillion", "more", "less", "fewer", "least", "most", "plus", "minus", "times", "not", "mod"]
+)  # fmt: skip
 _CURRENCY = re.compile(r"^[£€¥₹]\s*|\s*[£€¥₹]$")
 
 # Spellings of one unit; two answers whose units are both known and differ are not the same.
@@ -171,11 +181,11 @@ def _split_unit(text: str) -> tuple[str, str | None]:  # noqa: PLR0911 - a list 
         match = _WORD_UNIT.match(text)
         if match is None:
             return text, None
-        if match["unit"].lower() in ("pi", "and", "or", "base"):
+        if not _NO_UNIT.isdisjoint(match["unit"].lower().split()):
             return text, None
         return match["value"], _unit_name(match["unit"], match["power"])
     words = match["unit"].strip().lower()
-    if not words or words in ("and", "or"):
+    if not words or not _NO_UNIT.isdisjoint(words.split()):
         return text, None
     return text[: match.start()].rstrip(), _unit_name(words, match["power"])
 

@@ -18,6 +18,10 @@ _MATRIX = re.compile(
     r"\\begin\{(?P<kind>[pbB]?matrix|array|smallmatrix)\}(?:\{[lcr|]*\})?"
     r"(?P<body>(?:(?!\\begin).)*)\\end\{(?P=kind)\}"
 )
+_SYSTEM = re.compile(
+    r"\\begin\{(?P<kind>cases|aligned|align\*?|gathered)\}"
+    r"(?P<body>(?:(?!\\begin).)*)\\end\{(?P=kind)\}"
+)
 _NAMED = re.compile(r"(\\?[a-zA-Z]+'?(?:_\{\w+\})?)=(?!=)")
 _PLUS_MINUS = re.compile(r"\\(?P<sign>pm|mp)(?![a-zA-Z])\s*")
 MAX_UNORDERED = 64  # members not spelled the same whose partners are looked for
@@ -61,6 +65,10 @@ def parse(text: str, depth: int = 0) -> Sequence | str:  # noqa: PLR0911 - a lis
     unions = split(text, "cup")
     if len(unions) > 1:
         return Sequence("union", "", tuple(unions))
+    system = _SYSTEM.fullmatch(text)
+    if system:
+        rows = re.split(r"\\\\", system["body"].replace("&", ""))
+        return parse(",".join(row.strip(" ,") for row in rows if row.strip(" ,")), depth + 1)
     opening, inner, closing = _unbracket(text)
     matrix = _MATRIX.fullmatch(text)
     if matrix:
