@@ -148,17 +148,18 @@ class LocalRun:
                 done.add((row["problem_id"], row["sample"]))
                 if on_completion is not None:
                     on_completion(Completion.from_json(row))
-        rendered = runner.draw(
-            self.problems,
-            prompt=self.prompt,
-            protocol=self.protocol,
-            samples=self.samples,
-            engine=engine,
-            writer=self.store.writer(),
-            done=done,
-            on_progress=on_progress,
-            on_completion=on_completion,
-        )
+        with self.store.writer(journal=True) as writer:
+            rendered = runner.draw(
+                self.problems,
+                prompt=self.prompt,
+                protocol=self.protocol,
+                samples=self.samples,
+                engine=engine,
+                writer=writer,
+                done=done,
+                on_progress=on_progress,
+                on_completion=on_completion,
+            )
         write_durably(self.folder / "rendered_prompt.txt", rendered.encode())
 
     def grade(

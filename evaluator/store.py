@@ -2,11 +2,14 @@
 
 A segment is written whole under a temporary name, synced and renamed, so a name that ends in
 ``.jsonl.zst`` is always complete. Rows not yet sealed are lost with the process and drawn again
-with the same seeds: nothing is ever counted twice, because readers keep the first row of a key.
+with the same seeds, unless a journal is kept: then what the process had been given survives it, and
+only a machine's crash loses them. Nothing is ever counted twice, because readers keep the first row
+of a key.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -16,13 +19,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import zstandard
 
 from evaluator.errors import StoreError
 
 SUFFIX = ".jsonl.zst"
+JOURNAL = ".journal"
 SEAL_SECONDS = 5.0
 SEAL_ROWS = 1000
 SEAL_BYTES = 8 << 20  # of text, so that memory does not grow with the length of responses
@@ -44,7 +48,8 @@ class SegmentWriter:
     """Collects rows and seals them into segments every few seconds.
 
     Files are called ``{prefix}-{sequence:05d}.jsonl.zst``; the prefix names the shard and the
-    lease, so that two writers never share a file.
+    lease, so that two writers never share a file. With ``journal`` each row is also written at once
+    to ``{prefix}.journal``, which is locked while the writer is open and gone once it is closed.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class SegmentWriter:
         seal_rows: int = SEAL_ROWS,
         seal_bytes: int = SEAL_BYTES,
         on_seal: Callable[[SealedSegment], None] | None = None,
+        journal: bool = False,
     ) -> None:
         self.folder = folder
         self.prefix = prefix
@@ -68,12 +74,18 @@ class SegmentWriter:
         self._oldest: float | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self._sequence = len(list(folder.glob(f"{prefix}-*{SUFFIX}")))
+        self._journal: BinaryIO | None = None
+        if journal:
+            self._journal = (folder / f"{prefix}{JOURNAL}").open("ab", buffering=0)
+            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one row; seals when the unsealed ones are many, long or ``seal_seconds`` old."""
         # A lone surrogate has no UTF-8; with its backslash it is a JSON escape.
         line = json.dumps(row, ensure_ascii=False).encode(errors="backslashreplace")
         self._lines.append(line + b"\n")
+        if self._journal is not None:
+            self._journal.write(self._lines[-1])
         self._size += len(line) + 1
         now = time.monotonic()
         if self._oldest is None:
@@ -98,9 +110,23 @@ class SegmentWriter:
         self._size = 0
         self._oldest = None
         self._sequence += 1
+        if self._journal is not None:
+            self._journal.truncate(0)
         if self._on_seal is not None:
             self._on_seal(sealed)
         return sealed
+
+    def close(self) -> None:
+        """Seal, and take the journal away; it stays where sealing fails."""
+        journal = self._journal
+        try:
+            self.seal()
+            if journal is not None:
+                Path(journal.name).unlink()
+        finally:
+            self._journal = None
+            if journal is not None:
+                journal.close()
 
     def __enter__(self) -> Self:
         return self
@@ -111,7 +137,7 @@ class SegmentWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.seal()  # rows are whole even when the work around them failed
+        self.close()  # rows are whole even when the work around them failed
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -179,6 +205,7 @@ class Store:
 
         A row with an ``error`` counts only while no other row of its key came.
         """
+        self._recover()
         seen: set[tuple[str, int]] = set()
         failed: dict[tuple[str, int], Row] = {}
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
@@ -206,3 +233,23 @@ class Store:
         """A writer whose files sort after all earlier ones'."""
         prefix = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
         return SegmentWriter(self.folder, prefix=prefix, **options)
+
+    def _recover(self) -> None:
+        """Seal what the journals of dead writers hold, up to the first torn line."""
+        for path in sorted(self.folder.glob(f"*{JOURNAL}")):
+            with path.open("rb") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue  # its writer lives
+                writer = SegmentWriter(self.folder, prefix=path.name.removesuffix(JOURNAL))
+                for line in file:
+                    try:
+                        row = json.loads(line)
+                    except ValueError:
+                        break
+                    if not line.endswith(b"\n"):
+                        break
+                    writer.append(row)
+                writer.seal()
+                path.unlink()

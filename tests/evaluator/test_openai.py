@@ -435,30 +435,34 @@ def problems(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_run_is_interrupted_resumed_and_asks_for_nothing_twice(
-    problems: Path, tmp_path: Path
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_was_ended_goes_on_and_repeats_only_what_was_in_flight(
+    problems: Path, tmp_path: Path, end: signal.Signals
 ) -> None:
+    answered: Counter[int] = Counter()
+
     async def slow(stub: Stub, request: web.Request, body: Body) -> web.StreamResponse:
         await asyncio.sleep(0.1)
+        answered[body["seed"]] += 1
         return reply(body, "so \\boxed{7}", model="org/m")
 
     out = tmp_path / "run"
     with Stub(slow) as stub:
-        first = run(stub.url, problems, out)
+        first = run(stub.url, problems, out, "--option", "concurrency=4")
         deadline = time.monotonic() + 60
         while len(stub.bodies) < 60 and time.monotonic() < deadline:
             time.sleep(0.02)
-        first.send_signal(signal.SIGINT)
+        first.send_signal(end)
         _, errors = first.communicate(timeout=60)
-        assert first.returncode == 130, errors
+        assert first.returncode == (130 if end is signal.SIGINT else -end), errors
         kept = Store(out / "segments").keys()
-        assert 0 < len(kept) < 240
         earlier = len(stub.bodies)
-        stub.behaviour = polite
+        assert earlier - 8 <= len(kept) <= earlier
         second = run(stub.url, problems, out)
         printed, errors = second.communicate(timeout=120)
     assert second.returncode == 0, errors
     assert len(stub.bodies) == earlier + 240 - len(kept)
+    assert len(answered) == 240
     assert "pass@1[avg-of-4]" in printed
     metrics = json.loads((out / "metrics.json").read_text())
     assert sum(metrics["outcomes"].values()) == 240

@@ -142,3 +142,42 @@ def test_long_rows_are_sealed_before_they_fill_the_memory(tmp_path: Path) -> Non
         for sample in range(10):
             writer.append(row("a", sample, "x" * 400))
     assert sealed == [3, 3, 3, 1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(texts, min_size=1, max_size=6), st.integers(0, 10_000))
+def test_a_journal_gives_back_every_whole_row_of_a_writer_that_was_killed(
+    lines: list[str], cut: int
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        store = Store(Path(name))
+        writer = store.writer(journal=True)
+        rows = [row("a", sample, text) for sample, text in enumerate(lines)]
+        sizes = [0]
+        [journal] = Path(name).glob("*.journal")
+        for item in rows:
+            writer.append(item)
+            sizes.append(journal.stat().st_size)
+        assert not list(store.rows()), "a living writer is left alone"
+        data = journal.read_bytes()[: cut % (sizes[-1] + 1)]
+        writer.close()
+        for path in Path(name).iterdir():
+            path.unlink()
+        journal.write_bytes(data)  # what a kill in the middle of a row would leave
+        whole = sum(size <= len(data) for size in sizes) - 1
+        assert list(store.rows()) == rows[:whole]
+        assert not list(Path(name).glob("*.journal"))
+        assert list(store.rows()) == rows[:whole]
+
+
+def test_a_journal_holds_only_what_is_not_sealed_and_goes_with_its_writer(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.writer(journal=True) as writer:
+        writer.append(row("a", 0))
+        writer.seal()
+        [journal] = tmp_path.glob("*.journal")
+        assert journal.stat().st_size == 0
+        writer.append(row("a", 1))
+        assert len(journal.read_bytes().splitlines()) == 1
+    assert not journal.exists()
+    assert store.keys() == {("a", 0), ("a", 1)}
