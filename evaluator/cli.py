@@ -15,7 +15,7 @@ import typer
 from evaluator import engines, report
 from evaluator.benchmarks import arithmetic, countdown
 from evaluator.child import serve
-from evaluator.commands import grading, judge, scores
+from evaluator.commands import grading, judge, rate, scores
 from evaluator.commands.console import (
     BENCHMARK_HELP,
     check_writable,
@@ -226,6 +226,8 @@ app.command()(scores.compare)
 app.command("diff-protocol")(scores.diff_protocol)
 app.command()(scores.rescore)
 app.command()(judge.judge)
+app.command()(rate.rate)
+app.command("import-contest")(rate.import_contest)
 
 
 @app.command(hidden=True)
