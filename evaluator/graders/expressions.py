@@ -17,7 +17,8 @@ from typing import Any
 
 Tree = tuple[Any, ...]
 
-MAX_DEPTH = 40
+MAX_DEPTH = 40  # of brackets
+MAX_LINKS = 100  # divisions, factorials and degrees: each is a level of the tree
 MAX_NUMBER_DIGITS = 4000  # Python converts no longer ones without being told to
 MAX_WORD = 3  # letters of a product without signs (abc); longer runs are words, not mathematics
 
@@ -84,6 +85,7 @@ class _Reader:
         self._text = text
         self._at = 0
         self._depth = 0
+        self._links = 0
         self._bars = 0
 
     def whole(self) -> Tree:
@@ -125,6 +127,11 @@ class _Reader:
         if self._depth > MAX_DEPTH:
             raise UnreadableError("it is nested too deeply")
 
+    def _link(self) -> None:
+        self._links += 1
+        if self._links > MAX_LINKS:
+            raise UnreadableError("it is too long a chain")
+
     # The grammar.
 
     def _sum(self) -> Tree:
@@ -146,6 +153,7 @@ class _Reader:
             if self._take(*_TIMES):
                 factors.append(self._signed())
             elif self._take("/", "\\div"):
+                self._link()
                 top = factors[0] if len(factors) == 1 else ("product", tuple(factors))
                 factors = [("quotient", top, self._signed())]
             elif self._begins_factor():
@@ -192,9 +200,11 @@ class _Reader:
     def _powers_of(self, base: Tree) -> Tree:
         while True:
             if self._take("!"):
+                self._link()
                 base = ("factorial", base)
             elif self._peek("^\\circ", "^{\\circ}", "^\\degree", "\\degree"):
                 self._take("^\\circ", "^{\\circ}", "^\\degree", "\\degree")
+                self._link()
                 base = ("product", (base, ("constant", "degree")))
             elif self._take("^"):
                 return ("power", base, self._exponent())

@@ -24,7 +24,7 @@ _SYSTEM = re.compile(
 )
 _NAMED = re.compile(r"(\\?[a-zA-Z]+'?(?:_\{\w+\})?)=(?!=)")
 _PLUS_MINUS = re.compile(r"\\(?P<sign>pm|mp)(?![a-zA-Z])\s*")
-MAX_UNORDERED = 64  # members not spelled the same whose partners are looked for
+MAX_UNORDERED = 24  # members not spelled the same whose partners are looked for
 
 
 @dataclass(frozen=True, slots=True)

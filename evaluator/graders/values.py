@@ -24,8 +24,9 @@ _DIFFERENT = mpmath.mpf(10) ** -60
 # Values for symbols, of no special form: a row is a point, and symbols take its entries in turn.
 # What differs at a positive point differs; equality has to hold at negative ones too.
 _POINTS: tuple[tuple[int, ...], ...] = (
-    (29, 36, 43, 50, 57, 64), (53, 17, 71, 38, 26, 91), (12, 103, 47, 5, 83, 31),
-    (-37, -44, -51, -58, -65, -72), (-113, -19, -62, -7, -88, -29),
+    (29, 36, 43, 50, 57, 64, 70, 78, 85, 93), (53, 17, 71, 38, 26, 91, 46, 61, 11, 79),
+    (12, 103, 47, 5, 83, 31, 66, 23, 97, 55), (-37, -44, -51, -58, -65, -72, -80, -87, -94, -101),
+    (-113, -19, -62, -7, -88, -29, -45, -73, -15, -59),
 )  # fmt: skip
 _DENOMINATOR = 41
 _OF_ANGLES = frozenset(["sin", "cos", "tan", "cot", "sec", "csc"])
