@@ -110,6 +110,19 @@ def test_every_transient_fault_is_outlived() -> None:
     assert len(stub.bodies) > 180
 
 
+def test_a_request_that_hangs_is_given_up_and_asked_again() -> None:
+    async def hanging(stub: Stub, request: web.Request, body: Body) -> web.StreamResponse:
+        if body["seed"] % 4 == 0 and [b["seed"] for b in stub.bodies].count(body["seed"]) == 1:
+            await asyncio.sleep(30)
+        return reply(body, usage=None)
+
+    with Stub(hanging) as stub:
+        found = drawn(stub, 20, timeout_seconds=0.5)
+    assert [found[sample].error for sample in range(20)] == [None] * 20
+    assert found[0].completion_tokens is None
+    assert len(stub.bodies) == 25
+
+
 def test_a_429_pauses_all_requests_for_as_long_as_it_asks() -> None:
     refused_at: list[float] = []
     later: list[float] = []
