@@ -176,6 +176,8 @@ def read_population(path: Path) -> Population:
         counts = list(document.values())
         if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts):
             raise InputError(f"{path.name}: a count is no whole number; give {{rating: count}}.")
+        if sum(counts) > _MOST_RATINGS:
+            raise InputError(f"{path.name}: more than {_MOST_RATINGS:,} ratings; check the counts.")
         ratings = np.repeat(_numbers(values, path.name), counts)
     elif isinstance(document, list):
         ratings = _numbers(document, path.name)
@@ -206,10 +208,11 @@ def stem(path: Path) -> str:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """A finite number that JSON can hold; true and false are none."""
+    """A number within ±1e9, as every rating, score and penalty is; true, false and nan are none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
+_MOST_RATINGS = 20_000_000  # no site has so many people; keeps a wrong count out of memory
 _LARGEST = 1e9  # no rating, score or penalty comes near; keeps sums and powers finite
 
 
@@ -268,7 +271,9 @@ def _standings(rows: Any, name: str, skipped: int) -> Standings:
             raise InputError(f"{name}, row {number}: give {wanted}.")
         for cell, value in zip(fields, row[skipped:], strict=False):
             if not is_number(value):
-                raise InputError(f"{name}, row {number}: {cell} {value!r:.40} is no finite number.")
+                raise InputError(
+                    f"{name}, row {number}: {cell} {value!r:.40} is no number within ±1e9."
+                )
     table = np.array([row[skipped : skipped + len(fields)] for row in rows], dtype=float)
     return Standings(*(np.ascontiguousarray(column) for column in table.T))
 
@@ -276,7 +281,7 @@ def _standings(rows: Any, name: str, skipped: int) -> Standings:
 def _numbers(values: Sequence[Any], name: str) -> Array:
     for place, value in enumerate(values, start=1):
         if not is_number(value):
-            raise InputError(f"{name}: rating {place} ({value!r:.40}) is no finite number.")
+            raise InputError(f"{name}: rating {place} ({value!r:.40}) is no number within ±1e9.")
     return np.asarray(values, dtype=float)
 
 

@@ -41,7 +41,7 @@ def rate(
     """Print the place, performance rating and percentile of a score in one contest, as JSON."""
     for name, value in (("points", points), ("penalty", penalty)):
         if not is_number(value):
-            raise InputError(f"{name}: {value} is no finite number; give one.")
+            raise InputError(f"{name}: {value} is no number within ±1e9; give one.")
     contest = read_contest(standings)
     named = (
         Population.of(f"participants of {contest.name}", contest.standings.ratings)

@@ -212,7 +212,10 @@ def test_populations_are_lists_or_counts(tmp_path: Path) -> None:
     assert read_population(listed).name == "a town"
     assert read_population(listed).ratings.tolist() == [800, 1500, 1500.5]
     assert read_population(counted).ratings.tolist() == [-3, 1500, 1500]
-    for text in ("[]", "{}", "3", '["a"]', '{"x": 1}', '{"1": -1}', '{"1": 1.5}', '{"nan": 1}'):
+    for text in (
+        "[]", "{}", "3", '["a"]', '{"x": 1}', '{"1": -1}', '{"1": 1.5}', '{"nan": 1}',
+        '{"1": 1000000000000}', "[1, [2]]", "[1, NaN]", '{"1": 0}',
+    ):  # fmt: skip
         listed.write_text(text)
         with pytest.raises(InputError, match=r"^a town\.json: "):
             read_population(listed)
@@ -237,7 +240,7 @@ def test_rate_prints_place_rating_and_population(tmp_path: Path) -> None:
     )
     assert (named["percentile"], named["population"]) == (50.0, "people")
     for arguments, complaint in (
-        (["--points", "nan"], "points: nan is no finite number"),
+        (["--points", "nan"], "points: nan is no number within ±1e9"),
         (["--points", 5, "--mode", "codeelo"], "this one has 20; use mode elo"),
         (["--points", 5, "--population", tmp_path / "none.json"], "none.json: cannot be read"),
     ):
