@@ -56,10 +56,15 @@ def outcome_counts(found: Evaluation) -> dict[str, int]:
 def groups(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """(what is grouped by, figures by group in order); a single group says nothing new."""
     return [
-        (name, dict(sorted(figures.items())))
+        (name, dict(sorted(figures.items(), key=lambda item: _natural(item[0]))))
         for name, figures in (metrics.get("by") or {}).items()
         if len(figures) > 1
     ]
+
+
+def _natural(name: str) -> tuple[int, str]:
+    """Levels are numbers where they are written as such: 10 after 9."""
+    return (int(name), "") if name.isdecimal() else (0, name)
 
 
 def problems(found: Evaluation, sort: str) -> QuerySet[Problem]:

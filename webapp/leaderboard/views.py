@@ -12,6 +12,7 @@ from webapp.benchmarks.models import Problem
 from webapp.core.numbers import query_number
 from webapp.leaderboard import evaluations, queries, reports
 from webapp.leaderboard.charts import curves_figure
+from webapp.leaderboard.diagnostics import diagnostics
 from webapp.runs import files
 from webapp.runs.models import Completion, Evaluation
 from webapp.runs.texts import TextView
@@ -69,6 +70,7 @@ def evaluation(request: HttpRequest, pk: int) -> HttpResponse:
         "pass_n": (metrics.get("pass@k") or {}).get(str(found.samples)),
         "outcomes": evaluations.outcome_counts(found),
         "curves": curves_figure(metrics),
+        "diagnostics": diagnostics(found),
         "by": evaluations.groups(metrics),
         "page": page,
         "problems": evaluations.problem_rows(found, list(page)),

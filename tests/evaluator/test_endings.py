@@ -1,0 +1,81 @@
+"""Alarms over how completions ended, and the bins of their lengths."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evaluator.diagnostics import Endings, alarms, length_edges
+
+PROTOCOL = {"max_tokens": 4096, "temperature": 0.6}
+
+
+@given(st.integers(0, 100_000), st.integers(0, 100_000))
+def test_every_length_lies_in_one_of_few_bins(a: int, b: int) -> None:
+    shortest, longest = sorted((a, b))
+    edges = length_edges(shortest, longest)
+    assert edges == sorted(set(edges))
+    assert edges[0] <= shortest
+    assert edges[-1] <= longest
+    assert len(edges) <= 19
+    if len(edges) > 1:  # neither end is an empty bin
+        assert edges[1] > shortest
+
+
+def test_bins_are_even_over_a_narrow_span_and_double_over_a_wide_one() -> None:
+    assert length_edges(26, 34) == list(range(26, 35))
+    assert length_edges(100, 700) == [100, 200, 300, 400, 500, 600, 700]
+    assert length_edges(100, 32768) == [2**i for i in range(6, 16)]
+    assert length_edges(7, 7) == [7]
+
+
+def test_a_truncation_rate_that_matters_is_said_with_its_remedy() -> None:
+    endings = Endings(completions=400, cut=48, truncated=40, cut_at_least_tokens=4096,
+                      cut_at_most_tokens=4096)  # fmt: skip
+    (alarm,) = alarms(endings, **PROTOCOL)
+    assert alarm.grave
+    assert alarm.sentence == (
+        "12 % of completions were truncated at 4,096 tokens: scores are lower bounds (up to 10 % "
+        "more might be right); raise max_tokens."
+    )
+
+
+def test_a_context_that_ends_before_the_limit_is_the_thing_to_raise() -> None:
+    endings = Endings(completions=100, cut=5, truncated=5, cut_at_least_tokens=1950,
+                      cut_at_most_tokens=2000)  # fmt: skip
+    (alarm,) = alarms(endings, context_tokens=2048, **PROTOCOL)
+    assert not alarm.grave
+    assert "at up to 2,000 tokens" in alarm.sentence
+    assert "raise the context" in alarm.sentence
+    assert "raise max_tokens" not in alarm.sentence
+    (alarm,) = alarms(endings, replayed=True, **PROTOCOL)
+    assert "where they were made" in alarm.sentence
+
+
+def test_cut_completions_that_had_answered_are_no_lower_bound() -> None:
+    (alarm,) = alarms(Endings(completions=100, cut=5), **PROTOCOL)
+    assert "lower bound" not in alarm.sentence
+    assert "had given an answer" in alarm.sentence
+
+
+def test_loops_are_told_apart_from_truncation_and_from_greedy_sampling() -> None:
+    endings = Endings(completions=100, looped=20, cut=30, truncated=10)
+    cut, loops = alarms(endings, **PROTOCOL)
+    assert cut.sentence.startswith("30 % of completions were truncated")
+    assert loops.sentence.startswith("20 % of completions ran in circles")
+    assert "temperature" not in loops.sentence
+    _, greedy = alarms(endings, max_tokens=4096, temperature=0.0)
+    assert "At temperature 0 " in greedy.sentence
+
+
+@given(st.integers(0, 5000), st.integers(0, 5000), st.integers(0, 5000))
+def test_an_alarm_is_raised_from_one_percent_on_and_never_below(
+    cut: int, looped: int, others: int
+) -> None:
+    total = cut + looped + others
+    endings = Endings(completions=total, cut=cut, truncated=cut, looped=looped)
+    found = alarms(endings, **PROTOCOL)
+    assert len(found) == sum(total > 0 and 100 * count >= total for count in (cut, looped))
+    assert sum(a.grave for a in found) == sum(
+        total > 0 and 10 * count >= total for count in (cut, looped)
+    )
