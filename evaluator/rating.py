@@ -27,6 +27,7 @@ REJECTION_MINUTES = 10.0  # penalty of the same under ICPC scoring
 CODEELO_SMALLEST = 200  # CodeElo drops contests with so many rated participants or fewer
 ATTEMPTS = 8  # of rating@8
 CONFIDENCE = 0.95
+_ROUNDING = 1e-9  # of a sum of probabilities
 
 
 class Mode(StrEnum):
@@ -47,7 +48,7 @@ class Performance:
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """Mean performance over contests, with the ends of a t interval (None for one contest)."""
+    """Mean performance over contests, with the ends of a t interval (None where undefined)."""
 
     value: float
     low: float | None
@@ -223,18 +224,23 @@ def score_of(contest: Contest, attempts: Attempts) -> tuple[float, float]:
 
 
 def mean_rating(contests: Iterable[ContestRating]) -> Rating | None:
-    """Mean over contests and its 95 % t interval; None without a contest, no ends for one."""
+    """Mean over contests and its 95 % t interval; None without a contest.
+
+    No ends for one contest, and none where every performance was clamped: the ends of the range
+    agree well with each other, and say nothing of the model.
+    """
     rows = list(contests)
     if not rows:
         return None
     values = [row.rating for row in rows]
     count, mean = len(values), math.fsum(values) / len(values)
+    clamped = math.fsum(row.clamped for row in rows) / count
     low = high = None
-    if count > 1:
+    if count > 1 and clamped < 1 - _ROUNDING:
         spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
         reach = t_quantile(0.5 + CONFIDENCE / 2, count - 1) * spread / math.sqrt(count)
         low, high = mean - reach, mean + reach
-    return Rating(mean, low, high, count, math.fsum(row.clamped for row in rows) / count)
+    return Rating(mean, low, high, count, clamped)
 
 
 def rate_contests(

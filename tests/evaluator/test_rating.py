@@ -93,6 +93,8 @@ def test_winning_and_solving_nothing_are_clamped_and_marked(rows: Rows) -> None:
     last = rate(field, -101, 301)
     assert (last.place, last.clamped) == (len(rows) + 1, True)
     assert last.rating == 0
+    # Against such ratings a chance of 1 − 10⁻²⁰ is 1 in double precision: the mark is certain still.
+    assert Field(np.array([9000.0])).performance(2) == (0, True)
 
 
 def test_what_lies_inside_is_not_marked() -> None:
@@ -242,6 +244,18 @@ def test_the_interval_is_students_and_blank_for_one_contest() -> None:
     # t(0.975, 2) = 4.302653, s = 100, n = 3: printed in every table of Student's t.
     assert three.high - three.value == pytest.approx(4.302653 * 100 / math.sqrt(3), rel=1e-6)
     assert three.value - three.low == pytest.approx(three.high - three.value)
+
+
+def test_a_rating_that_was_always_clamped_has_no_interval() -> None:
+    """Winning three Div. 2 contests would else be known to a few points."""
+    ceilings = [ContestRating("x", 2000 + i, 1, clamped=1.0) for i in range(3)]
+    found = mean_rating(ceilings)
+    assert found is not None
+    assert (found.value, found.low, found.high, found.clamped) == (2001, None, None, 1.0)
+    once = mean_rating([*ceilings, ContestRating("x", 1500, 90, clamped=0.5)])
+    assert once is not None
+    assert once.low is not None
+    assert once.clamped == pytest.approx(3.5 / 4)
 
 
 def test_intervals_narrow_with_contests_and_cover() -> None:
