@@ -14,7 +14,7 @@ from evaluator.sandbox.checkers import CHECKER_LIMITS, Finding, read_exit, share
 from evaluator.sandbox.languages import Program
 from evaluator.sandbox.limits import End, Limits, RunResult
 
-_IDLE_FACTOR = 5  # each waits while the other works
+_IDLE_FACTOR = 2  # each waits while the other works
 _SIGPIPE_EXIT = 128 + 13
 
 

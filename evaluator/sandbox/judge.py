@@ -14,7 +14,7 @@ from evaluator.sandbox.checkers import Finding
 from evaluator.sandbox.errors import SandboxError, SandboxUnavailableError
 from evaluator.sandbox.languages import CompileError, Program
 from evaluator.sandbox.limits import MIB, End, Limits, RunResult
-from evaluator.sandbox.problems import JudgeProblem, Test
+from evaluator.sandbox.problems import JudgeProblem, JudgeTest
 
 _OUTPUT_BYTES = 8 * MIB
 _FILE_SLACK_BYTES = 64 * MIB
@@ -121,7 +121,7 @@ def judge(
     except SandboxError as error:
         return end(JudgeVerdict.JE, str(error))
 
-    def one(test: Test) -> TestVerdict:
+    def one(test: JudgeTest) -> TestVerdict:
         return _judge_test(problem, test, program, helper)
 
     tests = _in_order(problem.tests, one, jobs or os.cpu_count() or 1, stop_at_first_failure)
@@ -134,7 +134,7 @@ def judge(
 
 
 def _in_order(
-    tests: tuple[Test, ...], one: Callable[[Test], TestVerdict], jobs: int, stop: bool
+    tests: tuple[JudgeTest, ...], one: Callable[[JudgeTest], TestVerdict], jobs: int, stop: bool
 ) -> list[TestVerdict]:
     """Verdicts in the tests' order, ``jobs`` at a time, none asked for far beyond a failure."""
     found: list[TestVerdict] = []
@@ -144,7 +144,7 @@ def _in_order(
         while True:
             for test in rest:
                 pending.append(threads.submit(one, test))
-                if len(pending) >= 2 * jobs:
+                if len(pending) >= jobs:
                     break
             if not pending:
                 return found
@@ -154,7 +154,7 @@ def _in_order(
                 return found
 
 
-def _limits(problem: JudgeProblem, test: Test) -> Limits:
+def _limits(problem: JudgeProblem, test: JudgeTest) -> Limits:
     # Right outputs are about as long as the answer; a custom checker's may be longer.
     output = max(_OUTPUT_BYTES, 2 * len(test.answer) + MIB)
     files = len(test.input) + output if problem.file_mode else 0
@@ -167,7 +167,7 @@ def _limits(problem: JudgeProblem, test: Test) -> Limits:
 
 
 def _judge_test(
-    problem: JudgeProblem, test: Test, program: Program, helper: Program | None
+    problem: JudgeProblem, test: JudgeTest, program: Program, helper: Program | None
 ) -> TestVerdict:
     limits = _limits(problem, test)
     try:
@@ -191,7 +191,9 @@ def _judge_test(
         return TestVerdict(test.name, JudgeVerdict.JE, reason=str(error))
 
 
-def _check(problem: JudgeProblem, test: Test, output: bytes, helper: Program | None) -> Finding:
+def _check(
+    problem: JudgeProblem, test: JudgeTest, output: bytes, helper: Program | None
+) -> Finding:
     if problem.checker is not None:
         assert helper is not None
         return checkers.run_checker(problem.checker, helper, test.input, output, test.answer)
@@ -211,7 +213,7 @@ def _own(result: RunResult) -> tuple[JudgeVerdict, str]:
     return _ENDS[result.end], f"limit: {result.end}"
 
 
-def _row(test: Test, result: RunResult, verdict: JudgeVerdict, reason: str) -> TestVerdict:
+def _row(test: JudgeTest, result: RunResult, verdict: JudgeVerdict, reason: str) -> TestVerdict:
     return TestVerdict(
         test.name, verdict, result.cpu_seconds, result.wall_seconds, result.memory_bytes, reason
     )

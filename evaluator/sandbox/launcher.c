@@ -134,6 +134,11 @@ static void start(const struct settings *s, char **command) {
     struct sock_fprog program = {0, code};
     sigset_t none;
     setsid();
+    if (s->file_mode) { /* only the files count */
+        int null = open("/dev/null", O_RDWR);
+        if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0) fail("/dev/null");
+        close(null);
+    }
     struct rlimit no_core = {0, 0};
     setrlimit(RLIMIT_CORE, &no_core);
     if (s->cpu_ms > 0) limit(RLIMIT_CPU, s->cpu_ms / 1000 + 2); /* the watcher comes first */

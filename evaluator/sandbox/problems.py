@@ -30,7 +30,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class JudgeTest:
     """An input and the jury's answer to it."""
 
     name: str
@@ -43,7 +43,7 @@ class JudgeProblem:
     """What a program is judged against. At most one of tolerance, checker and interactor."""
 
     id: str
-    tests: tuple[Test, ...]
+    tests: tuple[JudgeTest, ...]
     cpu_seconds: float = DEFAULT_CPU_SECONDS
     memory_bytes: int = DEFAULT_MEMORY_BYTES
     tolerance: Tolerance | None = None
@@ -143,7 +143,7 @@ def _file_mode(row: Row) -> bool:
     return bool(mode == "file")
 
 
-def _tests(row: Row) -> tuple[Test, ...]:
+def _tests(row: Row) -> tuple[JudgeTest, ...]:
     if "official_tests" in row:
         name, pairs = "official_tests", _pairs(row, "official_tests", "output")
     elif "tests" in row:
@@ -152,7 +152,9 @@ def _tests(row: Row) -> tuple[Test, ...]:
         name, pairs = "inputs", _columns(row)
     if not pairs:
         raise InputError(f"{name}: there is no test; a program cannot be judged.")
-    return tuple(Test(label, given.encode(), answer.encode()) for label, given, answer in pairs)
+    return tuple(
+        JudgeTest(label, given.encode(), answer.encode()) for label, given, answer in pairs
+    )
 
 
 def _pairs(row: Row, field: str, answer: str) -> list[tuple[str, str, str]]:

@@ -1,0 +1,5 @@
+n = int(input())
+r = 1
+for x in map(int, input().split()):
+    r = r * x % 998244353
+print(r)

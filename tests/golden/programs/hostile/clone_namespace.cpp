@@ -1,0 +1,12 @@
+// expect: RE
+#include <bits/stdc++.h>
+#include <unistd.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <sys/stat.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+using namespace std;
+#include <sched.h>
+int main() { if (syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0) < 0) return 1; puts("49"); }

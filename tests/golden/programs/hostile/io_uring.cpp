@@ -1,0 +1,11 @@
+// expect: RE
+#include <bits/stdc++.h>
+#include <unistd.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <sys/stat.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+using namespace std;
+int main() { char p[256] = {}; if (syscall(425, 4, p) < 0) return 1; puts("49"); }

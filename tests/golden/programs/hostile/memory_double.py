@@ -1,0 +1,4 @@
+# expect: MLE
+a = "x"
+while True:
+    a += a

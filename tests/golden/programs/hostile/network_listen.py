@@ -1,0 +1,6 @@
+# expect: RE
+import socket
+s = socket.socket()
+s.bind(('127.0.0.1', 0))
+s.listen()
+print(49)

@@ -1,0 +1,11 @@
+// expect: RE
+#include <bits/stdc++.h>
+#include <unistd.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <sys/stat.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+using namespace std;
+int main() { if (syscall(SYS_socket, 2, 2, 0) < 0) return 1; puts("49"); }

@@ -1,0 +1,3 @@
+# expect: WA
+import os
+os.write(1, bytes(range(256)) * 4096)

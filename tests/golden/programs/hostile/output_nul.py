@@ -1,0 +1,3 @@
+# expect: WA
+import os
+os.write(1, b"4\x009\n")

@@ -1,0 +1,2 @@
+# expect: RE
+print(open("/etc/passwd").read()[:0] + "49")

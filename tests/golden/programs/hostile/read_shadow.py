@@ -1,0 +1,2 @@
+# expect: RE
+print(open("/etc/shadow").read()[:0] + "49")

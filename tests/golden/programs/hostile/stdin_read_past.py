@@ -1,0 +1,4 @@
+# expect: WA
+import sys
+sys.stdin.read()
+print(sys.stdin.read() or "nothing")

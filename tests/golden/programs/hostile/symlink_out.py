@@ -1,0 +1,5 @@
+# expect: RE
+import os
+os.symlink("/etc/shadow", "/tmp/x")
+open("/tmp/x").read()
+print(49)

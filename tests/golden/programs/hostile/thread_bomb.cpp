@@ -1,0 +1,11 @@
+// expect: RE
+#include <bits/stdc++.h>
+#include <unistd.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <sys/stat.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+using namespace std;
+int main() { vector<thread> t; for (int i = 0; i < 100000; i++) t.emplace_back([] { sleep(1000); }); puts("49"); _exit(0); }

@@ -1,0 +1,3 @@
+# expect: RE
+open("/dev/shm/x", "w").write("x")
+print(49)

@@ -1,0 +1,4 @@
+# expect: RE
+import os
+os.ftruncate(0, 0)
+print(49)

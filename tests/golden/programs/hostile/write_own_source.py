@@ -1,0 +1,3 @@
+# expect: RE
+open(__file__, "a").write("#")
+print(49)

@@ -1,0 +1,3 @@
+# expect: RE
+open("/evil", "w").write("x")
+print(49)

@@ -1,0 +1,3 @@
+# expect: RE
+open("/usr/bin/evil", "w").write("x")
+print(49)

@@ -1,0 +1,4 @@
+import random
+n = int(input())
+while True:
+    random.random()

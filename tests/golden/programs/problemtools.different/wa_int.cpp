@@ -1,0 +1,3 @@
+#include <bits/stdc++.h>
+using namespace std;
+int main() { long long a, b; while (cin >> a >> b) cout << abs((int)(a - b)) << "\n"; }

