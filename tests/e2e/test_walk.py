@@ -19,7 +19,8 @@ from django.utils import timezone
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
 from tests.webapp import samples
-from webapp.runs.models import Run, State
+from webapp.runs import files
+from webapp.runs.models import Run, State, TrainingPoint
 
 pytestmark = [
     pytest.mark.browser,
@@ -64,6 +65,25 @@ FORMULAE = r"""
 
 \[ \boxed{\fcolorbox{red}{white}{7}} \]
 """
+
+
+@pytest.fixture
+def training(rows: Any, user: Any) -> Run:
+    """A distillation whose traces are filtered and whose student is being trained."""
+    config = {"thinking": {"kind": "tags"}}
+    run = samples.make_run(user, "training", Run.Kind.DISTILLATION, State.RUNNING, config=config)
+    corpus = files.store_path("runs/9/1/lease/corpus")
+    corpus.mkdir(parents=True)
+    samples.write_corpus(corpus.parent)
+    samples.make_stage(
+        run, 0, "filter", "Filter traces",
+        result={"corpus": "runs/9/1/lease/corpus", "funnel": samples.FUNNEL},
+    )  # fmt: skip
+    train = samples.make_stage(
+        run, 1, "train", "Train", state=State.RUNNING, done=1, total=9, unit="steps"
+    )
+    TrainingPoint.objects.create(stage=train, step=1, values={"loss": 1.5})
+    return run
 
 
 def _hostile(rng: Any, problem: Any, sample: int) -> Any:
@@ -274,6 +294,31 @@ def test_a_run_page_follows_its_run_and_then_rests(
     asked.clear()
     page.wait_for_timeout(4500)  # two polls would have come
     assert asked == []
+    assert_clean(seen)
+
+
+def test_the_traces_that_somebody_reads_stay_while_the_page_is_polled(
+    training: Run, browser: Any, live_server: Any
+) -> None:
+    context, seen = browser
+    page = context.new_page()
+    sign_in(page, live_server.url + "/")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(live_server.url + training.get_absolute_url())
+    page.wait_for_selector("#examples article")
+    page.click("#examples >> text=dropped")
+    page.wait_for_selector("#examples .tag:has-text('dropped: answer')")
+    page.click("#examples summary >> nth=0")
+    train = training.stages.filter(kind="train")
+    for step in (2, 3):
+        elsewhere(lambda step=step: train.update(done=step))  # type: ignore[misc]
+        page.wait_for_selector(f"text={step} of 9 steps")
+    assert page.locator("section#examples").count() == 1
+    assert page.locator("#examples [aria-current]").inner_text() == "dropped"
+    assert page.locator("#examples details").first.get_attribute("open") is not None
+    assert page.locator(".chart svg.main-svg").first.is_visible()
+    assert len([address for address in asked if "/examples/" in address]) == 2
     assert_clean(seen)
 
 

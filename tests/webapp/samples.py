@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from django.utils import timezone
@@ -188,3 +190,26 @@ def _write_completions(
         rows.append({**row, "outcome": outcome, "answer": answer})
     Completion.objects.bulk_create(completions)
     return rows
+
+
+FUNNEL = {
+    "steps": [
+        {"step": "drawn", "kept": 10, "dropped": 0, "reasons": {}},
+        {"step": "answer", "kept": 8, "dropped": 2, "reasons": {"wrong_answer": 2}},
+        {"step": "mixed_language", "kept": 7, "dropped": 1, "reasons": {"mixed_language": 1}},
+    ]
+}
+
+
+def write_corpus(folder: Path) -> None:
+    """Kept and dropped traces, as the filter stage leaves them beside the corpus."""
+    rows = [
+        {
+            "problem_id": f"prob-{i}", "sample": 0, "completion": f"<think>a</think>{HOSTILE}",
+            "finish_reason": "stop", "problem": HOSTILE, "answer": HOSTILE,
+        }
+        for i in range(7)
+    ]  # fmt: skip
+    (folder / "kept.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dropped = [{**row, "step": "answer", "reason": "wrong_answer"} for row in rows[:3]]
+    (folder / "dropped.jsonl").write_text("".join(json.dumps(row) + "\n" for row in dropped))

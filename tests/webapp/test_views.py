@@ -13,6 +13,7 @@ from django.urls import reverse
 from evaluator.protocol import PRESETS
 from evaluator.records import Outcome
 from tests.webapp.samples import (
+    FUNNEL,
     HOSTILE,
     arithmetic,
     make_benchmark,
@@ -20,6 +21,7 @@ from tests.webapp.samples import (
     make_evaluation,
     make_run,
     make_stage,
+    write_corpus,
 )
 from webapp.benchmarks.models import PromptSet
 from webapp.checkpoints.models import Checkpoint
@@ -310,28 +312,6 @@ def test_a_run_shows_loss_funnel_and_traces(user: Any, page: Client) -> None:
     assert "<script>window" not in kept + dropped
     assert "&lt;script&gt;window" in kept
     assert page.get(reverse("runs:examples", args=[run.pk, "others"])).status_code == 404
-
-
-FUNNEL = {
-    "steps": [
-        {"step": "drawn", "kept": 10, "dropped": 0, "reasons": {}},
-        {"step": "answer", "kept": 8, "dropped": 2, "reasons": {"wrong_answer": 2}},
-        {"step": "mixed_language", "kept": 7, "dropped": 1, "reasons": {"mixed_language": 1}},
-    ]
-}
-
-
-def write_corpus(folder: Any) -> None:
-    rows = [
-        {
-            "problem_id": f"prob-{i}", "sample": 0, "completion": f"<think>a</think>{HOSTILE}",
-            "finish_reason": "stop", "problem": HOSTILE, "answer": HOSTILE,
-        }
-        for i in range(7)
-    ]  # fmt: skip
-    (folder / "kept.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    dropped = [{**row, "step": "answer", "reason": "wrong_answer"} for row in rows[:3]]
-    (folder / "dropped.jsonl").write_text("".join(json.dumps(row) + "\n" for row in dropped))
 
 
 def test_a_prompt_set_is_paged_from_its_file(page: Client, settings: Any) -> None:
