@@ -93,7 +93,7 @@ def test_winning_and_solving_nothing_are_clamped_and_marked(rows: Rows) -> None:
     last = rate(field, -101, 301)
     assert (last.place, last.clamped) == (len(rows) + 1, True)
     assert last.rating == 0
-    # Against such ratings a chance of 1 − 10⁻²⁰ is 1 in double precision: the mark is certain still.
+    # A chance of 1 − 10⁻²⁰ is 1 in double precision, and the place marked all the same.
     assert Field(np.array([9000.0])).performance(2) == (0, True)
 
 
