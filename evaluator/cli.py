@@ -30,6 +30,7 @@ from evaluator.live import RunningScore
 from evaluator.local import LocalRun, write_json, write_json_lines
 from evaluator.protocol import (
     PRESETS,
+    engine_settings,
     samples_for,
 )
 from evaluator.stages import FACTORIES
@@ -117,8 +118,7 @@ def run(
     settings: dict[str, Any] = {"name": engine, "model": model, **_engine_options(option or [])}
     if base_url is not None:
         settings["base_url"] = base_url
-    if recipe.context_tokens is not None:
-        settings["context_tokens"] = recipe.context_tokens
+    settings |= engine_settings(recipe)
     source = engines.create(settings)
     try:
         local = LocalRun.begin(
@@ -208,6 +208,8 @@ def write_arithmetic(
 
 
 app.command()(grading.grade)
+
+
 @app.command("countdown")
 def write_countdown(
     count: Annotated[int, typer.Option(min=1, help="Problems.")],

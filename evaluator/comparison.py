@@ -11,7 +11,7 @@ from typing import Any
 
 from evaluator.errors import InputError
 from evaluator.passport import Difference, differences
-from evaluator.statistics import PairedComparison, compare_paired, paired_interval
+from evaluator.statistics import PairedComparison, compare_paired
 
 Counts = dict[str, tuple[int, int]]
 
@@ -31,7 +31,6 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; undefined is null."""
         paired = self.paired
-        interval = paired_interval(paired)
         return {
             "schema": "retort/comparison/1",
             "first": self.names[0],
@@ -41,8 +40,6 @@ class Comparison:
             "pass@1": list(self.values),
             "difference": paired.difference,
             "se_paired": paired.se,
-            "low": None if interval is None else interval[0],
-            "high": None if interval is None else interval[1],
             "p": paired.p,
             "resolvable": paired.resolvable,
             "measurement_differs": self.measurement_differs,

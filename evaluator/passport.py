@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,6 @@ from evaluator.protocol import (
     run_fields,
     samples_for,
 )
-
-_ABSENT = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,24 +107,24 @@ def of_metrics(metrics: Mapping[str, Any], name: str) -> Passport:
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
     """Fields of which both hold a value, and not the same one; in order of name."""
-    one, other = _flat(first), _flat(second)
     shared = first.keys() & second.keys()
-    names = sorted(name for name in one | other if name.split(".", 1)[0] in shared)
-    return [
-        Difference(name, one.get(name), other.get(name))
-        for name in names
-        if one.get(name, _ABSENT) != other.get(name, _ABSENT)
-    ]
+    return list(_differing({k: first[k] for k in shared}, {k: second[k] for k in shared}, ""))
 
 
-def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in fields.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return flat
+def _differing(
+    first: Mapping[str, Any], second: Mapping[str, Any], prefix: str
+) -> Iterator[Difference]:
+    for name in sorted(first.keys() | second.keys()):
+        one, other = first.get(name), second.get(name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from _differing(one, other, f"{prefix}{name}.")
+        elif _plain(one) != _plain(other):
+            yield Difference(prefix + name, one, other)
+
+
+def _plain(value: Any) -> Any:
+    """A tuple becomes a list once it has been through JSON."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _metrics(name: str) -> dict[str, Any] | None:

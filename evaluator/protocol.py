@@ -55,6 +55,18 @@ class GradingPolicy(Config):
     several_boxes: Literal["last", "all"] = "last"
 
 
+class Rope(Config):
+    """Rotary positions stretched beyond what the checkpoint's config says (Peng et al. 2023).
+
+    ``original_tokens`` are the positions that it was trained on, its config's unless given; there
+    are ``factor`` times as many afterwards.
+    """
+
+    kind: Literal["yarn", "linear", "dynamic"] = "yarn"
+    factor: Annotated[float, Field(gt=1, le=1024)]
+    original_tokens: Annotated[int | None, Field(ge=1)] = None
+
+
 class Protocol(Config):
     """The whole measuring recipe of one benchmark and one model.
 
@@ -72,6 +84,7 @@ class Protocol(Config):
     system_prompt: str | None = None
     chat_template: str | None = None
     context_tokens: Annotated[int | None, Field(ge=1)] = None
+    rope: Rope | None = None
 
     @model_validator(mode="after")
     def _prompt_holds_problem(self) -> Protocol:
@@ -181,6 +194,15 @@ def samples_for(protocol: Protocol, benchmark: str) -> int:
     return R1_SAMPLES.get(benchmark, DEFAULT_SAMPLES)
 
 
+def engine_settings(protocol: Protocol) -> dict[str, Any]:
+    """The engine options that ``protocol`` asks for: context and rope overrides, where it has any.
+
+    An engine that cannot honour one refuses it as an unknown option.
+    """
+    wanted = protocol.model_dump(include={"context_tokens", "rope"})
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
 def measurement_fields(
     protocol: Protocol, *, problems_hash: str, prompt: str, grader: str
 ) -> dict[str, Any]:
@@ -221,6 +243,7 @@ def run_fields(
         "seed": protocol.seed,
         "chat_template": protocol.chat_template,
         "context_tokens": protocol.context_tokens,
+        "rope": None if protocol.rope is None else protocol.rope.model_dump(),
         "engine": engine,
     }
 

@@ -17,7 +17,7 @@ from evaluator.child import HandlerFactory, Reporter, ShardRequest, Spec
 from evaluator.engines.replay import read_completions
 from evaluator.errors import InputError
 from evaluator.graders.pool import GraderPool
-from evaluator.protocol import Protocol, first_mistake
+from evaluator.protocol import Protocol, engine_settings, first_mistake
 from evaluator.records import Outcome
 from evaluator.store import Row, SegmentWriter, read_segment
 
@@ -56,8 +56,7 @@ class EvaluateStage(_Stage):
     def __init__(self, spec: Spec, report: Reporter) -> None:
         super().__init__(spec)
         settings = dict(spec.get("engine") or {})
-        if self.protocol.context_tokens is not None:
-            settings["context_tokens"] = self.protocol.context_tokens
+        settings |= engine_settings(self.protocol)
         self._by_id = runner.by_id(self.problems)
         self._engine = engines.create(settings)
         report.ready(**self._engine.describe())

@@ -114,17 +114,6 @@ def compare_paired(first: Sequence[Count], second: Sequence[Count]) -> PairedCom
     )
 
 
-def paired_interval(comparison: PairedComparison) -> tuple[float, float] | None:
-    """95 % interval of a paired difference, d ± z·SE inside [−1, 1]; None where SE is undefined.
-
-    The decision is :func:`sign_flip_p`'s, which is exact; this shows the size.
-    """
-    if comparison.se is None:
-        return None
-    reach = Z_95 * comparison.se
-    return max(-1.0, comparison.difference - reach), min(1.0, comparison.difference + reach)
-
-
 def reproduction_z(value: float, published: float, se: float | None) -> float | None:
     """How many standard errors a pass@1 lies from a published one: Δ/(√2 · re-run SE).
 

@@ -120,7 +120,7 @@ def compare(
     else:
         found = comparison.compare(first, second)
         result = found.to_json()
-        _print_comparison(found, result)
+        _print_comparison(found)
     if output is not None:
         write_json(output, result)
 
@@ -202,7 +202,7 @@ def _against_published(first: Path, published: float) -> dict[str, Any]:
     }
 
 
-def _print_comparison(found: comparison.Comparison, result: dict[str, Any]) -> None:
+def _print_comparison(found: comparison.Comparison) -> None:
     paired = found.paired
     table = Table(title=f"{found.benchmark}: {paired.problems} problems")
     table.add_column("pass@1")
@@ -212,7 +212,6 @@ def _print_comparison(found: comparison.Comparison, result: dict[str, Any]) -> N
     table.add_section()
     table.add_row("difference, first minus second", _points(paired.difference))
     if paired.se is not None:
-        table.add_row("95 % interval", f"{_points(result['low'])} – {_points(result['high'])}")
         table.add_row("standard error, paired", _points(paired.se, sign=False))
     table.add_row("p (sign flips, two-sided)", f"{paired.p:.3g}")
     if paired.resolvable is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ _HEADER_WORDS = 4
 class Prompter:
     """Renders and encodes prompts for one checkpoint, the same way for every local engine."""
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, rope: Mapping[str, Any] | None = None) -> None:
         from transformers import AutoConfig, AutoTokenizer
 
         if not (model / "config.json").is_file():
@@ -35,11 +35,33 @@ class Prompter:
             raise InputError(
                 f"model: the tokenizer or config in {model} cannot be loaded ({sentence})."
             ) from error
+        # Engines hand these fields on; empty where the checkpoint's own config stands.
+        self.overrides: dict[str, Any] = {} if rope is None else self._stretched(rope)
         templates = self.tokenizer.chat_template
         self.template: str | None = (
             templates.get("default") if isinstance(templates, dict) else templates
         )
         self._bos: str = self.tokenizer.bos_token if self._begins_with_bos(model) else ""
+
+    def _stretched(self, rope: Mapping[str, Any]) -> dict[str, Any]:
+        """Set the config's rotary positions as ``protocol.Rope`` says; returns what was set."""
+        config = self.config.get_text_config()
+        trained = rope.get("original_tokens") or getattr(config, "max_position_embeddings", None)
+        known = getattr(config, "rope_parameters", None)
+        if not trained or not known or "rope_theta" not in known:
+            raise InputError("rope: the model has no rotary positions of one kind to stretch.")
+        changed = {
+            "max_position_embeddings": int(trained * rope["factor"]),
+            "rope_parameters": {
+                "rope_theta": known["rope_theta"],
+                "rope_type": rope["kind"],
+                "factor": rope["factor"],
+                "original_max_position_embeddings": int(trained),
+            },
+        }
+        for name, value in changed.items():
+            setattr(config, name, value)
+        return changed
 
     def _begins_with_bos(self, model: Path) -> bool:
         """Whether this checkpoint's texts begin with BOS.

@@ -122,9 +122,11 @@ def _count(row: Mapping[str, Any], field: str, where: str) -> int | None:
 class ReplayEngine:
     """Hands out the completions of a file; a key that is not in it has no completion."""
 
-    OPTIONS: ClassVar[tuple[str, ...]] = ("model", "context_tokens")
+    OPTIONS: ClassVar[tuple[str, ...]] = ("model", "context_tokens", "rope")
 
-    def __init__(self, model: str | Path, *, context_tokens: int | None = None) -> None:
+    def __init__(
+        self, model: str | Path, *, context_tokens: int | None = None, rope: object = None
+    ) -> None:
         path = Path(model)
         self._completions = {completion.key: completion for completion in read_completions(path)}
         self._sha256 = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -8,7 +8,7 @@ and values to the same column, and what stands left of a row's own length is mas
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -90,7 +90,7 @@ class TransformersEngine:
     """Generates with transformers on the CPU (float32) or a GPU (bfloat16)."""
 
     OPTIONS: ClassVar[tuple[str, ...]] = (
-        "model", "device", "dtype", "batch_size", "context_tokens"
+        "model", "device", "dtype", "batch_size", "context_tokens", "rope"
     )  # fmt: skip
 
     def __init__(
@@ -101,10 +101,11 @@ class TransformersEngine:
         dtype: str | None = None,
         batch_size: int | None = None,
         context_tokens: int | None = None,
+        rope: Mapping[str, Any] | None = None,
     ) -> None:
         transformers.utils.logging.disable_progress_bar()
         folder = Path(model)
-        self._prompter = Prompter(folder)
+        self._prompter = Prompter(folder, rope)
         self._context = self._prompter.context_tokens(context_tokens)
         kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if kind.split(":")[0] not in _CACHE_BYTES:
@@ -120,7 +121,11 @@ class TransformersEngine:
         self._batch_size = batch_size
         try:
             self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, local_files_only=True, dtype=dtypes[name], attn_implementation="sdpa"
+                folder,
+                config=self._prompter.config,
+                local_files_only=True,
+                dtype=dtypes[name],
+                attn_implementation="sdpa",
             )
         except (OSError, ValueError) as error:
             raise InputError(f"model: {folder} cannot be loaded ({error}).") from error
@@ -136,6 +141,7 @@ class TransformersEngine:
             "dtype": self._dtype_name,
             "device": torch.cuda.get_device_name(self._device) if on_gpu else "cpu",
             "context_tokens": self._context,
+            "overrides": self._prompter.overrides,
             "chat_template": self._prompter.template_hash,
         }
 

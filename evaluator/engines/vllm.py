@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +26,7 @@ class VllmEngine:
         "model",
         "dtype",
         "context_tokens",
+        "rope",
         "tensor_parallel",
         "gpu_memory_share",
     )
@@ -36,11 +37,12 @@ class VllmEngine:
         *,
         dtype: str | None = None,
         context_tokens: int | None = None,
+        rope: Mapping[str, Any] | None = None,
         tensor_parallel: int = 1,
         gpu_memory_share: float = 0.9,
     ) -> None:
         folder = Path(model)
-        self._prompter = Prompter(folder)
+        self._prompter = Prompter(folder, rope)
         self._context = self._prompter.context_tokens(context_tokens)
         try:
             import vllm
@@ -62,6 +64,7 @@ class VllmEngine:
                 model=str(folder),
                 dtype=self._dtype,
                 max_model_len=self._context,
+                hf_overrides=self._prompter.overrides,
                 enable_prefix_caching=True,
                 generation_config="vllm",  # the checkpoint's own is ignored
                 enforce_eager=on_cpu,
@@ -85,6 +88,7 @@ class VllmEngine:
             "device": self._device,
             "tensor_parallel": self._tensor_parallel,
             "context_tokens": self._context,
+            "overrides": self._prompter.overrides,
             "chat_template": self._prompter.template_hash,
         }
 

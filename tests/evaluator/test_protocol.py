@@ -112,6 +112,7 @@ CHANGES: list[tuple[dict[str, Any], str, str]] = [
     ({"seed": 7}, "seed", "run"),
     ({"chat_template": "none"}, "chat_template", "run"),
     ({"context_tokens": 4096}, "context_tokens", "run"),
+    ({"rope": {"kind": "linear", "factor": 2}}, "rope", "run"),
 ]
 
 
