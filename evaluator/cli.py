@@ -135,7 +135,7 @@ def run(
     finally:
         source.close()
     print_metrics(metrics)
-    if (failure := local.first_error()) is not None:
+    if metrics["outcomes"]["engine_error"] and (failure := local.first_error()) is not None:
         print(f"a sample failed: {failure}", file=sys.stderr)
     print(f"\n{out / 'metrics.json'}")
 

@@ -114,10 +114,19 @@ class Completion:
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as plain JSON values."""
-        row = asdict(self)
-        row["finish_reason"] = str(self.finish_reason)
-        row["options"] = list(self.options)
-        return row
+        # By hand: asdict copies deeply, which costs more than encoding a short response does.
+        return {
+            "problem_id": self.problem_id,
+            "sample": self.sample,
+            "text": self.text,
+            "finish_reason": str(self.finish_reason),
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "seed": self.seed,
+            "reasoning": self.reasoning,
+            "options": list(self.options),
+            "error": self.error,
+        }
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Completion:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluator.errors import StoreError
+from evaluator.records import Completion, FinishReason
 from evaluator.store import SUFFIX, SegmentWriter, Store, read_row, read_segment
 
 # Lone surrogates included: model output can hold them.
@@ -181,3 +184,11 @@ def test_a_journal_holds_only_what_is_not_sealed_and_goes_with_its_writer(tmp_pa
         assert len(journal.read_bytes().splitlines()) == 1
     assert not journal.exists()
     assert store.keys() == {("a", 0), ("a", 1)}
+
+
+def test_a_completions_row_holds_every_field_and_comes_back_the_same() -> None:
+    full = Completion(
+        "p", 3, "text", FinishReason.LENGTH, 5, 7, 11, "thoughts", options=(2, 0, 1), error="why"
+    )
+    assert set(full.to_json()) == {field.name for field in fields(Completion)}
+    assert Completion.from_json(json.loads(json.dumps(full.to_json()))) == full
