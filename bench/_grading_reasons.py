@@ -18,9 +18,8 @@ def reason(gold: str, answer: str, equal: bool) -> str:
     """One clause: why ``answer`` is, or is not, ``gold``."""
     one, other = _cleaned(gold), _cleaned(answer)
     names = [name for name in (left_side(one), left_side(other)) if name]
-    if equal:
-        return _why_equal(one, other, names)
-    return _why_different(one, other)
+    with mpmath.workdps(2 * SHOWN_DIGITS):
+        return _why_equal(one, other, names) if equal else _why_different(one, other)
 
 
 def _cleaned(text: str) -> str:

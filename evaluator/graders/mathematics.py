@@ -24,7 +24,14 @@ from evaluator.graders.normalise import (
     parse_number,
     units_conflict,
 )
-from evaluator.graders.structure import Sequence, ordered_match, parse, split, unordered_match
+from evaluator.graders.structure import (
+    Sequence,
+    intervals,
+    ordered_match,
+    parse,
+    split,
+    unordered_match,
+)
 from evaluator.protocol import GradingPolicy
 
 MAX_COMPARED_CHARACTERS = 5000  # longer answers are the same only word for word
@@ -286,7 +293,8 @@ def _without_variable(text: str) -> str:
     r"""The set of ``x \in A``, the condition of ``\{x \mid x>2\}``."""
     text = _MEMBER_OF.sub("", text)
     builder = _BUILDER.fullmatch(text)
-    return builder["condition"] if builder else text
+    text = builder["condition"] if builder else text
+    return intervals(text) or text
 
 
 def _spread(text: str) -> str:

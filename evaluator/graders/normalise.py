@@ -91,7 +91,9 @@ _TRAILING_UNIT = re.compile(
     r"(?<=[\d\w})\]%])\s*\\(?:text(?:bf|it|rm|normal)?|mathrm|mbox)\s*\{(?P<unit>[^{}]*)\}"
     r"(?:\s*\^\s*\{?(?P<power>\d)\}?)?\s*\.?$"
 )
-_DEGREES = re.compile(r"\s*\^\s*\{?\s*\\(?:circ|degree)\s*\}?\s*[CF]?$|\\degree$")
+_DEGREES = re.compile(
+    r"\s*\^\s*\{?\s*\\(?:circ|degree)\s*\}?\s*(?:[CF]|\\(?:text|mathrm)\{ ?[CF]\})?$|\\degree$"
+)
 _WORD_UNIT = re.compile(
     r"^(?P<value>[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+|\\frac\{\d+\}\{\d+\}|\d+/\d+))\s*"
     r"(?P<unit>[a-zA-Z]{2,}(?:[ -][a-zA-Z]+)*)(?:\s*\^\s*\{?(?P<power>\d)\}?)?\.?$"
@@ -281,7 +283,7 @@ def _signed(value: Fraction, match: re.Match[str], decimals: int | None) -> Numb
 
 _NAME = r"\\?[a-zA-Z]+'?(?:_\{\w+\})?"
 _LEFT_SIDE = re.compile(
-    rf"^(?P<left>{_NAME}(?:\([\w,]+\))?|\([\w,]+\)|[a-zA-Z]{{1,3}}\([\w,]*\)"
+    rf"^(?P<left>{_NAME}(?:\^\{{-1\}})?(?:\([\w,]+\))?|P\([^()]*\)|\|[A-Z]{{2}}\||\([\w,]+\)|[a-zA-Z]{{1,3}}\([\w,]*\)"
     rf"|{_NAME}(?::{_NAME})+|m?\\(?:angle|triangle) ?[A-Z]{{1,3}}"
     r"|\\frac\{d[a-zA-Z]?\}\{d[a-zA-Z]\}"
     r"|[EP]\[[\w,]+\]|\\(?:overline|vec)\{[A-Za-z]+\})=(?!=)"

@@ -22,6 +22,9 @@ _SYSTEM = re.compile(
     r"\\begin\{(?P<kind>cases|aligned|align\*?|gathered)\}"
     r"(?P<body>(?:(?!\\begin).)*)\\end\{(?P=kind)\}"
 )
+_CONDITION = re.compile(
+    r"(?P<name>[a-zA-Z])\s*(?P<relation><|>|\\leq|\\geq)(?![a-zA-Z])\s*(?P<bound>[^<>=]+)"
+)
 _NAMED = re.compile(r"(\\?[a-zA-Z]+'?(?:_\{\w+\})?)=(?!=)")
 _PLUS_MINUS = re.compile(r"\\(?P<sign>pm|mp)(?![a-zA-Z])\s*")
 MAX_UNORDERED = 24  # members not spelled the same whose partners are looked for
@@ -100,6 +103,25 @@ def _groups(text: str) -> tuple[str, ...]:
             if None not in names[0] and all(group == names[0] for group in names):
                 return tuple(groups)
     return ()
+
+
+def intervals(text: str) -> str | None:
+    """``x<-1 or x>1`` as a union of intervals; None for what is not two such conditions or more."""
+    parts = re.split(r"\s+or\s+|\\cup(?![a-zA-Z])|\\lor(?![a-zA-Z])|\\vee(?![a-zA-Z])", text)
+    if len(parts) < 2:
+        return None
+    matches = [_CONDITION.fullmatch(part.strip()) for part in parts]
+    if not all(matches) or len({match["name"] for match in matches if match}) != 1:
+        return None
+    return "\\cup ".join(_interval(match) for match in matches if match)
+
+
+def _interval(condition: re.Match[str]) -> str:
+    relation, bound = condition["relation"], condition["bound"].strip()
+    closed = relation in ("\\leq", "\\geq")
+    if relation in ("<", "\\leq"):
+        return f"(-\\infty,{bound}{']' if closed else ')'}"
+    return f"{'[' if closed else '('}{bound},\\infty)"
 
 
 def _matrix(body: str) -> Sequence | None:

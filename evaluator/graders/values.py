@@ -61,16 +61,23 @@ def compare(one: Tree, other: Tree) -> bool | None:
     names = sorted(symbols(one) | symbols(other))
     if len(names) > len(_POINTS[0]):
         return None
-    real = bool(names) and not _holds_i(one) and not _holds_i(other)
-    agreed = 0
+    real = bool(names) and not _holds("i", one) and not _holds("i", other)
+    agreed, lopsided = 0, False
     for numbers in _POINTS if names else _POINTS[:1]:
+        point = Point(names, numbers, real=real)
         try:
-            same = _same(one, other, Point(names, numbers, real=real))
+            first, second = _value_at(one, point), _value_at(other, point)
         except HugeError:
             return False  # spelled the same or not shown to be the same
+        if first is None or second is None:
+            lopsided |= first is not second
+            continue
+        same = _near(first, second)
         if same is False:
             return False
         agreed += same is True
+    if lopsided and _holds("abs", one) != _holds("abs", other):
+        return False  # ln|x| has values where ln x has none, and says so
     return True if agreed >= (2 if names else 1) else None
 
 
@@ -134,10 +141,10 @@ def _difference(sides: tuple[Tree, Tree]) -> Tree:
     return ("sum", (sides[0], ("negative", sides[1])))
 
 
-def _same(one: Tree, other: Tree, point: Point) -> bool | None:
-    """Whether both have one value at a point; None where one of them has none there."""
+def _value_at(tree: Tree, point: Point) -> Value | None:
+    """The value at a point; None where it has none there."""
     try:
-        return _near(evaluate(one, point), evaluate(other, point))
+        return evaluate(tree, point)
     except UndefinedError:
         return None
 
@@ -166,8 +173,10 @@ def symbols(tree: Tree) -> frozenset[str]:
     return frozenset().union(*map(symbols, _parts(tree)))
 
 
-def _holds_i(tree: Tree) -> bool:
-    return tree == ("constant", "i") or any(map(_holds_i, _parts(tree)))
+def _holds(name: str, tree: Tree) -> bool:
+    """Whether a constant or a function stands in a tree."""
+    found = tree[0] in ("constant", "call") and tree[1] == name
+    return found or any(_holds(name, part) for part in _parts(tree))
 
 
 def _digits_name(tree: Tree) -> str:
