@@ -57,13 +57,14 @@ def alarms(
     elsewhere, where the protocol had no say. ``context_tokens`` is the model's, where it is known.
     """
     found = []
-    if _share(endings.cut, endings) >= NOTABLE_SHARE:
-        share = _share(endings.cut, endings)
-        found.append((share, _truncation(endings, max_tokens, replayed, context_tokens)))
-    if _share(endings.looped, endings) >= NOTABLE_SHARE:
-        found.append((_share(endings.looped, endings), _loops(endings, temperature, replayed)))
-    found.sort(key=lambda pair: -pair[0])
-    return [Alarm(sentence, grave=share >= GRAVE_SHARE) for share, sentence in found]
+    if (share := _share(endings.cut, endings)) >= NOTABLE_SHARE:
+        text = _truncation(endings, max_tokens, replayed, context_tokens)
+        grave = _share(endings.truncated, endings) >= GRAVE_SHARE
+        found.append((share, Alarm(text, grave)))
+    if (share := _share(endings.looped, endings)) >= NOTABLE_SHARE:
+        alarm = Alarm(_loops(endings, temperature, replayed), share >= GRAVE_SHARE)
+        found.append((share, alarm))
+    return [alarm for _, alarm in sorted(found, key=lambda pair: -pair[0])]
 
 
 def _share(count: int, endings: Endings) -> float:
@@ -71,8 +72,8 @@ def _share(count: int, endings: Endings) -> float:
 
 
 def percent(share: float) -> str:
-    """0.1234 → "12 %"; below ten per cent with one digit."""
-    return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.1f} %"
+    """0.1234 → "12 %", below ten per cent with one digit; the space does not break."""
+    return f"{100 * share:.{0 if share >= 0.0995 else 1}f}\N{NO-BREAK SPACE}%"
 
 
 def _truncation(
@@ -82,14 +83,12 @@ def _truncation(
     if endings.cut_at_most_tokens is not None:
         spread = endings.cut_at_least_tokens != endings.cut_at_most_tokens
         at = f" at {'up to ' if spread else ''}{endings.cut_at_most_tokens:,} tokens"
-    lost = endings.truncated + endings.looped
     text = f"{percent(_share(endings.cut, endings))} of completions were truncated{at}"
-    if not lost:
-        return f"{text}; all of them had given an answer by then."
-    text += ": scores are lower bounds"
-    if endings.truncated:
-        most = percent(_share(endings.truncated, endings))
-        text += f" (up to {most} more might be right)"
+    if not endings.truncated:
+        circles = " or ran in circles" if endings.looped else ""
+        return f"{text}; each of them had given an answer by then{circles}."
+    unanswered = percent(_share(endings.truncated, endings))
+    text += f": scores are lower bounds ({unanswered} had no answer yet)"
     if replayed:
         return f"{text}; draw them again with a larger token limit where they were made."
     if context_tokens is not None and context_tokens <= max_tokens:

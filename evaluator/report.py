@@ -45,7 +45,8 @@ def html(data: Mapping[str, Any]) -> str:
 
     ``data``: title, checkpoint, benchmark, protocol, measurement_hash, run_fingerprint, engine,
     metrics (PROTOCOLS §2), rendered_prompt, samples (``{problem_id, problem, gold, sample, outcome,
-    answer, text}`` each), generated_at, version. Raises KeyError when one is missing.
+    answer, text}`` each), generated_at, version. Raises KeyError when one is missing. Optional:
+    ``diagnostics`` (alarms, and length against correctness, as the webapp counts them).
     """
     metrics = data["metrics"]
     page = _environment.get_template("report_template.html").render(
@@ -61,6 +62,7 @@ def html(data: Mapping[str, Any]) -> str:
         scores=score_rows(metrics),
         outcomes=_outcomes(metrics["outcomes"]),
         tokens={name: value for name, value in metrics["tokens"].items() if value is not None},
+        diagnostics=data.get("diagnostics"),
         curves=_curve_table(metrics),
         chart=_chart(metrics),
         groups=_groups(metrics["by"]),

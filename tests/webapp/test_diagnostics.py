@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.urls import reverse
 
 from evaluator.records import FinishReason, Outcome
 from tests.webapp.samples import (
@@ -96,6 +97,21 @@ def test_diagnostics_take_four_queries_whatever_the_size(
             diagnostics(found)
 
 
+def test_the_page_needs_the_same_queries_for_one_sample_and_for_many(
+    user: Any, page: Client, django_assert_max_num_queries: Any
+) -> None:
+    benchmark, counts = make_benchmark(PROBLEMS), []
+    for samples in (1, 16):
+        checkpoint = make_checkpoint(user, f"m{samples}")
+        found = make_evaluation(
+            user, checkpoint, benchmark, PROBLEMS, samples=samples, draw=varied_draw
+        )
+        with django_assert_max_num_queries(10) as captured:
+            page.get(found.get_absolute_url())
+        counts.append(len(captured))
+    assert counts[0] == counts[1]
+
+
 def cut_draw(rng: Any, problem: Any, sample: int) -> Any:
     if sample == 0:
         return "<think>\nI add and", Outcome.TRUNCATED, None, "stopped by the token limit"
@@ -107,9 +123,20 @@ def cut_draw(rng: Any, problem: Any, sample: int) -> Any:
 def test_the_page_says_that_completions_were_cut_and_looped(user: Any, page: Client) -> None:
     found = evaluated(user, cut_draw, samples=4)
     text = page.get(found.get_absolute_url()).content.decode()
-    assert "25 % of completions were truncated at 4 tokens: scores are lower bounds" in text
-    assert "25 % of completions ran in circles" in text
+    assert (
+        "25\N{NO-BREAK SPACE}% of completions were truncated at 4 tokens: scores are lower bounds"
+        in text
+    )
+    assert "25\N{NO-BREAK SPACE}% of completions ran in circles" in text
     assert text.count("message bad") == 2
+    report = page.get(reverse("leaderboard:report_html", args=[found.pk])).content.decode()
+    told = page.get(reverse("leaderboard:report_json", args=[found.pk])).json()["diagnostics"]
+    assert len(told["alarms"]) == 2
+    for alarm in told["alarms"]:
+        assert alarm["sentence"] in report
+    assert told["endings"]["looped"] == len(PROBLEMS)
+    assert sum(row["completions"] for row in told["lengths"]["bins"]) == 4 * len(PROBLEMS)
+    assert "Length against correctness" in report
 
 
 def test_a_sound_evaluation_raises_no_alarm(user: Any, page: Client) -> None:

@@ -81,12 +81,19 @@ class Diagnostics:
     endings: Endings
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for the report."""
-        return asdict(self)
+        """Plain values, for the report; shares in [0, 1]."""
+        lengths = asdict(self.lengths)
+        for row, found in zip(lengths["bins"], self.lengths.bins, strict=True):
+            row |= {"completions": found.completions, "right_share": found.right_share}
+        return {
+            "endings": asdict(self.endings),
+            "alarms": [asdict(alarm) for alarm in self.alarms],
+            "lengths": lengths,
+        }
 
 
 def diagnostics(found: Evaluation) -> Diagnostics | None:
-    """Read a graded evaluation's diagnostics in three queries at most; None before it is graded."""
+    """Read a graded evaluation's diagnostics in four queries; None before it is graded."""
     if not found.metrics:
         return None
     scored = Completion.objects.filter(evaluation=found).exclude(outcome__in=_ERRORS).order_by()

@@ -14,6 +14,7 @@ import evaluator
 from evaluator import benchmarks, report
 from evaluator.records import Outcome
 from evaluator.store import read_segment
+from webapp.leaderboard.diagnostics import diagnostics
 from webapp.runs import files
 from webapp.runs.models import Completion, Evaluation
 
@@ -51,6 +52,7 @@ def _completions(found: Evaluation) -> Iterable[Completion]:
 
 
 def _head(found: Evaluation) -> dict[str, Any]:
+    told = diagnostics(found)
     return {
         "title": str(found),
         "checkpoint": str(found.checkpoint or found.role),
@@ -60,6 +62,7 @@ def _head(found: Evaluation) -> dict[str, Any]:
         "run_fingerprint": found.run_fingerprint,
         "engine": found.engine,
         "metrics": found.metrics,
+        "diagnostics": None if told is None else told.to_json(),
         "rendered_prompt": found.rendered_prompt,
         "generated_at": timezone.now().isoformat(timespec="seconds"),
         "version": evaluator.__version__,
