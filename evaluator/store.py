@@ -242,7 +242,7 @@ class Store:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     continue  # its writer lives
-                writer = SegmentWriter(self.folder, prefix=path.name.removesuffix(JOURNAL))
+                rows = []
                 for line in file:
                     try:
                         row = json.loads(line)
@@ -250,6 +250,21 @@ class Store:
                         break
                     if not line.endswith(b"\n"):
                         break
+                    rows.append(row)
+                writer = SegmentWriter(self.folder, prefix=path.name.removesuffix(JOURNAL))
+                for row in rows[self._sealed_at_the_end(writer.prefix, rows) :]:
                     writer.append(row)
                 writer.seal()
                 path.unlink()
+
+    def _sealed_at_the_end(self, prefix: str, rows: list[Row]) -> int:
+        """How many of a journal's first ``rows`` its writer sealed before it died.
+
+        Death between sealing and emptying the journal leaves the last segment's rows in both.
+        """
+        segments = sorted(self.folder.glob(f"{prefix}-*{SUFFIX}"))
+        try:
+            sealed = [row for _, row in read_segment(segments[-1])] if segments else []
+        except StoreError:
+            return 0  # rows() sets the segment aside, so that the journal's are the only ones
+        return len(sealed) if rows[: len(sealed)] == sealed else 0

@@ -186,6 +186,28 @@ def test_a_journal_holds_only_what_is_not_sealed_and_goes_with_its_writer(tmp_pa
     assert store.keys() == {("a", 0), ("a", 1)}
 
 
+def test_death_between_sealing_and_emptying_the_journal_repeats_no_row(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    writer = store.writer(journal=True)
+    rows = [row("a", sample) for sample in range(5)]
+    for item in rows[:3]:
+        writer.append(item)
+    [journal] = tmp_path.glob("*.journal")
+    before = journal.read_bytes()
+    writer.seal()
+    for item in rows[3:]:
+        writer.append(item)
+    after = journal.read_bytes()
+    name = writer.prefix
+    writer.close()
+    (tmp_path / f"{name}-00001{SUFFIX}").unlink()  # what was sealed only because it was closed
+    for left, expected in ((before, rows[:3]), (after, rows)):
+        journal.write_bytes(left)
+        assert list(store.rows()) == expected
+        written = [r for path in tmp_path.glob(f"*{SUFFIX}") for _, r in read_segment(path)]
+        assert len(written) == len(expected)
+
+
 def test_a_completions_row_holds_every_field_and_comes_back_the_same() -> None:
     full = Completion(
         "p", 3, "text", FinishReason.LENGTH, 5, 7, 11, "thoughts", options=(2, 0, 1), error="why"
