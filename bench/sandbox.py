@@ -30,6 +30,7 @@ RESULT = Path(__file__).parent / "results" / "sandbox.json"
 SUFFIXES = {".cpp": "cpp", ".py": "python"}
 BUSY_LOOPS = 8
 SUBMISSIONS = 200
+PAIRS = 9
 HELLO = {"cpp": '#include <cstdio>\nint main() { puts("x"); }', "python": 'print("x")'}
 WORK = "s = 0\nfor i in range(2_000_000):\n    s += i * i\nprint(s)"
 PROBLEM = JudgeProblem("square", (JudgeTest("1", b"7\n", b"49\n"),), cpu_seconds=0.5)
@@ -64,6 +65,16 @@ def milliseconds(work: Callable[[], object]) -> float:
     return (time.perf_counter() - begin) * 1000
 
 
+def children_cpu(work: Callable[[], object], rounds: int = 20) -> float:
+    """Milliseconds of CPU time of the processes, each time: what load does not change."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    for _ in range(rounds):
+        work()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return used * 1000 / rounds
+
+
 def overhead(rounds: int) -> list[dict[str, object]]:
     """Taken by turns, so that both see the same machine."""
     rows: list[dict[str, object]] = []
@@ -73,61 +84,69 @@ def overhead(rounds: int) -> list[dict[str, object]]:
         for _ in range(rounds):
             times["plain"].append(milliseconds(partial(plain, program)))
             times["sandbox"].append(milliseconds(partial(box.execute, program.command, Limits())))
+        cpu = {name: children_cpu(work) for name, work in (
+            ("plain", partial(plain, program)),
+            ("sandbox", partial(box.execute, program.command, Limits())),
+        )}  # fmt: skip
         medians = {name: statistics.median(values) for name, values in times.items()}
         differences = [b - a for a, b in zip(times["plain"], times["sandbox"], strict=True)]
         rows.append(
             {"language": language, "rounds": rounds, **medians,
-             "overhead_median": statistics.median(differences)}
+             "overhead_median": statistics.median(differences),
+             "overhead_cpu": cpu["sandbox"] - cpu["plain"]}
         )  # fmt: skip
     return rows
 
 
-def throughput(runs: int) -> dict[str, float]:
+def throughput(runs: int) -> dict[str, object]:
+    """The same runs with one and two at a time, by turns; the median of the pairs' gains."""
     program = made("python", WORK)
-    seconds = {}
-    for jobs in (1, 2):
-        with ThreadPoolExecutor(jobs) as threads:
-            begin = time.perf_counter()
-            list(threads.map(lambda _: box.execute(program.command, Limits()), range(runs)))
-            seconds[jobs] = time.perf_counter() - begin
-    return {
-        "runs": runs, "seconds_1": seconds[1], "seconds_2": seconds[2],
-        "gain": seconds[1] / seconds[2],
-    }  # fmt: skip
+    pairs = []
+    for _ in range(PAIRS):
+        seconds = []
+        for jobs in (1, 2):
+            with ThreadPoolExecutor(jobs) as threads:
+                begin = time.perf_counter()
+                list(threads.map(lambda _: box.execute(program.command, Limits()), range(runs)))
+                seconds.append(time.perf_counter() - begin)
+        pairs.append(seconds)
+    gains = [one / two for one, two in pairs]
+    return {"runs": runs, "seconds": pairs, "gain_median": statistics.median(gains)}
 
 
-def submissions() -> list[Path]:
-    """200: the hostile ones, and those of the golden programs, again from the first as needed."""
+def submissions(count: int) -> list[Path]:
+    """The hostile programs and those of one golden problem, again from the first as needed."""
     paths = sorted(p for p in PROGRAMS.glob("hostile/*") if p.suffix in SUFFIXES)
     paths += sorted(p for p in PROGRAMS.glob("problemtools.hello/*") if p.suffix in SUFFIXES)
-    return [paths[i % len(paths)] for i in range(SUBMISSIONS)]
+    # A stride that is prime to their number: a smaller count still sees all kinds.
+    return [paths[i * 37 % len(paths)] for i in range(count)]
 
 
-def verdicts() -> list[str]:
+def verdicts(count: int) -> list[str]:
     """The verdicts on all submissions, two at a time."""
 
     def one(path: Path) -> str:
         return str(judge(PROBLEM, SUFFIXES[path.suffix], path.read_text(), jobs=1).verdict)
 
     with ThreadPoolExecutor(2) as threads:
-        return list(threads.map(one, submissions()))
+        return list(threads.map(one, submissions(count)))
 
 
-def under_load() -> dict[str, object]:
+def under_load(count: int) -> dict[str, object]:
     begin = time.perf_counter()
-    calm = verdicts()
+    calm = verdicts(count)
     middle = time.perf_counter()
     line = ["/usr/bin/python3", "-c", "while True: pass"]
     loops = [subprocess.Popen(line) for _ in range(BUSY_LOOPS)]
     try:
-        loaded = verdicts()
+        loaded = verdicts(count)
     finally:
         for loop in loops:
             loop.kill()
             loop.wait()
     different = [
         f"{path.parent.name}/{path.name}: {a}, {b}"
-        for path, a, b in zip(submissions(), calm, loaded, strict=True)
+        for path, a, b in zip(submissions(count), calm, loaded, strict=True)
         if a != b
     ]
     return {
@@ -140,7 +159,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--load", action="store_true", help="also 200 submissions, 0 and 8 loops")
+    parser.add_argument("--load", action="store_true", help="also submissions beside 0 and 8 loops")
+    parser.add_argument("--submissions", type=int, default=SUBMISSIONS)
     options = parser.parse_args()
     box.check_available()
     result: dict[str, object] = {
@@ -148,7 +168,7 @@ def main() -> None:
         "overhead_ms": overhead(options.rounds), "throughput": throughput(options.runs),
     }  # fmt: skip
     if options.load:
-        result["load"] = under_load()
+        result["load"] = under_load(options.submissions)
     elif RESULT.exists():
         result["load"] = json.loads(RESULT.read_text()).get("load")
     RESULT.parent.mkdir(exist_ok=True)
