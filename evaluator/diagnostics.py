@@ -5,7 +5,11 @@ Pure functions over counts, so that a page can count in its database and a repor
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from evaluator.records import FinishReason, Outcome
 
 # From this share of completions on, the rate is an alarm. A cut or looping completion scores 0
 # whatever the model knew, so the share is the most that pass@1 may be too low. A point is more than
@@ -41,6 +45,23 @@ class Endings:
     unknown: int = 0  # whose finish reason nobody told
     cut_at_least_tokens: int | None = None  # shortest and longest of the cut ones
     cut_at_most_tokens: int | None = None
+
+
+def count_endings(rows: Iterable[Mapping[str, Any]]) -> Endings:
+    """How ``rows`` ``{outcome, finish_reason, completion_tokens}`` ended; errors are left out."""
+    scored = [row for row in rows if not Outcome(row["outcome"]).is_error]
+    cut = [row for row in scored if row["finish_reason"] == FinishReason.LENGTH]
+    tokens = [row["completion_tokens"] for row in cut if row["completion_tokens"] is not None]
+    outcomes = [row["outcome"] for row in scored]
+    return Endings(
+        completions=len(scored),
+        cut=len(cut),
+        truncated=outcomes.count(Outcome.TRUNCATED),
+        looped=outcomes.count(Outcome.LOOPED),
+        unknown=sum(row["finish_reason"] == FinishReason.UNKNOWN for row in scored),
+        cut_at_least_tokens=min(tokens, default=None),
+        cut_at_most_tokens=max(tokens, default=None),
+    )
 
 
 def alarms(

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evaluator import __version__, benchmarks, passport, report, runner
+from evaluator import __version__, benchmarks, diagnostics, passport, report, runner
 from evaluator.engines import Engine
 from evaluator.errors import InputError
 from evaluator.graders.pool import GraderPool
@@ -216,6 +217,7 @@ class LocalRun:
             "protocol": self.config["protocol"],
             "engine": self.config["engine"],
             "metrics": json.loads(metrics_path.read_text()),
+            "diagnostics": {"alarms": self._alarms(grades), "lengths": {"bins": []}},
             "rendered_prompt": rendered.read_text() if rendered.exists() else "",
             "samples": self._samples(grades, per_outcome),
             "generated_at": generated_at,
@@ -225,6 +227,24 @@ class LocalRun:
         }
         hide = self.benchmark.private and not private_texts
         return report.without_texts(data) if hide else data
+
+    def _alarms(self, grades: Sequence[Row]) -> list[Row]:
+        """What a reader of the score must know of how the completions ended."""
+        outcomes = {(row["problem_id"], row["sample"]): row["outcome"] for row in grades}
+        ended = diagnostics.count_endings(
+            {**row, "outcome": outcomes[key]}
+            for row in self.store.rows()
+            if (key := (row["problem_id"], row["sample"])) in outcomes
+        )
+        sampling, engine = self.protocol.sampling, self.config["engine"]
+        found = diagnostics.alarms(
+            ended,
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            replayed=engine["name"] == "replay",
+            context_tokens=engine.get("context_tokens"),
+        )
+        return [asdict(alarm) for alarm in found]
 
     def _samples(self, grades: Sequence[Row], per_outcome: int) -> list[Row]:
         """The first few completions of each outcome, with their texts."""

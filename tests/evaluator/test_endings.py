@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from evaluator.diagnostics import Endings, alarms, length_edges
+from evaluator.benchmarks.arithmetic import generate
+from evaluator.cli import app
+from evaluator.diagnostics import Endings, alarms, count_endings, length_edges
+from evaluator.records import Outcome
 
 PROTOCOL = {"max_tokens": 4096, "temperature": 0.6}
 
@@ -80,3 +87,47 @@ def test_an_alarm_is_raised_from_one_percent_on_and_never_below(
     assert sum(a.grave for a in found) == sum(
         total > 0 and 10 * count >= total for count in (cut, looped)
     )
+
+
+def test_endings_are_counted_without_errors() -> None:
+    rows = [
+        {"outcome": Outcome.TRUNCATED, "finish_reason": "length", "completion_tokens": 90},
+        {"outcome": Outcome.WRONG, "finish_reason": "length", "completion_tokens": 100},
+        {"outcome": Outcome.LOOPED, "finish_reason": "length", "completion_tokens": None},
+        {"outcome": Outcome.CORRECT, "finish_reason": "unknown", "completion_tokens": 5},
+        {"outcome": Outcome.CORRECT, "finish_reason": "stop", "completion_tokens": 5},
+        {"outcome": Outcome.GRADER_ERROR, "finish_reason": "length", "completion_tokens": 7},
+        {"outcome": Outcome.ENGINE_ERROR, "finish_reason": "error", "completion_tokens": None},
+    ]
+    assert count_endings(rows) == Endings(
+        completions=5, cut=3, truncated=1, looped=1, unknown=1, cut_at_least_tokens=90,
+        cut_at_most_tokens=100,
+    )  # fmt: skip
+
+
+def test_a_report_of_the_command_line_raises_the_alarm(tmp_path: Path) -> None:
+    problems = list(generate(4, seed=1))
+    lines = [
+        {
+            "problem_id": problem.id, "sample": 0, "finish_reason": "length" if cut else "stop",
+            "completion": "I add and" if cut else f"\\boxed{{{problem.answer}}}",
+        }
+        for cut, problem in zip((True, False, False, False), problems, strict=True)
+    ]  # fmt: skip
+    files = {"problems.jsonl": [p.to_json() for p in problems], "completions.jsonl": lines}
+    for name, rows in files.items():
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "run"
+    arguments = [
+        "run", "--benchmark", "arithmetic", "--problems", tmp_path / "problems.jsonl", "--engine",
+        "replay", "--model", tmp_path / "completions.jsonl", "--protocol", "r1", "--samples", 1,
+        "--out", out,
+    ]  # fmt: skip
+    made = CliRunner().invoke(app, [*map(str, arguments)])
+    assert made.exit_code == 0, made.output
+    for suffix in ("html", "json"):
+        made = CliRunner().invoke(app, ["report", str(out), "--output", f"{out}/r.{suffix}"])
+        assert made.exit_code == 0, made.output
+    (alarm,) = json.loads((out / "r.json").read_text())["diagnostics"]["alarms"]
+    assert alarm["sentence"].startswith("25\N{NO-BREAK SPACE}% of completions were truncated: ")
+    assert alarm["sentence"] in (out / "r.html").read_text()
