@@ -1,5 +1,7 @@
 // expect: RE
-#include <bits/stdc++.h>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <unistd.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -8,4 +10,6 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 using namespace std;
+#include <thread>
+#include <vector>
 int main() { vector<thread> t; for (int i = 0; i < 100000; i++) t.emplace_back([] { sleep(1000); }); puts("49"); _exit(0); }
