@@ -58,6 +58,7 @@ _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _WORD = re.compile(r"[a-zA-Z]+")
 _SPACE = re.compile(r"\s+")
 _INDEX = re.compile(r"_(?:\{((?:[\w, +'*-]|\\[a-zA-Z]+){1,20})\}|(\w|\\[a-zA-Z]+))")
+_APPLIED = re.compile(r"\(-?\w{1,3}\)")  # f(2) is a value of f, not 2f
 _SCIENTIFIC = re.compile(r"[eE]([-+]?\d{1,4})(?![\w.])")
 _TIMES = ("\\cdot", "\\times", "\\ast", "*")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
@@ -288,6 +289,10 @@ class _Reader:
     def _symbol(self, name: str) -> Tree:
         if self._take("'"):
             name += "'"
+        applied = _APPLIED.match(self._text, self._at) if name in "fgFG" else None
+        if applied:
+            self._at = applied.end()
+            return ("symbol", name + applied[0])
         index = _INDEX.match(self._text, self._at)
         if index:
             self._at = index.end()

@@ -51,6 +51,8 @@ _LINK = re.compile(
     r"(?:\\{1,2}(?:boxed|fbox)\s*\{)"
 )
 _MARKED = re.compile(r"\s*(?P<mark>\*\*|__|`+)(?P<inside>[^*`]+)(?P=mark)\s*\.?\s*", re.DOTALL)
+_TAGGED = re.compile(r"<answer>(?P<inside>[^<]+)</answer>\s*$")
+_HASHED = re.compile(r"(?:^|\n)####[ \t]*(?P<inside>[^\n]+)\s*$")  # GSM8K's own mark
 _TEXT_PHRASE = re.compile(r"^\s*\\text\{[^{}]*\banswer(?: is|:)[^{}\w]*\}", re.IGNORECASE)
 _CJK = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
 _NOT_WORDS = re.compile(
@@ -223,7 +225,7 @@ def read_answer(text: str, policy: GradingPolicy) -> str:
 
 
 def _read_once(text: str, policy: GradingPolicy) -> str:
-    marked = _MARKED.fullmatch(text)
+    marked = _MARKED.fullmatch(text) or _TAGGED.search(text) or _HASHED.search(text)
     if marked:
         return marked["inside"]
     text = _TEXT_PHRASE.sub("", text)

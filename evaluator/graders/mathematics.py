@@ -53,6 +53,7 @@ _BUILDER = re.compile(
     r"(?P<condition>[^|]*[<>=][^|]*|[^|]*\\(?:leq|geq|neq)[^|]*)\\\}"
 )
 _NAMED_TUPLE = re.compile(r"\((?P<names>[a-zA-Z](?:,[a-zA-Z])+)\)=\((?P<members>.*)\)")
+_GROUPED = re.compile(r"-?[1-9]\d{0,2}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?")
 _LABEL = re.compile(r"[A-Z]{2,}")  # of points, or an order: no product
 _NAME_LAST = re.compile(r"^(?P<value>[^=]+)=[a-zA-Z]$")
 _WORDS = re.compile(r"[A-Za-z]{4,}|[A-Za-z]{2,}(?:[ -][A-Za-z]+)+|(?i:yes|no|odd|all)")
@@ -125,6 +126,10 @@ def _same(one: str, other: str, policy: GradingPolicy, evaluate: Evaluate) -> bo
     if verdict is not None:
         return verdict
     left, right = parse(one), parse(other)
+    if not (isinstance(left, Sequence) and isinstance(right, Sequence)):
+        # Beside what is no list, 1,000,000 is a number.
+        one, other = _without_separators(one), _without_separators(other)
+        left, right = parse(one), parse(other)
     if isinstance(left, Sequence) or isinstance(right, Sequence):
         return _same_sequences(left, right, (one, other), policy, evaluate)
     verdict = _same_text(left, right, policy)
@@ -287,6 +292,10 @@ def _without_names(one: str, other: str) -> tuple[str, str]:
         _without_name(one) if len(sides[1]) == 1 else one,
         _without_name(other) if len(sides[0]) == 1 else other,
     )
+
+
+def _without_separators(text: str) -> str:
+    return re.sub("[, ]", "", text) if _GROUPED.fullmatch(text) else text
 
 
 def _without_variable(text: str) -> str:

@@ -41,6 +41,7 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?(?=[^\w\s]|\\|$)", ""),
+        (r"(?<=\.)(\d*)\\dot\s*\{?(\d)\}?(?!\d|\\dot)", r"\1\\overline{\2}"),
         (r"\\(?:large|Large|LARGE|huge|small|boldmath)(?![a-zA-Z])", ""),
         (r"\\(?:text)?color\s*\{[a-zA-Z]+\}", ""),
         (r"(?:\\\\\s*)+$", ""),
@@ -108,6 +109,7 @@ _NO_UNIT = frozenset(  # words that change the number before them
     ["pi", "and", "or", "base", "half", "dozen", "hundred", "thousand", "million", "billion",
      "trillion", "more", "less", "fewer", "least", "most", "plus", "minus", "times", "not", "mod"]
 )  # fmt: skip
+_OPTION = re.compile(r"^(?:option|choice) ?(\(?[A-J]\)?)$", re.IGNORECASE)
 _CURRENCY = re.compile(r"^[£€¥₹]\s*|\s*[£€¥₹]$")
 
 # Spellings of one unit; two answers whose units are both known and differ are not the same.
@@ -166,6 +168,7 @@ def clean(answer: str) -> Cleaned:
             break
         text = unwrapped
     text = re.sub(r"\s+", " ", text).strip(" ,;:").rstrip(".")
+    text = _OPTION.sub(r"\1", text)
     return Cleaned(re.sub(r"\s*([-+=<>/^(){}\[\]&])\s*(?!(?:and|or)\b)", r"\1", text), unit)
 
 

@@ -229,6 +229,8 @@ def unordered_match(first: tuple[str, ...], second: tuple[str, ...], same: Compa
             if all(verdict is False for verdict in verdicts):
                 return False
             undecided = True
+    if undecided and any(all(same(one, other) is False for one in first) for other in second):
+        return False
     return None if undecided else True
 
 
