@@ -25,6 +25,7 @@ from evaluator.sandbox.limits import MIB, End, Limits, RunResult
 
 UNSAFE_VARIABLE: Final = "RETORT_UNSAFE_SANDBOX"
 BOX: Final = "/box"  # where a run's read-only files stand inside
+_LAUNCHER_SOURCE: Final = Path(__file__).with_name("launcher.c")
 _NOBODY: Final = 65534
 _STDERR_BYTES: Final = 4096
 _GRACE_SECONDS: Final = 30.0  # beyond the launcher's own wall limit: then it is itself stuck
@@ -68,10 +69,17 @@ def _groups() -> Groups:
 
 
 @functools.cache
+def _launcher_name() -> str:
+    return f"launcher-{store.digest(_LAUNCHER_SOURCE.read_bytes())}"
+
+
 def _launcher() -> Path:
-    """The launcher, compiled once for each version of its source."""
-    source = Path(__file__).with_name("launcher.c")
-    name = f"launcher-{store.digest(source.read_bytes())}"
+    """The launcher, compiled once for each version of its source.
+
+    Looked for each time: a cleaner of temporary files may have taken it.
+    """
+    source = _LAUNCHER_SOURCE
+    name = _launcher_name()
     path = store.private_folder() / name
     if path.exists():
         return path
@@ -96,9 +104,13 @@ def _launcher() -> Path:
 
 
 @functools.cache
-def _filter_file(processes: bool) -> Path:
+def _filter(processes: bool) -> tuple[str, bytes]:
     code = seccomp.assemble(processes=processes)
-    return store.keep(f"seccomp-{store.digest(code)}", code)
+    return f"seccomp-{store.digest(code)}", code
+
+
+def _filter_file(processes: bool) -> Path:
+    return store.keep(*_filter(processes))
 
 
 @functools.cache

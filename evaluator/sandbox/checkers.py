@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from evaluator.sandbox import box, languages, store
 from evaluator.sandbox.errors import SandboxError
@@ -107,10 +105,8 @@ def run_checker(
     checker: CheckerProgram, program: Program, given: bytes, output: bytes, answer: bytes
 ) -> Finding:
     """Ask a custom checker, in a sandbox of its own; raises SandboxError where it fails."""
-    with tempfile.TemporaryDirectory(dir=store.private_folder()) as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        files = share(folder, {"input.txt": given, "output.txt": output, "answer.txt": answer})
+    contents = {"input.txt": given, "output.txt": output, "answer.txt": answer}
+    with store.shared(contents) as files:
         order = ["input.txt", "output.txt", "answer.txt"]
         if checker.convention == "hub":
             order = ["input.txt", "answer.txt", "output.txt"]
@@ -130,13 +126,3 @@ def read_exit(end: End, exit_code: int, message: str) -> Finding:
     if end is End.EXIT and exit_code in (0, 1, 2):
         return Finding(exit_code == 0, reason)
     raise SandboxError(f"checker: it ended with {end} {exit_code} {reason}".rstrip() + ".")
-
-
-def share(folder: Path, contents: dict[str, bytes]) -> dict[str, Path]:
-    """Write files that the sandbox's user can read; returns them by their names inside."""
-    files = {}
-    for name, content in contents.items():
-        files[name] = folder / name
-        files[name].write_bytes(content)
-        files[name].chmod(0o444)
-    return files

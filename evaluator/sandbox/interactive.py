@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 from evaluator.sandbox import box, store
 from evaluator.sandbox.box import Command
-from evaluator.sandbox.checkers import CHECKER_LIMITS, Finding, read_exit, share
+from evaluator.sandbox.checkers import CHECKER_LIMITS, Finding, read_exit
 from evaluator.sandbox.languages import Program
 from evaluator.sandbox.limits import End, Limits, RunResult
 
@@ -32,9 +30,7 @@ def interact(
     limits = replace(limits, idle_seconds=patience)
     partner = replace(CHECKER_LIMITS, idle_seconds=2 * patience)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=store.private_folder())))
-        folder.chmod(0o711)
-        files = share(folder, {"input.txt": given, "answer.txt": answer})
+        files = stack.enter_context(store.shared({"input.txt": given, "answer.txt": answer}))
         arguments = (f"{box.BOX}/input.txt", "/tmp/output.txt", f"{box.BOX}/answer.txt")  # noqa: S108
         with ExitStack() as ours:
             from_program, to_interactor = os.pipe()

@@ -147,8 +147,8 @@ def build(language: Language, source: str) -> Program | CompileError:
         return _program(language, path)
     key = store.digest(data, language.compile, _tool_version(language.tool))
     path = store.private_folder() / f"program-{key}"
-    if path.exists():
-        return _program(language, store.keep(path.name, b""))
+    if store.touch(path):
+        return _program(language, path)
     known = _compile_errors(key)
     if known:
         return known[0]
@@ -168,18 +168,12 @@ def _program(language: Language, path: Path) -> Program:
 def _compile(language: Language, data: bytes, name: str) -> Path | CompileError:
     """The program comes out through standard output: nothing of the host is writable inside."""
     assert language.compile is not None
-    source = store.keep(f"source-{store.digest(data)}{language.suffix}", data)
     inside = f"{BOX}/main{language.suffix}"
     # The source's place is an argument of the shell, so that it is the same without isolation.
     line = language.compile.replace("{source}", '"$1"') + " 1>&2 && exec cat program"
-    command = Command(
-        ("/bin/sh", "-c", f'cd "$HOME" && {line}', "sh", inside),
-        {f"main{language.suffix}": source},
-    )
-    try:
-        result = box.execute(command, COMPILE_LIMITS)
-    finally:
-        source.unlink(missing_ok=True)
+    shell = ("/bin/sh", "-c", f'cd "$HOME" && {line}', "sh", inside)
+    with store.shared({f"main{language.suffix}": data}) as files:
+        result = box.execute(Command(shell, files), COMPILE_LIMITS)
     if not result.succeeded or not result.stdout:
         words = result.stderr.decode(errors="replace").replace(f"{BOX}/", "").strip()
         if result.end.value != "exit":

@@ -12,6 +12,7 @@ import hashlib
 import os
 import stat
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from evaluator.sandbox.errors import SandboxUnavailableError
@@ -47,10 +48,8 @@ def keep(name: str, content: bytes, *, executable: bool = False) -> Path:
     """Write ``content`` to the folder under ``name``, whole or not at all, readable by everyone."""
     folder = private_folder()
     path = folder / name
-    if path.exists():
-        with contextlib.suppress(FileNotFoundError):
-            os.utime(path)  # the least recently used go first
-            return path
+    if touch(path):
+        return path
     handle, temporary = tempfile.mkstemp(dir=folder)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -61,6 +60,29 @@ def keep(name: str, content: bytes, *, executable: bool = False) -> Path:
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+def touch(path: Path) -> bool:
+    """Whether the file is there; it then counts as used now."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def shared(contents: Mapping[str, bytes]) -> Iterator[dict[str, Path]]:
+    """Files, by their names inside, that the sandbox's user can read while the context lasts."""
+    with tempfile.TemporaryDirectory(dir=private_folder()) as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        files = {}
+        for inside, content in contents.items():
+            files[inside] = folder / inside
+            files[inside].write_bytes(content)
+            files[inside].chmod(0o444)
+        yield files
 
 
 def trim(max_programs: int = _MAX_PROGRAMS, max_bytes: int = _MAX_BYTES) -> None:
