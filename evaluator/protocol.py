@@ -85,6 +85,9 @@ class Protocol(Config):
     chat_template: str | None = None
     context_tokens: Annotated[int | None, Field(ge=1)] = None
     rope: Rope | None = None
+    drawn_elsewhere: Annotated[
+        bool, Field(description="completions made elsewhere: prompt and sampling are not known")
+    ] = False
 
     @model_validator(mode="after")
     def _prompt_holds_problem(self) -> Protocol:
@@ -209,17 +212,19 @@ def measurement_fields(
     """What makes two scores comparable, as a flat dict (PROTOCOLS §1).
 
     ``prompt`` is the text in force (the protocol's or the benchmark's); ``grader`` its name and
-    version, as ``math/3``.
+    version, as ``math/3``. What is not known of completions made elsewhere is None: such a score
+    never passes for one that was measured here.
     """
+    known = not protocol.drawn_elsewhere
     return {
         "version": SCHEMA_VERSION,
         "problems": problems_hash,
-        "prompt": prompt,
+        "prompt": prompt if known else None,
         "system_prompt": protocol.system_prompt,
         "thinking": protocol.thinking.model_dump(),
         "policy": protocol.policy.model_dump(),
         "grader": grader,
-        "sampling": protocol.sampling.model_dump(mode="json"),
+        "sampling": protocol.sampling.model_dump(mode="json") if known else None,
     }
 
 

@@ -92,11 +92,12 @@ class ImportStage(_Stage):
     def __init__(self, spec: Spec, report: Reporter) -> None:
         super().__init__(spec)
         self._file = Path(spec["completions_file"])
+        self._model: str | None = spec.get("model")
         report.ready(name="replay")
 
     def run(self, request: ShardRequest, report: Reporter) -> Mapping[str, Any]:
         """Check the whole file, then write its rows."""
-        completions = read_completions(self._file)
+        completions = read_completions(self._file, model=self._model)
         known = runner.by_id(self.problems)
         for completion in completions:
             if completion.problem_id not in known:

@@ -17,23 +17,36 @@ from evaluator.protocol import Protocol, Sampling
 from evaluator.records import Completion, FinishReason
 
 
-def read_completions(path: Path) -> list[Completion]:
+def read_completions(path: Path, *, model: str | None = None) -> list[Completion]:
     """Read a file of completions: JSON lines, gzipped where the name ends in ``.gz``.
 
     A row is ``{problem_id, sample, completion, finish_reason?, prompt_tokens?, completion_tokens?,
     seed?, reasoning?, options?}``; ``text`` is another name of ``completion``, ``options`` the
     order in which a choice's options were shown. A row without ``sample`` is the next sample of its
-    problem. Raises InputError naming line and field for anything else, for a key that occurs twice
-    and for a file without rows.
+    problem. Rows may name their ``model``: then only those of ``model`` are read. Raises InputError
+    naming line and field for anything else, for rows of several models where none is asked for, for
+    a key that occurs twice and for a file without rows.
     """
     completions: list[Completion] = []
     seen: set[tuple[str, int]] = set()
     following: dict[str, int] = {}
+    first: object = None
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         where = f"{path.name}, line {number}"
-        completion = _completion(line, where, following)
+        row = _row(line, where)
+        wrote = row.get("model")
+        if model is not None and wrote != model:
+            continue
+        if not completions:
+            first = wrote
+        elif wrote != first:
+            raise InputError(
+                f"{where}: model {str(wrote)[:99]!r} after rows of {str(first)[:99]!r}; say whose "
+                "completions to take (--model NAME, or --every-model)."
+            )
+        completion = _completion(row, where, following)
         if completion.key in seen:
             raise InputError(
                 f"{where}: sample {completion.sample} of problem {completion.problem_id!r} "
@@ -43,8 +56,20 @@ def read_completions(path: Path) -> list[Completion]:
         following[completion.problem_id] = completion.sample + 1
         completions.append(completion)
     if not completions:
-        raise InputError(f"{path.name}: there is no completion in it.")
+        of = "" if model is None else f" of model {model!r}"
+        raise InputError(f"{path.name}: there is no completion{of} in it.")
     return completions
+
+
+def models_of(path: Path) -> list[str]:
+    """The models that a file's rows name, in order of appearance. Raises InputError."""
+    models: dict[str, None] = {}
+    for number, line in enumerate(_lines(path), start=1):
+        if line.strip():
+            name = _row(line, f"{path.name}, line {number}").get("model")
+            if isinstance(name, str) and name:
+                models[name] = None
+    return list(models)
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -61,13 +86,17 @@ def _lines(path: Path) -> Iterator[str]:
         raise InputError(f"completions: {path} is damaged or is not UTF-8 ({error}).") from error
 
 
-def _completion(line: str, where: str, following: Mapping[str, int]) -> Completion:
+def _row(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not a JSON value ({error}).") from error
     if not isinstance(row, dict):
         raise InputError(f"{where}: not a JSON object.")
+    return row
+
+
+def _completion(row: Mapping[str, Any], where: str, following: Mapping[str, int]) -> Completion:
     problem_id = row.get("problem_id")
     if isinstance(problem_id, bool) or not isinstance(problem_id, str | int) or problem_id == "":
         raise InputError(f"{where}: problem_id must be a text or a whole number.")

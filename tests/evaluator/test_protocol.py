@@ -140,7 +140,17 @@ def test_every_protocol_field_is_in_a_fingerprint() -> None:
     """A field that no fingerprint holds could change a score unseen."""
     measured = measurement_fields(PRESETS["r1"], problems_hash="", prompt="", grader="")
     held = measured | run_fields(PRESETS["r1"], samples=1, engine={})
-    assert set(Protocol.model_fields) - {"name"} <= set(held)
+    assert set(Protocol.model_fields) - {"name", "drawn_elsewhere"} <= set(held)
+
+
+def test_completions_made_elsewhere_never_pass_for_ours() -> None:
+    """What is not known of them is null, so no preset has their measurement hash."""
+    elsewhere = PRESETS["r1"].model_copy(update={"drawn_elsewhere": True})
+    fields = measurement_fields(elsewhere, problems_hash="p", prompt="text", grader="g")
+    assert fields["sampling"] is None
+    assert fields["prompt"] is None
+    ours = measurement_fields(PRESETS["r1"], problems_hash="p", prompt="text", grader="g")
+    assert {name for name in ours if ours[name] != fields[name]} == {"sampling", "prompt"}
 
 
 @given(st.sampled_from(list(PRESETS)))

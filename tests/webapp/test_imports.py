@@ -46,28 +46,71 @@ def test_benchmarks_are_installed_once(
     assert benchmark.problems.count() == benchmark.problem_count == count
 
 
-@pytest.mark.parametrize("model", ["Qwen/Qwen2.5-Math-7B", "Sky-T1-math-wrong-5K-14B"])
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("benchmark", "problems", "completions", "models", "allowed"),
+    [
+        ("aime_2024", "aime2024.jsonl", "skythought_aime24.jsonl.gz", 11, 1 / 30),
+        ("math_500", "math500.jsonl", "skythought_math500.jsonl.gz", 3, 0.01),
+    ],
+)
 def test_real_completions_get_the_published_verdicts(
-    process_environment: dict[str, str], admin: Any, tmp_path: Path, model: str
+    process_environment: dict[str, str],
+    admin: Any,
+    benchmark: str,
+    problems: str,
+    completions: str,
+    models: int,
+    allowed: float,
 ) -> None:
+    """Every model of the shared files, by one command, through the service and a real worker."""
     from webapp.runs.models import Evaluation
 
-    with gzip.open(DATA / "completions" / "skythought_aime24.jsonl.gz", "rt") as lines:
-        rows = [row for row in map(json.loads, lines) if row["model"] == model]
-    assert len(rows) == 30
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = DATA / "completions" / completions
+    published: dict[str, list[bool]] = {}
+    with gzip.open(file, "rt") as lines:
+        for row in map(json.loads, lines):
+            published.setdefault(row["model"], []).append(row["published_verdict"])
+    manage(process_environment, "import_benchmark", benchmark, str(DATA / "benchmarks" / problems))
+    manage(
+        process_environment, "import_completions", str(file), "--benchmark", benchmark,
+        "--every-model", "--owner", admin.username, "--wait",
+    )  # fmt: skip
+    evaluations = {e.checkpoint.name: e for e in Evaluation.objects.select_related("checkpoint")}
+    assert len(evaluations) == models
+    assert evaluations.keys() == published.keys()
+    for model, verdicts in published.items():
+        evaluation = evaluations[model]
+        assert evaluation.pass_at_1 is not None, model
+        assert abs(evaluation.pass_at_1 - sum(verdicts) / len(verdicts)) <= allowed + 1e-9, model
+        outcomes = evaluation.metrics["outcomes"]
+        assert sum(outcomes.values()) == len(verdicts)
+        assert outcomes["grader_error"] == 0
+        assert evaluation.protocol["drawn_elsewhere"]
+
+
+def test_a_file_of_several_models_asks_whose(
+    process_environment: dict[str, str], admin: Any
+) -> None:
+    from webapp.runs.models import Run
+
     aime = str(DATA / "benchmarks" / "aime2024.jsonl")
     manage(process_environment, "import_benchmark", "aime_2024", aime)
-    manage(
-        process_environment, "import_completions", str(path), "--benchmark", "aime_2024",
-        "--checkpoint", model, "--owner", admin.username, "--wait",
-    )  # fmt: skip
-    evaluation = Evaluation.objects.get()
-    assert evaluation.samples == 1
-    published = sum(row["published_verdict"] for row in rows) / 30
-    assert evaluation.pass_at_1 is not None
-    assert abs(evaluation.pass_at_1 - published) <= 1 / 30 + 1e-9
-    outcomes = evaluation.metrics["outcomes"]
-    assert sum(outcomes.values()) == 30
-    assert outcomes["grader_error"] == 0
+    file = str(DATA / "completions" / "skythought_aime24.jsonl.gz")
+    for options, part in (
+        (("--checkpoint", "someone"), "--every-model"),
+        (("--model", "nobody"), "'nobody'"),
+        (("--every-model", "--checkpoint", "someone"), "checkpoint"),
+        ((), "--checkpoint"),
+    ):
+        done = subprocess.run(
+            [
+                sys.executable, "manage.py", "import_completions", file,
+                "--benchmark", "aime_2024", "--owner", admin.username, *options,
+            ],
+            cwd=ROOT, env=process_environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2, options
+        assert part in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert not Run.objects.exists()

@@ -24,7 +24,7 @@ from webapp.core.models import User
 if TYPE_CHECKING:
     from webapp.runs.models import Run
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}")
 _FILE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")  # no disk takes more than 255
 
 
@@ -34,7 +34,7 @@ def check_name(name: str, field: str = "name") -> str:
     if len(name) > 200 or not _NAME.fullmatch(name):
         raise UserError(
             f"{field}: {name[:60]!r} will not do; use up to 200 letters, digits, dots, hyphens and "
-            "underscores, with at most one slash.",
+            "underscores, with at most three slashes.",
             field,
         )
     if Checkpoint.objects.filter(name=name).exists():

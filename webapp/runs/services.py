@@ -108,14 +108,18 @@ def import_completions(
     benchmark: Benchmark,
     path: Path,
     protocol: Protocol | None = None,
+    model: str | None = None,
 ) -> Run:
     """Take in and grade completions made elsewhere (``read_completions`` says in which form).
 
-    Without a protocol, the preset ``r1`` is assumed with the thinking tags that the texts
-    themselves show. Raises UserError naming the line and the field; nothing is left behind then.
+    ``model`` picks that model's rows from a file of several models' completions.
+
+    Without a protocol, the thinking tags are the ones that the texts themselves show, and prompt
+    and sampling count as not known. Raises UserError naming the line and the field; nothing is left
+    behind then.
     """
     try:
-        completions = read_completions(path)
+        completions = read_completions(path, model=model)
     except InputError as error:
         raise UserError(f"file: {error}", "file") from None
     known = set(benchmark.problems.values_list("problem_id", flat=True))
@@ -128,7 +132,9 @@ def import_completions(
             )
     if protocol is None:
         thinking = detect_thinking([each.text for each in completions])
-        protocol = preset("r1").model_copy(update={"name": "imported", "thinking": thinking})
+        protocol = preset("r1").model_copy(
+            update={"name": "imported", "thinking": thinking, "drawn_elsewhere": True}
+        )
     samples = max(each.sample for each in completions) + 1
     protocol = protocol.model_copy(update={"samples": samples})
     with transaction.atomic():
@@ -139,7 +145,7 @@ def import_completions(
         plans = [
             _PlannedStage(
                 "import", f"Import completions of {checkpoint}",
-                {"completions_file": relative}, evaluation=evaluation,
+                {"completions_file": relative, "model": model}, evaluation=evaluation,
             ),
             _grading_stage(evaluation, f"{checkpoint} on {benchmark.title}", "import"),
         ]  # fmt: skip

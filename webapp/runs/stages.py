@@ -169,7 +169,8 @@ def _evaluate(stage: Stage, device: str) -> Spec:
 
 def _import(stage: Stage, device: str) -> Spec:
     path = files.store_path(stage.config["completions_file"])
-    return _measurement(stage) | {"completions_file": str(path)}
+    model = stage.config.get("model")
+    return _measurement(stage) | {"completions_file": str(path), "model": model}
 
 
 def _grade(stage: Stage, device: str) -> Spec:
