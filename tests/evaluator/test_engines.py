@@ -149,6 +149,7 @@ def test_stop_strings_end_a_response_and_are_cut_off(engine: Any) -> None:
     free = by_key(engine.generate(asked, WARM))
     stops = tuple({completion.text[3:5] for completion in free.values() if completion.text[3:5]})
     stopping = WARM.model_copy(update={"stop": stops})
+    assert any(stop in completion.text for stop in stops for completion in free.values())
     for key, completion in by_key(engine.generate(asked, stopping)).items():
         ends = [at for stop in stops if (at := free[key].text.find(stop)) >= 0]
         if ends:

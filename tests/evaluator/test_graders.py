@@ -121,8 +121,22 @@ def test_every_pair_gets_the_same_verdict_in_both_directions(
     assert there == back
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.text(alphabet="12x(){}/!^+-\\\\ sqrtfacind,_|.%=<", max_size=60))
+expressions = st.recursive(
+    st.sampled_from(["1", "20", "x", "\\pi", "2.5", "\\frac14", "E_1"]),
+    lambda inner: st.one_of(
+        st.builds("({}+{})".format, inner, inner),
+        st.builds("{}-{}".format, inner, inner),
+        st.builds("\\frac{{{}}}{{{}}}".format, inner, inner),
+        st.builds("\\sqrt{{{}}}".format, inner),
+        st.builds("({})^{{{}}}".format, inner, inner),
+    ),
+    max_leaves=8,
+)
+noise = st.text(alphabet="12x(){}/!^+-\\ sqrtfacind,_|.%=<", max_size=60)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(expressions, noise))
 def test_reading_is_total_and_never_takes_a_part_for_the_whole(text: str) -> None:
     """A text that is read stays readable with a sign before it, and never with a brace after it."""
     try:
