@@ -194,13 +194,13 @@ def _ask(one: str, other: str, evaluate: Evaluate) -> bool | None:
 
 
 def _balanced(text: str) -> bool:
-    """Whether braces are closed and nothing is cut off at the end."""
+    """Whether there is a text, its braces are closed and nothing is cut off at its end."""
     level = 0
     for token in re.findall(r"\\.|[{}]", text):
         level += {"{": 1, "}": -1}.get(token, 0)
         if level < 0:
             return False
-    return level == 0 and text[-1] not in "^_+-*/\\"
+    return level == 0 and text != "" and text[-1] not in "^_+-*/\\"
 
 
 def _same_text(one: str, other: str, policy: GradingPolicy) -> bool | None:

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from evaluator import graders
@@ -102,6 +102,7 @@ pieces = st.lists(
 
 
 @settings(max_examples=300)
+@example("\\pm", "\\pm=", GradingPolicy())
 @given(pieces, pieces, st.builds(GradingPolicy, rounding=st.booleans(), units=st.booleans()))
 def test_fast_comparison_is_total_reflexive_and_symmetric(
     first: str, second: str, policy: GradingPolicy
