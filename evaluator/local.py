@@ -25,7 +25,6 @@ from evaluator.records import (
     Outcome,
     Problem,
     canonical_json,
-    content_hash,
     problems_hash,
 )
 from evaluator.store import Row, Store, write_durably
@@ -119,12 +118,12 @@ class LocalRun:
     @property
     def measurement_hash(self) -> str:
         """What makes this run's score comparable."""
-        return content_hash(self.passport.measurement)
+        return self.passport.measurement_hash
 
     @property
     def run_fingerprint(self) -> str:
         """What else could move a figure a little."""
-        return content_hash(self.passport.run)
+        return self.passport.run_fingerprint
 
     def discard_if_empty(self) -> None:
         """Take the folder back while nothing has been drawn, so that nothing half-made is left."""
@@ -183,12 +182,10 @@ class LocalRun:
             protocol=self.protocol,
             samples=self.samples,
             pool=pool,
-            measurement_hash=self.measurement_hash,
-            run_fingerprint=self.run_fingerprint,
+            passport=self.passport,
             on_row=keep,
             graded=tuple(grades),
         )
-        metrics |= self.passport.to_json()
         write_json_lines(self.folder / "grades.jsonl", grades)
         write_json(self.folder / "metrics.json", metrics)
         return metrics

@@ -18,6 +18,7 @@ from evaluator.protocol import (
     run_fields,
     samples_for,
 )
+from evaluator.records import content_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,16 @@ class Passport:
 
     measurement: Mapping[str, Any]
     run: Mapping[str, Any]
+
+    @property
+    def measurement_hash(self) -> str:
+        """What makes two scores comparable."""
+        return content_hash(self.measurement)
+
+    @property
+    def run_fingerprint(self) -> str:
+        """What else could move a figure a little."""
+        return content_hash(self.run)
 
     def to_json(self) -> dict[str, Any]:
         """The two parts as ``metrics.json`` carries them."""

@@ -16,7 +16,6 @@ from evaluator.errors import InputError
 from evaluator.graders.pool import GraderPool
 from evaluator.local import LocalRun, write_json, write_json_lines
 from evaluator.protocol import GradingPolicy, Protocol, first_mistake
-from evaluator.records import content_hash
 from evaluator.store import Row
 
 Transition = tuple[str, str]  # (outcome before, outcome now)
@@ -72,11 +71,9 @@ def rescore(
             protocol=changed,
             samples=run.samples,
             pool=pool,
-            measurement_hash=content_hash(whole.measurement),
-            run_fingerprint=content_hash(whole.run),
+            passport=whole,
             on_row=keep,
         )
-    metrics |= whole.to_json()
     differing = _differences(before, after)
     target = folder / "rescores" / metrics["measurement_hash"][:12]
     target.mkdir(parents=True, exist_ok=True)

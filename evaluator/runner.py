@@ -16,6 +16,7 @@ from evaluator.benchmarks.choice_order import option_order, question
 from evaluator.engines.base import Engine, Request, forced_start
 from evaluator.errors import InputError
 from evaluator.graders.pool import GradeRequest, GraderPool
+from evaluator.passport import Passport
 from evaluator.protocol import Protocol
 from evaluator.records import Completion, FinishReason, Outcome, Problem, Verdict, completion_seed
 from evaluator.store import Row, SegmentWriter
@@ -167,13 +168,13 @@ def grade(
     protocol: Protocol,
     samples: int,
     pool: GraderPool,
-    measurement_hash: str,
-    run_fingerprint: str,
+    passport: Passport,
     on_row: Callable[[Row], None],
     graded: Iterable[Row] = (),
 ) -> dict[str, Any]:
     """Grade completions (``Completion.to_json`` rows) and return PROTOCOLS §2's metrics.json.
 
+    The hashes and fields of the measurement's ``passport`` stand beside the score.
     ``on_row`` gets ``{problem_id, sample, outcome, answer, reason}`` as soon as a verdict stands;
     ``graded`` holds such rows of an interrupted run: verdicts stand, errors are graded again. Of
     several rows with one key the first counts, and one with an error only if all have.
@@ -205,13 +206,14 @@ def grade(
         key = asked.popleft()
         rows[key] = graded_row(key, verdict)
         on_row(rows[key])
-    return metrics.aggregate(
+    figures = metrics.aggregate(
         problems,
         [{**row, "completion_tokens": tokens.get(key)} for key, row in rows.items()],
         benchmark=benchmark.name,
         grader=graders.get(benchmark.grader).identity,
         samples=samples,
-        measurement_hash=measurement_hash,
-        run_fingerprint=run_fingerprint,
+        measurement_hash=passport.measurement_hash,
+        run_fingerprint=passport.run_fingerprint,
         equal=lambda pairs: pool.equal(benchmark.grader, pairs, protocol.policy),
     )
+    return figures | passport.to_json()

@@ -12,13 +12,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from evaluator import benchmarks, engines, runner
+from evaluator import benchmarks, engines, passport, runner
 from evaluator.child import HandlerFactory, Reporter, ShardRequest, Spec
 from evaluator.engines.replay import read_completions
 from evaluator.errors import InputError
 from evaluator.graders.pool import GraderPool
 from evaluator.protocol import Protocol, engine_settings, first_mistake
-from evaluator.records import Outcome
+from evaluator.records import Outcome, problems_hash
 from evaluator.store import Row, SegmentWriter, read_segment
 
 _PROGRESS_SECONDS = 0.5
@@ -126,6 +126,13 @@ class GradeStage(_Stage):
     def __init__(self, spec: Spec, report: Reporter) -> None:
         super().__init__(spec)
         self._spec = spec
+        self._passport = passport.make(
+            self.protocol,
+            benchmark=self.benchmark.name,
+            problems_hash=problems_hash(self.problems),
+            samples=self.samples,
+            engine=spec["engine"],
+        )
         report.ready(name="grade", jobs=spec["jobs"])
 
     def run(self, request: ShardRequest, report: Reporter) -> Mapping[str, Any]:
@@ -154,8 +161,7 @@ class GradeStage(_Stage):
                 protocol=self.protocol,
                 samples=self.samples,
                 pool=pool,
-                measurement_hash=self._spec["measurement_hash"],
-                run_fingerprint=self._spec["run_fingerprint"],
+                passport=self._passport,
                 on_row=keep,
                 graded=graded,
             )

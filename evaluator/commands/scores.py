@@ -26,7 +26,7 @@ from evaluator.graders.extraction import detect_thinking
 from evaluator.graders.pool import GraderPool
 from evaluator.local import write_json
 from evaluator.protocol import GradingPolicy
-from evaluator.records import content_hash, problems_hash
+from evaluator.records import problems_hash
 from evaluator.statistics import reproduction_z
 
 Jobs = Annotated[int, typer.Option(min=1, help="Grader processes.")]
@@ -91,11 +91,9 @@ def score(
             protocol=recipe,
             samples=n,
             pool=pool,
-            measurement_hash=content_hash(whole.measurement),
-            run_fingerprint=content_hash(whole.run),
+            passport=whole,
             on_row=lambda _: bar(next(graded), len(rows), 0),
         )
-    metrics |= whole.to_json()
     write_json(output, metrics)
     print_metrics(metrics)
 

@@ -25,6 +25,7 @@ from evaluator.engines.replay import ReplayEngine, read_completions
 from evaluator.errors import InputError
 from evaluator.graders.pool import GraderPool
 from evaluator.local import LocalRun
+from evaluator.passport import Passport
 from evaluator.protocol import PRESETS, Protocol, Sampling
 from evaluator.records import Completion, Problem
 
@@ -171,7 +172,7 @@ def test_votes_are_for_options_and_not_for_letters(table: Path) -> None:
     with GraderPool(1) as pool:
         metrics = runner.grade(
             [problem], rows, benchmark=gpqa.SPEC, protocol=PRESETS["r1"], samples=3, pool=pool,
-            measurement_hash="", run_fingerprint="", on_row=lambda row: None,
+            passport=Passport({}, {}), on_row=lambda row: None,
         )  # fmt: skip
     assert metrics["per_problem"][0]["correct"] == 2
     assert metrics["per_problem"][0]["majority"] == problem.answer

@@ -15,6 +15,7 @@ from evaluator.errors import GraderError, InputError
 from evaluator.graders.pool import GradeRequest, GraderPool
 from evaluator.live import RunningScore
 from evaluator.local import LocalRun
+from evaluator.passport import Passport
 from evaluator.protocol import Protocol
 from evaluator.records import Completion, Outcome, Verdict
 
@@ -44,8 +45,7 @@ def metrics(pool: GraderPool, graded: Any, seen: list[Any]) -> dict[str, Any]:
         protocol=PROTOCOL,
         samples=3,
         pool=pool,
-        measurement_hash="m",
-        run_fingerprint="f",
+        passport=Passport({}, {}),
         on_row=seen.append,
         graded=graded,
     )

@@ -15,11 +15,13 @@ import pytest
 
 from evaluator import benchmarks, runner
 from evaluator.benchmarks.arithmetic import generate
+from evaluator.cli import main
 from evaluator.engines import create
 from evaluator.engines.base import Request
 from evaluator.engines.replay import ReplayEngine, read_completions
 from evaluator.errors import InputError, TransientEngineError
 from evaluator.graders.pool import GraderPool
+from evaluator.passport import Passport
 from evaluator.protocol import Protocol, Sampling
 from evaluator.records import Completion, Outcome, completion_seed
 from evaluator.store import Store, read_segment
@@ -75,8 +77,7 @@ def grade(rows: Any, on_row: Any = lambda _: None, graded: Any = ()) -> dict[str
             protocol=PROTOCOL,
             samples=3,
             pool=pool,
-            measurement_hash="m",
-            run_fingerprint="f",
+            passport=Passport({}, {}),
             on_row=on_row,
             graded=graded,
         )
@@ -236,7 +237,8 @@ def test_stages_do_shards_report_segments_and_go_on_after_accepted_ones(
 ) -> None:
     engine = {"name": "transformers", "model": str(tiny_checkpoint)}
     child = Child(tmp_path, {"kind": "evaluate", "engine": engine})
-    assert child.events("ready")[0]["engine"]["name"] == "transformers"
+    described = child.events("ready")[0]["engine"]
+    assert described["name"] == "transformers"
     ids = [problem.id for problem in PROBLEMS]
     child.send(shard=1, lease="aa", work={"problem_ids": ids[:4]})
     first = child.events("done")
@@ -259,7 +261,7 @@ def test_stages_do_shards_report_segments_and_go_on_after_accepted_ones(
     other = [event for event in child.events("done") if event["event"] == "segment"]
     child.end()
     files = [str(tmp_path / "segments" / event["name"]) for event in (segment, *other)]
-    spec = {"segment_files": files, "measurement_hash": "m", "run_fingerprint": "f", "jobs": 1}
+    spec = {"segment_files": files, "engine": described, "jobs": 1}
     child = Child(tmp_path / "grade", {"kind": "grade", **spec})
     child.events("ready")
     child.send(shard=1, lease="dd", work={})
@@ -269,6 +271,33 @@ def test_stages_do_shards_report_segments_and_go_on_after_accepted_ones(
     assert sum(metrics["outcomes"].values()) == 18
     assert metrics["complete"]
     assert sum(event["rows"] for event in graded if event["event"] == "segment") == 18
+
+
+def test_a_worker_s_metrics_are_the_command_line_s(tmp_path: Path) -> None:
+    """One set of completions, scored by `score` and by the stages: the same metrics.json."""
+    file, problems = answers(tmp_path / "a.jsonl"), tmp_path / "problems.jsonl"
+    problems.write_text("".join(json.dumps(problem.to_json()) + "\n" for problem in PROBLEMS))
+    protocol = tmp_path / "protocol.json"
+    protocol.write_text(PROTOCOL.model_copy(update={"samples": 3}).model_dump_json())
+    output = tmp_path / "metrics.json"
+    arguments = [
+        "score", "--benchmark", "arithmetic", "--problems", problems, "--completions", file,
+        "--protocol", protocol, "--output", output, "--jobs", 1,
+    ]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["evaluator", *map(str, arguments)])
+        assert main() == 0
+    child = Child(tmp_path, {"kind": "import", "completions_file": str(file)})
+    child.send(shard=1, lease="aa", work={})
+    names = [each["name"] for each in child.events("done") if each["event"] == "segment"]
+    child.end()
+    files = [str(child.segments / name) for name in names]
+    spec = {"kind": "grade", "segment_files": files, "engine": {"name": "replay"}, "jobs": 1}
+    child = Child(tmp_path / "grade", spec)
+    child.send(shard=2, lease="bb", work={})
+    metrics = child.events("done")[-1]["result"]["metrics"]
+    child.end()
+    assert metrics == json.loads(output.read_text())
 
 
 def test_an_import_takes_all_rows_or_none(tmp_path: Path) -> None:

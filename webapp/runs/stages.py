@@ -13,6 +13,7 @@ from typing import Any, Literal
 from django.conf import settings
 
 from distiller.recipe import Recipe
+from evaluator.graders import code
 from evaluator.protocol import Protocol, run_fingerprint
 from webapp.benchmarks import services as benchmarks
 from webapp.benchmarks.models import Benchmark, PromptSet
@@ -50,9 +51,26 @@ def build_spec(stage: Stage, device: str) -> Spec:
 
 
 def ring(stage: Stage, *, times: int) -> None:
-    """Send ``times`` doorbell messages to the kind's queue."""
+    """Send ``times`` doorbell messages to the stage's queue."""
     for _ in range(times):
-        celery.ring(stage.pk, REGISTRY[stage.kind].queue)
+        celery.ring(stage.pk, stage.queue)
+
+
+def is_full(queue: str) -> bool:
+    """Whether enough doorbells wait in the queue."""
+    return celery.is_full(queue)
+
+
+def queue_of(kind: str, evaluation: Evaluation | None) -> str:
+    """The queue of a new stage: ``judge`` where it runs programs that a model wrote."""
+    if kind == "grade" and evaluation is not None and runs_programs(evaluation.benchmark.grader):
+        return celery.JUDGE
+    return REGISTRY[kind].queue
+
+
+def runs_programs(grader: str) -> bool:
+    """Whether the grader runs untrusted programs."""
+    return grader == code.NAME
 
 
 def engine_ready(stage: Stage, engine: Mapping[str, Any]) -> None:
@@ -71,10 +89,19 @@ def engine_ready(stage: Stage, engine: Mapping[str, Any]) -> None:
 
 
 def check_complete(stage: Stage, shard: Shard) -> None:
-    """Refuse a shard of an evaluation whose completions are not all there."""
-    if stage.kind != "evaluate" or stage.evaluation is None:
+    """Refuse a shard of an evaluation whose completions, or verdicts, are not all there."""
+    if stage.evaluation is None or "problem_ids" not in shard.work:
         return
     ids = shard.work["problem_ids"]
+    if stage.kind == "grade":
+        missing = Completion.objects.filter(
+            evaluation=stage.evaluation, problem__problem_id__in=ids, outcome=""
+        ).count()
+        if missing:
+            raise IncompleteError(f"{missing} verdicts are missing; they are given again.")
+        return
+    if stage.kind != "evaluate":
+        return
     expected = len(ids) * stage.evaluation.samples
     arrived = Completion.objects.filter(
         evaluation=stage.evaluation, problem__problem_id__in=ids
@@ -177,8 +204,7 @@ def _grade(stage: Stage, device: str) -> Spec:
     evaluation = _evaluation(stage)
     return _measurement(stage) | {
         "segment_files": _segment_files(_earlier(stage, stage.config["grades"])),
-        "measurement_hash": evaluation.measurement_hash,
-        "run_fingerprint": evaluation.run_fingerprint,
+        "engine": evaluation.engine,
         "jobs": settings.RETORT_STAGE_JOBS,
     }
 
@@ -217,8 +243,12 @@ def _keep_rendered_prompt(stage: Stage) -> None:
 
 def _keep_metrics(stage: Stage) -> None:
     metrics = stage.result["metrics"]
+    # The hashes, too: a grader that has become another since the launch is another measurement.
     Evaluation.objects.filter(stages=stage).update(
-        metrics=metrics, pass_at_1=metrics["pass@1"]["value"]
+        metrics=metrics,
+        pass_at_1=metrics["pass@1"]["value"],
+        measurement_hash=metrics["measurement_hash"],
+        run_fingerprint=metrics["run_fingerprint"],
     )
     stage.result = {}  # the evaluation holds it
 
