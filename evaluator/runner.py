@@ -179,6 +179,34 @@ def grade(
     ``graded`` holds such rows of an interrupted run: verdicts stand, errors are graded again. Of
     several rows with one key the first counts, and one with an error only if all have.
     """
+    rows = give_verdicts(
+        problems, completions, benchmark=benchmark, protocol=protocol, pool=pool,
+        on_row=on_row, graded=graded,
+    )  # fmt: skip
+    figures = metrics.aggregate(
+        problems,
+        rows,
+        benchmark=benchmark.name,
+        grader=graders.get(benchmark.grader).identity,
+        samples=samples,
+        measurement_hash=passport.measurement_hash,
+        run_fingerprint=passport.run_fingerprint,
+        equal=lambda pairs: pool.equal(benchmark.grader, pairs, protocol.policy),
+    )
+    return figures | passport.to_json()
+
+
+def give_verdicts(
+    problems: Sequence[Problem],
+    completions: Iterable[Row],
+    *,
+    benchmark: BenchmarkSpec,
+    protocol: Protocol,
+    pool: GraderPool,
+    on_row: Callable[[Row], None],
+    graded: Iterable[Row] = (),
+) -> list[Row]:
+    """Grade completions as ``grade`` does; returns its rows, each with its completion's tokens."""
     known = by_id(problems)
     rows: dict[Key, Row] = {
         (row["problem_id"], row["sample"]): dict(row)
@@ -206,14 +234,4 @@ def grade(
         key = asked.popleft()
         rows[key] = graded_row(key, verdict)
         on_row(rows[key])
-    figures = metrics.aggregate(
-        problems,
-        [{**row, "completion_tokens": tokens.get(key)} for key, row in rows.items()],
-        benchmark=benchmark.name,
-        grader=graders.get(benchmark.grader).identity,
-        samples=samples,
-        measurement_hash=passport.measurement_hash,
-        run_fingerprint=passport.run_fingerprint,
-        equal=lambda pairs: pool.equal(benchmark.grader, pairs, protocol.policy),
-    )
-    return figures | passport.to_json()
+    return [{**row, "completion_tokens": tokens.get(key)} for key, row in rows.items()]

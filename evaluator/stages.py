@@ -126,6 +126,7 @@ class GradeStage(_Stage):
     def __init__(self, spec: Spec, report: Reporter) -> None:
         super().__init__(spec)
         self._spec = spec
+        self._by_id = runner.by_id(self.problems)
         self._passport = passport.make(
             self.protocol,
             benchmark=self.benchmark.name,
@@ -136,8 +137,20 @@ class GradeStage(_Stage):
         report.ready(name="grade", jobs=spec["jobs"])
 
     def run(self, request: ShardRequest, report: Reporter) -> Mapping[str, Any]:
-        """Grade every completion once; go on after the verdicts of an earlier lease."""
-        total = len(self.problems) * self.samples
+        """Grade every completion once; go on after the verdicts of an earlier lease.
+
+        A shard of some problems delivers verdicts only; the one that names none has all verdicts
+        that there are among its accepted segments, and computes the metrics.
+        """
+        ids: list[str] | None = request.work.get("problem_ids")
+        wanted = self.problems if ids is None else [self._by_id[problem_id] for problem_id in ids]
+        names = {problem.id for problem in wanted}
+        completions = (
+            row
+            for row in _rows(Path(path) for path in self._spec["segment_files"])
+            if ids is None or row["problem_id"] in names
+        )
+        total = len(wanted) * self.samples
         graded = self.accepted_rows(request)
         done = sum(not Outcome(row["outcome"]).is_error for row in graded)
         progress = throttled(
@@ -154,19 +167,23 @@ class GradeStage(_Stage):
                 done += 1
                 progress(done, total, 0)
 
-            metrics = runner.grade(
-                self.problems,
-                _rows(Path(path) for path in self._spec["segment_files"]),
-                benchmark=self.benchmark,
-                protocol=self.protocol,
-                samples=self.samples,
-                pool=pool,
-                passport=self._passport,
-                on_row=keep,
-                graded=graded,
-            )
+            common: dict[str, Any] = {
+                "benchmark": self.benchmark, "protocol": self.protocol, "pool": pool,
+                "on_row": keep, "graded": graded,
+            }  # fmt: skip
+            if ids is not None:
+                runner.give_verdicts(wanted, completions, **common)
+                metrics = None
+            else:
+                metrics = runner.grade(
+                    wanted,
+                    completions,
+                    samples=self.samples,
+                    passport=self._passport,
+                    **common,
+                )
         report.progress(done, total, unit="verdicts")
-        return {"metrics": metrics}
+        return {} if metrics is None else {"metrics": metrics}
 
 
 FACTORIES: dict[str, HandlerFactory] = {
