@@ -1,0 +1,1 @@
+"""The commands of ``python -m distiller``, a file each; :mod:`distiller.cli` lists them."""
