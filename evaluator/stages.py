@@ -80,7 +80,8 @@ class EvaluateStage(_Stage):
             samples=self.samples,
             engine=self._engine,
             writer=self.writer(request, report),
-            done={(row["problem_id"], row["sample"]) for row in earlier},
+            # An error is no completion: it is drawn again.
+            done={(row["problem_id"], row["sample"]) for row in earlier if row["error"] is None},
             on_progress=progress,
         )
         return {"rendered_prompt": rendered}

@@ -238,8 +238,13 @@ def test_grading_sets_outcomes_and_figures(run: Run, stage: Stage) -> None:
     assert set(Completion.objects.values_list("outcome", "answer", "reason")) == {
         ("wrong", "1\ufffd?", "not equal")
     }
-    leases.finish_shard(claim, {"metrics": {"pass@1": {"value": 0.25}, "majority": "\x00"}})
+    metrics = {
+        "pass@1": {"value": 0.25}, "majority": "\x00", "measurement_hash": "m" * 64,
+        "run_fingerprint": "f" * 64,
+    }  # fmt: skip
+    leases.finish_shard(claim, {"metrics": metrics})
     evaluation = run.evaluations.get()
+    assert evaluation.measurement_hash == "m" * 64  # of the grader that graded
     assert evaluation.pass_at_1 == 0.25
     assert evaluation.metrics["majority"] == "\ufffd"
     run.refresh_from_db()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -22,7 +22,7 @@ from django.db.models.functions import Extract, Now
 from evaluator.store import read_segment
 from webapp.benchmarks.models import Problem
 from webapp.core.text import storable, storable_json
-from webapp.runs import files, stages
+from webapp.runs import files, redraw, stages
 from webapp.runs.models import (
     Completion,
     Run,
@@ -160,14 +160,15 @@ def accept_segment(claim: Claim, *, name: str, size_bytes: int, sha256: str) -> 
 
 
 def _add_completions(
-    stage: Stage, segment: Segment, content: Iterable[tuple[int, Mapping[str, Any]]]
+    stage: Stage, segment: Segment, content: Sequence[tuple[int, Mapping[str, Any]]]
 ) -> None:
-    """One row per completion; a key that is there already stays as it is."""
+    """One row per completion; a key that is there stays as it is, unless it was an error."""
     evaluation = stage.evaluation
     assert evaluation is not None
     problems = dict(
         Problem.objects.filter(benchmark_id=evaluation.benchmark_id).values_list("problem_id", "pk")
     )
+    redraw.drop_superseded(evaluation.pk, problems, (row for _, row in content))
     Completion.objects.bulk_create(
         [
             Completion(

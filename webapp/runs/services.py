@@ -24,7 +24,7 @@ from webapp.checkpoints.models import Checkpoint
 from webapp.checkpoints.services import check_name, completions_only
 from webapp.core.errors import UserError
 from webapp.core.models import User
-from webapp.runs import files, leases
+from webapp.runs import files, leases, redraw
 from webapp.runs.models import FINAL_STATES, Evaluation, Run, Shard, Stage, State
 
 SHARD_PROBLEMS = 50  # problems per shard of an evaluation
@@ -167,12 +167,18 @@ def cancel_run(run: Run) -> None:
 
 
 def retry_run(run: Run) -> None:
-    """Go on with a failed or cancelled run; what was accepted stays and is not done again."""
+    """Go on with a run that ended; what was accepted stays and is not done again.
+
+    Of a finished run that is what errors kept from its scores. Raises UserError where nothing is.
+    """
     with transaction.atomic():
         locked = Run.objects.select_for_update(no_key=True).get(pk=run.pk)
-        if locked.state not in (State.FAILED, State.CANCELLED):
-            raise UserError(f"The run is {locked.state}; only failed or cancelled runs go on.")
+        if locked.state not in FINAL_STATES:
+            raise UserError(f"The run is {locked.state}; only one that has ended goes on.")
+        redraw.reopen(locked)
         unfinished = locked.stages.exclude(state=State.FINISHED)
+        if not unfinished.exists():
+            raise UserError("The run is finished and no sample of it failed; nothing is left.")
         first = unfinished.order_by("position")[0]
         unfinished.update(state=State.WAITING, error="", finished_at=None)
         Shard.objects.filter(stage__in=locked.stages.exclude(state=State.FINISHED)).exclude(

@@ -19,7 +19,7 @@ from webapp.benchmarks.models import Benchmark, PromptSet
 from webapp.checkpoints import services as checkpoints
 from webapp.checkpoints.models import Checkpoint
 from webapp.config import celery
-from webapp.runs import files
+from webapp.runs import files, redraw
 from webapp.runs.models import Completion, Evaluation, Run, Shard, Stage
 
 Spec = dict[str, Any]
@@ -83,6 +83,10 @@ def check_complete(stage: Stage, shard: Shard) -> None:
         raise IncompleteError(
             f"{arrived} of {expected} completions arrived; the rest is drawn again."
         )
+    if shard.attempts <= redraw.REDRAWS and (
+        failed := redraw.failed_samples(stage.evaluation, ids)
+    ):
+        raise IncompleteError(f"{failed} of {expected} samples failed; they are drawn again.")
 
 
 # --- what the kinds' children are told

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from webapp.core.errors import UserError
 from webapp.core.numbers import query_number
 from webapp.core.users import signed_in
-from webapp.runs import files, queries, services
+from webapp.runs import files, queries, redraw, services
 from webapp.runs.charts import loss_figure
 from webapp.runs.forms import DistillationForm, EvaluationForm, ImportForm
 from webapp.runs.models import Run, State
@@ -63,6 +63,7 @@ def _detail_context(pk: int) -> dict[str, Any]:
         "run": view.run,
         "view": view,
         "evaluations": queries.run_evaluations(view.run),
+        "mendable": view.run.state == State.FINISHED and redraw.is_mendable(view.run),
         "loss": loss_figure(queries.loss_curve(view)),
         "funnel": queries.funnel(filtered) if filtered else None,
         "filter_stage": filtered,
