@@ -18,6 +18,8 @@ from evaluator.records import Outcome, Problem
 from evaluator.statistics import mean_interval, se_rerun, se_total
 
 SCHEMA = "retort/metrics/1"
+# The judge's verdicts in the order in which they are shown (evaluator.sandbox.judge).
+VERDICTS = ("AC", "WA", "TLE", "MLE", "RE", "CE", "OLE", "JE")
 CONSENSUS_K = 64  # cons@64 is the figure of the R1 paper; blank where n is smaller
 
 Equal = Callable[[Sequence[tuple[str, str]]], list[bool]]
@@ -94,8 +96,9 @@ class _Tally:
     problem: Problem
     asked: int
     rows: dict[int, Mapping[str, Any]] = field(default_factory=dict)
-    classes: list[list[int]] = field(default_factory=list)  # sample indices; [0] represents
-    string_classes: list[list[int]] = field(default_factory=list)
+    # Sample indices; [0] represents. None where answers do not vote.
+    classes: list[list[int]] | None = None
+    string_classes: list[list[int]] | None = None
 
     @property
     def scored(self) -> list[int]:
@@ -112,7 +115,9 @@ class _Tally:
     def is_correct(self, sample: int) -> bool:
         return Outcome(self.rows[sample]["outcome"]) is Outcome.CORRECT
 
-    def consensus(self, classes: Sequence[Sequence[int]], k: int) -> float | None:
+    def consensus(self, classes: Sequence[Sequence[int]] | None, k: int) -> float | None:
+        if classes is None:
+            return None
         right = [i for i, members in enumerate(classes) if self.is_correct(members[0])]
         return cons_at_k(self.n, [len(members) for members in classes], right, k)
 
@@ -126,15 +131,17 @@ def aggregate(
     samples: int,
     measurement_hash: str,
     run_fingerprint: str,
-    equal: Equal,
+    equal: Equal | None,
 ) -> dict[str, Any]:
     """Return PROTOCOLS §2's metrics.json for graded ``rows``.
 
-    A row is ``{problem_id, sample, outcome, answer, completion_tokens?}``; ``samples`` is the n
-    asked for per problem, and a sample without a row counts as ``engine_error``. While errors
+    A row is ``{problem_id, sample, outcome, answer, completion_tokens?, judged?}``; ``samples`` is
+    the n asked for per problem, and a sample without a row counts as ``engine_error``. While errors
     remain every score is None and ``bounds`` says between what it lies. ``equal`` tells which
-    pairs of answers are equivalent. Raises InputError for no problems, an unknown problem, a
-    sample outside 0 … n−1 or a key that comes twice.
+    pairs of answers are equivalent; it is None where answers are programs, which do not vote: then
+    cons@k is blank, and ``verdicts`` counts what the judge said of them. Raises
+    InputError for no problems, an unknown problem, a sample outside 0 … n−1 or a key that comes
+    twice.
     """
     tallies = _tally(problems, rows, samples)
     outcomes = Counter(dict.fromkeys(Outcome, 0))
@@ -142,13 +149,14 @@ def aggregate(
         outcomes.update(Outcome(row["outcome"]) for row in tally.rows.values())
         outcomes[Outcome.ENGINE_ERROR] += samples - len(tally.rows)
     complete = not any(outcomes[outcome] for outcome in Outcome if outcome.is_error)
-    _classify(tallies, equal)
+    if equal is not None:
+        _classify(tallies, equal)
     ks = sorted({2**i for i in range(samples.bit_length())} | {samples, CONSENSUS_K})
 
     def curve(score: Callable[[_Tally, int], float | None]) -> dict[str, float | None]:
         return {str(k): _mean([score(t, k) for t in tallies] if complete else []) for k in ks}
 
-    return {
+    figures = {
         "schema": SCHEMA,
         "benchmark": benchmark,
         "grader": grader,
@@ -168,6 +176,20 @@ def aggregate(
             name: _breakdown(tallies, name) if complete else {} for name in ("subject", "level")
         },
         "per_problem": [_problem_row(tally) for tally in tallies],
+    }
+    return figures if equal is not None else figures | _judged(tallies)
+
+
+def _judged(tallies: Sequence[_Tally]) -> dict[str, Any]:
+    """What the judge said of the programs, and how they were isolated from the machine.
+
+    Completions without a program are in no verdict's count: ``outcomes`` tells of them.
+    """
+    found = [row["judged"] for t in tallies for row in t.rows.values() if row.get("judged")]
+    counts = Counter(judged["verdict"] for judged in found)
+    return {
+        "verdicts": {verdict: counts[verdict] for verdict in VERDICTS},
+        "isolation": sorted({judged["isolation"] for judged in found}),
     }
 
 
@@ -246,6 +268,7 @@ def _classify(tallies: Sequence[_Tally], equal: Equal) -> None:
                     joined += group
                 else:
                     rest.append(group)
+            assert tally.classes is not None
             tally.classes.append(sorted(joined))
             following.append((tally, rest))
         waiting = following
@@ -307,7 +330,7 @@ def _breakdown(tallies: Sequence[_Tally], name: str) -> dict[str, dict[str, Any]
 
 def _problem_row(tally: _Tally) -> dict[str, Any]:
     """What a page shows of one problem; ``majority`` is an answer of the largest class."""
-    largest = max(tally.classes, key=len, default=None)
+    largest = max(tally.classes or (), key=len, default=None)
     return {
         "id": tally.problem.id,
         "n": tally.n,

@@ -153,6 +153,7 @@ class Verdict:
     answer: str | None = None  # the extracted answer, None where none was found
     reason: str = ""  # one short clause: why graded so
     cpu_seconds: float = 0.0
+    judged: Mapping[str, Any] | None = None  # of a program: what the judge saw (graders/code.py)
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as plain JSON values."""
@@ -168,6 +169,7 @@ class Verdict:
             answer=row.get("answer"),
             reason=row.get("reason") or "",
             cpu_seconds=float(row.get("cpu_seconds") or 0.0),
+            judged=row.get("judged"),
         )
 
 

@@ -131,19 +131,26 @@ def grade_request(
         completion=completion,
         thinking=protocol.thinking,
         policy=protocol.policy,
+        problem=problem,
     )
 
 
 def graded_row(key: Key, verdict: Verdict) -> Row:
-    """A verdict as ``{problem_id, sample, outcome, answer, reason}``, fit for a database."""
+    """A verdict as ``{problem_id, sample, outcome, answer, reason}``, fit for a database.
+
+    A program's has ``judged`` too (``evaluator.graders.code``).
+    """
     answer = verdict.answer
-    return {
+    row: Row = {
         "problem_id": key[0],
         "sample": key[1],
         "outcome": str(verdict.outcome),
         "answer": None if answer is None else _UNSTORABLE.sub("\ufffd", answer),
         "reason": verdict.reason,
     }
+    if verdict.judged is not None:
+        row["judged"] = dict(verdict.judged)
+    return row
 
 
 def _first_of_each_key(rows: Iterable[Row]) -> Iterator[Completion]:
@@ -183,15 +190,18 @@ def grade(
         problems, completions, benchmark=benchmark, protocol=protocol, pool=pool,
         on_row=on_row, graded=graded,
     )  # fmt: skip
+    grader = graders.get(benchmark.grader)
     figures = metrics.aggregate(
         problems,
         rows,
         benchmark=benchmark.name,
-        grader=graders.get(benchmark.grader).identity,
+        grader=grader.identity,
         samples=samples,
         measurement_hash=passport.measurement_hash,
         run_fingerprint=passport.run_fingerprint,
-        equal=lambda pairs: pool.equal(benchmark.grader, pairs, protocol.policy),
+        equal=(lambda pairs: pool.equal(grader.name, pairs, protocol.policy))
+        if grader.compares
+        else None,
     )
     return figures | passport.to_json()
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from evaluator.benchmarks import aime, amc, arithmetic, countdown, custom, gpqa, gsm8k, math500
+from evaluator.benchmarks import (
+    aime,
+    amc,
+    arithmetic,
+    codeforces,
+    countdown,
+    custom,
+    gpqa,
+    gsm8k,
+    math500,
+)
 from evaluator.benchmarks.spec import BenchmarkSpec, HubSource
 from evaluator.errors import InputError
 
@@ -15,6 +25,7 @@ _REGISTRY: dict[str, BenchmarkSpec] = {
         aime.AIME_2025,
         math500.SPEC,
         gpqa.SPEC,
+        codeforces.SPEC,
         gsm8k.SPEC,
         amc.SPEC,
         aime.AIME_1983_2023,

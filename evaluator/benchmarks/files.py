@@ -10,9 +10,11 @@ import csv
 import gzip
 import io
 import json
+import logging
 import os
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -34,6 +36,10 @@ FIELDS: dict[str, tuple[str, ...]] = {
 MAX_ID_CHARACTERS = 200
 MAX_ARCHIVE_BYTES = 64 << 20  # a zip may name any size
 
+_PARQUET_ROWS = 64  # read at a time: a row with tests may be megabytes
+
+_log = logging.getLogger(__name__)
+
 Row = Mapping[str, Any]
 
 
@@ -41,13 +47,18 @@ def read_problems(path: Path, benchmark: str) -> list[Problem]:
     """Read ``benchmark``'s problems from a .jsonl, .jsonl.gz, .parquet or .csv file, or from the
     encrypted .zip that the benchmark is published as.
 
-    Raises InputError, naming line and field, for a row that is not a problem, an id or (but in a
-    person's own set) a text that comes twice, and a file that cannot be read or holds no problem.
+    Rows that the benchmark leaves out are counted in a warning of the log. Raises InputError,
+    naming line and field, for a row that is not a problem, an id or (but in a person's own set) a
+    text that comes twice, and a file that cannot be read or holds no problem.
     """
     spec = benchmarks.get(benchmark)
     problems: list[Problem] = []
     lines: dict[str, int] = {}
+    left_out: Counter[str] = Counter()
     for line, row in _rows(path, spec):
+        if spec.left_out is not None and (reason := spec.left_out(row)) is not None:
+            left_out[reason] += 1
+            continue
         try:
             problem = to_problem(row, spec)
         except InputError as error:
@@ -64,8 +75,12 @@ def read_problems(path: Path, benchmark: str) -> list[Problem]:
                     "leave one of them out."
                 )
         problems.append(problem)
+    told = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
     if not problems:
-        raise InputError(f"{path.name}: it holds no problems; give a file that does.")
+        why = f" ({told})" if told else ""
+        raise InputError(f"{path.name}: it holds no problems{why}; give a file that does.")
+    if told:
+        _log.warning("%s: problems left out, as nobody can judge them: %s.", path.name, told)
     return problems
 
 
@@ -254,7 +269,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             number = 0
-            for batch in file.iter_batches():
+            for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row

@@ -47,20 +47,22 @@ class BenchmarkSpec:
     ``prompt`` holds ``{problem}``. ``identify`` derives an id from a published row where the row's
     own is not the same in every form; ``answer`` turns a published answer into the reference
     answer; ``problem`` builds the whole problem of a row, or None where the row is not of the
-    published form. ``prompts_only`` marks a prompt set, which is never measured on; ``private``
+    published form; ``left_out`` says why a row is no problem that can be measured on, and is None
+    for the others. ``prompts_only`` marks a prompt set, which is never measured on; ``private``
     one whose texts leave in no report unless asked; ``repeats`` one that may hold a text twice,
     under two ids. ``answers_hash`` stands for the hub's where there is no hub.
     """
 
     name: str
     title: str
-    grader: Literal["integer", "math", "choice", "countdown"]
+    grader: Literal["integer", "math", "choice", "countdown", "code"]
     prompt: str
     hub: HubSource | None
     problem_count: int | None
     identify: Callable[[Mapping[str, Any]], str | None] | None = None
     answer: Callable[[str], str] | None = None
     problem: Callable[[Mapping[str, Any]], Problem | None] | None = None
+    left_out: Callable[[Mapping[str, Any]], str | None] | None = None
     archive: Archive | None = None
     answers_hash: str | None = None
     prompts_only: bool = False

@@ -85,8 +85,11 @@ def _request(row: dict[str, Any], where: str, protocol: Protocol) -> GradeReques
     if "id" not in row:
         raise InputError(f"{where}: id is missing.")
     kind = row.get("kind")
-    if kind not in graders.names():
-        raise InputError(f"{where}: kind {kind!r} is not one of {', '.join(graders.names())}.")
+    kinds = [name for name in graders.names() if graders.get(name).compares]
+    if kind not in kinds:
+        raise InputError(
+            f"{where}: kind {kind!r} is not one of {', '.join(kinds)} (programs have `judge`)."
+        )
     gold = row.get("gold")
     if not isinstance(gold, str):
         raise InputError(f"{where}: gold must be a text.")

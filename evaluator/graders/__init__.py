@@ -5,6 +5,7 @@ from __future__ import annotations
 from evaluator.errors import InputError
 from evaluator.graders.base import Grader
 from evaluator.graders.choice import ChoiceGrader
+from evaluator.graders.code import CodeGrader
 from evaluator.graders.countdown import CountdownGrader
 from evaluator.graders.integer import IntegerGrader
 from evaluator.graders.mathematics import MathGrader
@@ -13,7 +14,7 @@ __all__ = ["Grader", "get", "names"]
 
 _REGISTRY: dict[str, Grader] = {
     grader.name: grader
-    for grader in (IntegerGrader(), MathGrader(), ChoiceGrader(), CountdownGrader())
+    for grader in (IntegerGrader(), MathGrader(), ChoiceGrader(), CountdownGrader(), CodeGrader())
 }
 
 

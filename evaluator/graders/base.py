@@ -12,11 +12,21 @@ class Grader(ABC):
     """Extracts answers and tells whether two of them are the same.
 
     ``version`` goes up with every change that can change a verdict: it is part of the measurement
-    hash.
+    hash. ``untrusted`` says that it runs programs which a model wrote: such a stage belongs to
+    workers that hold nothing worth stealing.
     """
 
     name: str
     version: int
+    untrusted: bool = False
+
+    @property
+    def compares(self) -> bool:
+        """Whether two answers can be compared, so that they can vote; programs cannot."""
+        return not self.untrusted
+
+    def check_available(self) -> None:  # noqa: B027 - most graders need nothing
+        """Raise GraderError, naming the remedy, where this machine cannot grade at all."""
 
     @property
     def identity(self) -> str:

@@ -2,22 +2,44 @@
 
 AC is correct; a JE is a grader error; every other verdict is wrong, and is kept as the reason. A
 response without a complete code block of an accepted language is looped, truncated or has no
-answer. Not one of the comparing graders of the registry: two programs are never compared.
+answer. Two programs are never compared: there is no vote among them.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+from evaluator.errors import GraderError
+from evaluator.graders.base import Grader
 from evaluator.graders.extraction import answer_part, is_looped
-from evaluator.protocol import Thinking
+from evaluator.protocol import GradingPolicy, Thinking
 from evaluator.records import Completion, FinishReason, Outcome, Verdict
+from evaluator.sandbox import box, languages
 from evaluator.sandbox.extraction import last_program
-from evaluator.sandbox.judge import JudgeVerdict, judge
+from evaluator.sandbox.judge import Judgement, JudgeVerdict, judge
 from evaluator.sandbox.problems import JudgeProblem
 
 NAME = "code"
-VERSION = 1
 ACCEPTED = ("cpp", "python")
 _OUTCOMES = {JudgeVerdict.AC: Outcome.CORRECT, JudgeVerdict.JE: Outcome.GRADER_ERROR}
+
+
+class CodeGrader(Grader):
+    """Programs, judged by running them (:func:`grade_program`)."""
+
+    name = NAME
+    version = 1
+    untrusted = True
+
+    def check_available(self) -> None:
+        """Raise SandboxUnavailableError, naming the package to install, where nothing can run."""
+        box.check_available()
+        for name in ACCEPTED:
+            languages.get(name)
+
+    def equal_fast(self, first: str, second: str, policy: GradingPolicy) -> bool | None:
+        """Never called: the pool runs programs."""
+        raise GraderError("code: programs are run and not compared.")
 
 
 def grade_program(
@@ -52,4 +74,25 @@ def grade_program(
     if result.isolation.startswith("none"):
         reason += f" [isolation: {result.isolation}]"
     cpu_seconds = sum(test.cpu_seconds for test in result.tests)
-    return Verdict(outcome, block.source, reason, cpu_seconds)
+    return Verdict(outcome, block.source, reason, cpu_seconds, _judged(problem, result))
+
+
+def _judged(problem: JudgeProblem, result: Judgement) -> dict[str, Any]:
+    """What is kept of a judgement: the verdict, the test that failed, the most that a test used.
+
+    ``test`` is None where no test decided: all were passed, or the program did not compile.
+    """
+    passed = sum(test.verdict is JudgeVerdict.AC for test in result.tests)
+    failed = next((test for test in result.tests if test.verdict is result.verdict), None)
+    if result.verdict is JudgeVerdict.AC:
+        failed = None
+    return {
+        "verdict": str(result.verdict),
+        "language": result.language,
+        "isolation": result.isolation,
+        "passed": passed,
+        "tests": len(problem.tests),
+        "test": None if failed is None else failed.to_json(),
+        "cpu_seconds": round(max((test.cpu_seconds for test in result.tests), default=0.0), 6),
+        "memory_bytes": max((test.memory_bytes for test in result.tests), default=0),
+    }

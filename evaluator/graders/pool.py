@@ -20,9 +20,11 @@ from typing import Any, Self
 
 from evaluator import graders
 from evaluator.errors import GraderError
+from evaluator.graders.code import grade_program
 from evaluator.graders.extraction import answer_part, is_looped
 from evaluator.protocol import GradingPolicy, Thinking
-from evaluator.records import Completion, FinishReason, Outcome, Verdict
+from evaluator.records import Completion, FinishReason, Outcome, Problem, Verdict
+from evaluator.sandbox.packing import judge_problem
 
 WINDOW_PER_JOB = 256  # requests that are looked at before the first one's verdict is there
 CACHE_ENTRIES = 50_000
@@ -42,6 +44,7 @@ class GradeRequest:
     completion: Completion | None = None
     prediction: str | None = None
     options: tuple[int, ...] = ()  # multiple choice: the order in which the options were shown
+    problem: Problem | None = None  # programs: whose tests they are judged on
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,7 @@ class GraderPool:
     the process's own, so a loaded machine gives the same verdicts. Two answers that are not shown
     to be equal within them are different: every other try would end the same way, and a score
     that waits for it would never be complete. A process that dies in any other way is an error.
+    Programs are judged ``jobs`` at a time, each in sandboxes of its own.
     """
 
     def __init__(
@@ -202,8 +206,11 @@ class GraderPool:
             worker.close()
 
     def grade(self, requests: Iterable[GradeRequest]) -> Iterator[Verdict]:
-        """Yield one verdict per request, in order."""
-        pending: deque[Verdict | tuple[str, Future[_Comparison]]] = deque()
+        """Yield one verdict per request, in order.
+
+        Raises SandboxUnavailableError where programs are to be judged and cannot be isolated.
+        """
+        pending: deque[Verdict | Future[Verdict] | tuple[str, Future[_Comparison]]] = deque()
         remaining = iter(requests)
         while True:
             room = self._jobs * WINDOW_PER_JOB - len(pending)
@@ -211,7 +218,10 @@ class GraderPool:
             if not pending:
                 return
             head = pending.popleft()
-            yield head if isinstance(head, Verdict) else _finish(*head)
+            if isinstance(head, Future):
+                yield head.result()
+            else:
+                yield head if isinstance(head, Verdict) else _finish(*head)
 
     def equal(
         self, kind: str, pairs: Sequence[tuple[str, str]], policy: GradingPolicy
@@ -220,8 +230,12 @@ class GraderPool:
         results = [self._compare(kind, first, second, policy) for first, second in pairs]
         return [result if isinstance(result, bool) else result.result().equal for result in results]
 
-    def _begin(self, request: GradeRequest) -> Verdict | tuple[str, Future[_Comparison]]:
+    def _begin(
+        self, request: GradeRequest
+    ) -> Verdict | Future[Verdict] | tuple[str, Future[_Comparison]]:
         """Decide what needs no evaluation; hand the rest to a process."""
+        if request.problem is not None and graders.get(request.kind).untrusted:
+            return self._threads.submit(_judge, request)
         answer, missing = _extract(request)
         if missing is not None:
             return missing
@@ -277,6 +291,14 @@ class GraderPool:
                 if comparison.error is not None:
                     self._known.pop(key, None)
         return comparison
+
+
+def _judge(request: GradeRequest) -> Verdict:
+    """Judge a program; the tests are unpacked now, so that those of waiting ones take no room."""
+    if request.completion is None:
+        return Verdict(Outcome.ENGINE_ERROR, reason="no completion came")
+    assert request.problem is not None
+    return grade_program(judge_problem(request.problem), request.completion, request.thinking)
 
 
 def _extract(  # noqa: PLR0911 - the outcomes in their order
