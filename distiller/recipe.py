@@ -42,6 +42,50 @@ DEFAULT_FILTERS = tuple(
 )
 
 
+class ChatSource(Config):
+    """Chats from a file: JSONL (also .gz) of ``{messages: […]}`` or ``{prompt, response}``."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$", description="in counts and ids")] = "general"
+    file: Annotated[str, Field(description="path of the file")]
+    weight: Annotated[float, Field(gt=0, description="its part of the mix")] = 1.0
+
+
+class CorpusPlan(Config):
+    """What the student reads: the filtered traces, and other chats mixed in.
+
+    Without ``general`` all traces are used. With it, the parts stand to each other as the weights
+    do (3 : 1, as in the paper), and the corpus is as large as it can be with nothing used twice.
+    """
+
+    general: tuple[ChatSource, ...] = ()
+    traces_weight: Annotated[float, Field(gt=0, description="the traces' part of the mix")] = 3.0
+    examples: Annotated[int | None, Field(ge=1, description="size of the mix; None: largest")] = (
+        None
+    )
+    seed: Annotated[int, Field(description="of what is drawn from each source")] = 0
+    too_long: Annotated[
+        Literal["drop", "truncate"],
+        Field(description="an example of more than training.max_length_tokens; one that is cut "
+              "off has no ending token and teaches not to end"),
+    ] = "drop"  # fmt: skip
+    chat_template: Annotated[
+        str | None,
+        Field(description='Jinja, for a base that has none, or instead of its own; "none": plain '
+              "text. The student keeps it"),
+    ] = None  # fmt: skip
+    padding_token: Annotated[
+        str | None, Field(description="a token of the vocabulary that the student pads with")
+    ] = None
+
+    @field_validator("general")
+    @classmethod
+    def _names_differ(cls, value: tuple[ChatSource, ...]) -> tuple[ChatSource, ...]:
+        names = ["traces", *(source.name for source in value)]
+        if len(set(names)) < len(names):
+            raise ValueError('every source needs a name of its own, and "traces" is taken')
+        return value
+
+
 class Training(Config):
     """Supervised fine-tuning of the base on the corpus; loss on response tokens only."""
 
@@ -84,6 +128,7 @@ class Recipe(Config):
     generation: Generation = Generation()
     filters: tuple[FilterChoice, ...] = DEFAULT_FILTERS
     decontaminate: bool = True
+    corpus: CorpusPlan = CorpusPlan()
     training: Training = Training()
     evaluation: EvaluationPlan = EvaluationPlan()
 

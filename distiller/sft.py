@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from distiller import checkpoints, corpus
+from distiller import checkpoints, corpus, templates
 from distiller.corpus import Example
 from distiller.errors import InputError, TrainingError
 from distiller.recipe import Training
@@ -336,8 +336,9 @@ def _save_checkpoint(
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+    templates.set_endings(model, note["corpus"])
     model.to(getattr(torch, dtype)).save_pretrained(part)
-    AutoTokenizer.from_pretrained(base_model).save_pretrained(part)
+    templates.save_student_tokenizer(base_model, part, note["corpus"])
     (part / "training.json").write_text(json.dumps(note, indent=1, sort_keys=True) + "\n")
     checkpoints.inspect(part)
     shutil.rmtree(out, ignore_errors=True)

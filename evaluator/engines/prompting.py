@@ -18,6 +18,8 @@ from evaluator.records import Completion, FinishReason
 # ("system", "### Instruction:" and "Human:" are role headers).
 _HEADER_WORDS = 4
 
+Turn = Mapping[str, str]  # {"role": "user" or "assistant", "content": text}
+
 
 class Prompter:
     """Renders and encodes prompts for one checkpoint, the same way for every local engine."""
@@ -110,11 +112,24 @@ class Prompter:
     def render(self, problem: str, *, prompt: str, protocol: Protocol) -> str:
         """See :meth:`evaluator.engines.base.Engine.render`."""
         question = prompt.replace("{problem}", problem)
+        return self.render_chat([{"role": "user", "content": question}], protocol)
+
+    def render_chat(self, turns: Sequence[Turn], protocol: Protocol) -> str:
+        """The text that the model reads after ``turns``, the last of which is the user's.
+
+        The system prompt is the protocol's, not one of the turns. Earlier answers are written as
+        the template writes them, so one that drops old thoughts drops them here too.
+        """
         if protocol.chat_template == "none":
+            if len(turns) > 1:
+                raise InputError(
+                    'chat template: "none" cannot tell the turns of a conversation apart; '
+                    "name a template."
+                )
             system = f"{protocol.system_prompt}\n\n" if protocol.system_prompt else ""
-            text = system + question
+            text = system + turns[-1]["content"]
         else:
-            text = self._render_chat(question, protocol)
+            text = self._render_turns(turns, protocol)
         if self._bos and not text.startswith(self._bos):
             text = self._bos + text
         if self._bos and text.startswith(self._bos * 2):
@@ -124,32 +139,32 @@ class Prompter:
             text += start
         return text
 
-    def _render_chat(self, question: str, protocol: Protocol) -> str:
+    def _render_turns(self, turns: Sequence[Turn], protocol: Protocol) -> str:
         template = protocol.chat_template or self.template
         if template is None:
             raise InputError(
                 "chat template: the checkpoint has none; name one in protocol.chat_template "
                 '("none" sends plain text).'
             )
-        system = protocol.system_prompt
-        text = self._apply(template, question, system)
-        if protocol.chat_template or not _foreign(self._head(text, question, system)):
+        system, first = protocol.system_prompt, turns[0]["content"]
+        text = self._apply(template, turns, system)
+        if protocol.chat_template or not _foreign(self._head(text, first, system)):
             return text
         # Some templates write a system prompt of their own unless they are given one: an empty one
         # tells them not to.
         if system is None:
-            text = self._apply(template, question, "")
-        if foreign := _foreign(self._head(text, question, system)):
+            text = self._apply(template, turns, "")
+        if foreign := _foreign(self._head(text, first, system)):
             raise InputError(
                 f"chat template: it writes a system prompt of its own ({foreign[:60]!r}); "
                 "give a template without one in protocol.chat_template."
             )
         return text
 
-    def _apply(self, template: str, question: str, system: str | None) -> str:
+    def _apply(self, template: str, turns: Sequence[Turn], system: str | None) -> str:
         import jinja2
 
-        messages = [{"role": "user", "content": question}]
+        messages = [dict(turn) for turn in turns]
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
         try:
@@ -158,7 +173,7 @@ class Prompter:
             )
         except jinja2.TemplateError as error:
             raise InputError(f"chat template: it does not render ({error}).") from error
-        if question.strip() not in text:
+        if any(turn["content"].strip() not in text for turn in (turns[0], turns[-1])):
             raise InputError("chat template: the rendered prompt does not contain the problem.")
         return text
 

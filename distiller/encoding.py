@@ -1,0 +1,188 @@
+"""Examples: a prompt as at inference, a response as the model writes it, and the ending token.
+
+Prompts are rendered by the code that renders them at inference; the response is appended as the
+model itself would have written it. So no chat template can drop the thoughts of an answer, as
+DeepSeek's does. Prompt and response are tokenised apart: the model never generates a token that
+began in its prompt. Supervised are the response's tokens and the ending token, and nothing is
+masked because of its id: where a tokenizer pads with its ending token, the model still learns to
+end. Torch-free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from distiller import templates
+from distiller.errors import InputError
+from distiller.filters.base import Trace
+from distiller.mixing import Chat
+from distiller.recipe import Recipe
+from evaluator.engines.base import forced_start
+from evaluator.engines.prompting import Prompter
+from evaluator.protocol import Protocol
+
+BATCH = 128  # texts tokenised at once
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training sequence. Tokens from ``prompt_tokens`` on carry loss; the last one ends it,
+    unless it was ``cut`` at the longest length.
+    """
+
+    problem_id: str
+    sample: int
+    input_ids: tuple[int, ...]
+    prompt_tokens: int
+    source: str = "traces"
+    cut: bool = False
+
+    @property
+    def supervised_tokens(self) -> int:
+        """Tokens that carry loss."""
+        return len(self.input_ids) - self.prompt_tokens
+
+    @property
+    def loss_mask(self) -> tuple[bool, ...]:
+        """Whether each token carries loss."""
+        return (False,) * self.prompt_tokens + (True,) * self.supervised_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """One example's two texts, before they are tokenised; the ending token is in neither."""
+
+    problem_id: str
+    sample: int
+    prompt: str
+    response: str
+
+
+class Encoder:
+    """Turns traces and chats into examples with a base checkpoint's tokenizer and template."""
+
+    def __init__(self, base_model: Path, recipe: Recipe) -> None:
+        self._prompter = Prompter(base_model)
+        self._recipe = recipe
+        self._protocol = Protocol(
+            thinking=recipe.thinking, chat_template=recipe.corpus.chat_template
+        )
+        self.tokenizer = self._prompter.tokenizer
+        if self.template is None and recipe.corpus.chat_template is None:
+            raise InputError(
+                "base: its tokenizer has no chat template and the recipe names none; set "
+                'corpus.chat_template to a Jinja template ("none": plain text).'
+            )
+        end = templates.ending(self.tokenizer, self.template)
+        self.end_id, self.end_token = end.id, end.token
+        self.pad_token: str | None = recipe.corpus.padding_token or self.tokenizer.pad_token
+        self.pad_id: int | None = self._padding_id()
+
+    def _padding_id(self) -> int | None:
+        if self.pad_token is None:
+            return None
+        if self.pad_token not in self.tokenizer.get_vocab():
+            raise InputError(
+                f"corpus.padding_token: {self.pad_token!r} is no token of the base; name one that "
+                "its vocabulary has."
+            )
+        return int(self.tokenizer.convert_tokens_to_ids(self.pad_token))
+
+    @property
+    def config(self) -> object:
+        """The base's configuration, as transformers reads it."""
+        return self._prompter.config
+
+    @property
+    def template(self) -> str | None:
+        """The template in force: the recipe's, else the base's; None sends plain text."""
+        named = self._recipe.corpus.chat_template
+        if named is not None:
+            return None if named == templates.PLAIN else named
+        return self._prompter.template
+
+    def prompt(self, problem: str) -> str:
+        """The rendered prompt, a forced response start included, as at inference."""
+        return self._prompter.render(problem, prompt=self._recipe.prompt, protocol=self._protocol)
+
+    def response(self, prompt: str, completion: str) -> str:
+        """What the model has to write after ``prompt``: the completion less a forced start.
+
+        Ending tokens that were left at the end of the text are taken off; one is added as an id.
+        """
+        while completion.endswith(self.end_token):
+            completion = completion.removesuffix(self.end_token)
+        start = forced_start(prompt, self._recipe.thinking)
+        if start and completion.startswith(start.rstrip("\n")):
+            completion = completion.removeprefix(start.rstrip("\n"))
+            return completion.removeprefix("\n") if start.endswith("\n") else completion
+        return completion
+
+    def render(self, trace: Trace) -> Rendered:
+        """A trace's prompt and response. Thoughts that came in a field of their own are put
+        between the tags.
+        """
+        prompt = self.prompt(trace.problem.problem)
+        thinking, thoughts = self._recipe.thinking, trace.completion.reasoning
+        text = trace.text
+        if thoughts and thinking.kind == "tags" and thinking.close not in text:
+            text = f"{thinking.open}\n{thoughts.strip()}\n{thinking.close}\n\n{text.lstrip()}"
+        return Rendered(
+            trace.problem.id, trace.completion.sample, prompt, self.response(prompt, text)
+        )
+
+    def render_chat(self, chat: Chat) -> Rendered:
+        """A chat's prompt, which is all before its last answer, and that answer.
+
+        Where the prompt opens the thoughts and the answer has none, they are closed at once, as
+        DeepSeek-R1 itself answers what needs no thought.
+        """
+        protocol = self._protocol.model_copy(update={"system_prompt": chat.system})
+        prompt = self._prompter.render_chat(chat.turns, protocol)
+        thinking, answer = self._recipe.thinking, chat.answer
+        if forced_start(prompt, thinking) and thinking.close not in answer:
+            answer = f"\n{thinking.close}\n\n{answer}"
+        return Rendered(chat.id, 0, prompt, self.response(prompt, answer))
+
+    def encode(self, trace: Trace) -> Example:
+        """Token ids: the prompt's, the response's, the ending token."""
+        return next(self.examples([self.render(trace)]))
+
+    def examples(
+        self, rendered: Iterable[Rendered], *, source: str = "traces"
+    ) -> Iterator[Example]:
+        """The token ids of each, in order. Batches are tokenised at once, which uses all cores."""
+        batch: list[Rendered] = []
+        for each in rendered:
+            batch.append(each)
+            if len(batch) == BATCH:
+                yield from self._encode(batch, source)
+                batch = []
+        yield from self._encode(batch, source)
+
+    def _encode(self, batch: Sequence[Rendered], source: str) -> Iterator[Example]:
+        if not batch:
+            return
+        prompts = self._ids_of([each.prompt for each in batch])
+        responses = self._ids_of([each.response for each in batch])
+        for each, head, tail in zip(batch, prompts, responses, strict=True):
+            ids = (*head, *tail, self.end_id)
+            yield Example(each.problem_id, each.sample, ids, len(head), source)
+
+    def _ids_of(self, texts: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of ``text`` as it stands: no special tokens are added."""
+        return self._ids_of([text])[0]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ``ids``, special tokens included."""
+        return str(
+            self.tokenizer.decode(
+                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+        )
