@@ -5,13 +5,14 @@ from __future__ import annotations
 import email.utils
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 
+from evaluator.engines.addresses import NotPublicError, public_socket
 from evaluator.errors import InputError
 from evaluator.records import FinishReason
 
@@ -92,11 +93,17 @@ class RefusedError(Exception):
 
 
 class Endpoint:
-    """An address, a key and the means to ask. The key stands in no message, repr or exception."""
+    """An address, a key and the means to ask. The key stands in no message, repr or exception.
 
-    def __init__(self, base_url: str, *, key: str | None, timeout_seconds: float) -> None:
+    With ``public_only`` no connection is made to an address of a private network.
+    """
+
+    def __init__(
+        self, base_url: str, *, key: str | None, timeout_seconds: float, public_only: bool = False
+    ) -> None:
         self.url = checked_url(base_url)
         self._key = key
+        self._public_only = public_only
         self._timeout = aiohttp.ClientTimeout(
             total=timeout_seconds, sock_connect=min(_CONNECT_SECONDS, timeout_seconds)
         )
@@ -109,7 +116,9 @@ class Endpoint:
         return aiohttp.ClientSession(
             headers=headers,
             timeout=self._timeout,
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(
+                limit=0, socket_factory=public_socket if self._public_only else None
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
@@ -118,28 +127,31 @@ class Endpoint:
 
         Many endpoints have no such list: any other answer says only that somebody is there.
         """
-        async with self.session() as session:
-            limit = aiohttp.ClientTimeout(total=_GREET_SECONDS, sock_connect=_CONNECT_SECONDS / 2)
-            try:
-                status, _, data = await self._exchange(session, "GET", "models", None, limit)
-            except TimeoutError:
-                return Greeting()
-            except RefusedError as refusal:
-                if refusal.status is None:
-                    raise
-                return Greeting()
-        if status in (401, 403):
-            raise self._refusal(status, {}, data)
         try:
-            listed = json.loads(data)["data"] if status == 200 else []
-            [entry] = [each for each in listed if each["id"] == model]
-        except (ValueError, KeyError, TypeError, RecursionError):
+            listed = await self.models(_GREET_SECONDS)
+        except TimeoutError:
             return Greeting()
-        server = entry.get("owned_by")
-        return Greeting(
-            server=server if isinstance(server, str) and server in NEUTRAL else None,
-            context_tokens=_count(entry.get("max_model_len")),
-        )
+        except RefusedError as refusal:
+            if refusal.status in (None, 401, 403):
+                raise
+            return Greeting()
+        return greeting(listed, model)
+
+    async def models(self, seconds: float) -> list[Mapping[str, Any]]:
+        """The endpoint's list of models, as it gives it: an ``id`` in each.
+
+        Raises RefusedError where it gives none, TimeoutError after ``seconds``.
+        """
+        limit = aiohttp.ClientTimeout(total=seconds, sock_connect=seconds / 2)
+        async with self.session() as session:
+            status, headers, data = await self._exchange(session, "GET", "models", None, limit)
+        if status != 200:
+            raise self._refusal(status, headers, data)
+        try:
+            listed = json.loads(data)["data"]
+            return [each for each in listed if isinstance(each["id"], str)]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise RefusedError("its list of models cannot be read", status=status) from None
 
     async def ask(self, session: aiohttp.ClientSession, path: str, body: bytes) -> Answer:
         """Send one request; raises RefusedError when no completion came of it."""
@@ -190,6 +202,12 @@ class Endpoint:
                 f"its certificate is not trusted ({error.certificate_error})", transient=False
             ) from None
         except aiohttp.ClientConnectorError as error:
+            if isinstance(error.os_error, NotPublicError):
+                raise RefusedError(
+                    "its address belongs to a private network, which is not asked unless the "
+                    "setting RETORT_ALLOW_PRIVATE_ENDPOINTS allows it",
+                    transient=False,
+                ) from None
             raise RefusedError(f"no connection ({error.strerror or error.os_error})") from None
         except (aiohttp.ClientError, OSError) as error:
             raise RefusedError(f"the connection broke ({type(error).__name__})") from None
@@ -217,6 +235,18 @@ class Endpoint:
             transient=status in _RETRIED and code != "insufficient_quota",
             wait_seconds=_retry_after(headers),
         )
+
+
+def greeting(listed: Sequence[Mapping[str, Any]], model: str) -> Greeting:
+    """What a list of models says of ``model`` and of the server behind it."""
+    entries = [each for each in listed if each["id"] == model]
+    if len(entries) != 1:
+        return Greeting()
+    server = entries[0].get("owned_by")
+    return Greeting(
+        server=server if isinstance(server, str) and server in NEUTRAL else None,
+        context_tokens=_count(entries[0].get("max_model_len")),
+    )
 
 
 def checked_url(base_url: str) -> str:

@@ -53,12 +53,13 @@ class OpenAIEngine:
     ``model`` is the name by which the endpoint serves it. The key is read from the environment
     variable ``key_variable``; none is sent where the default one is not set. With ``api``
     ``"completions"`` prompts are rendered here: with the template in the folder ``tokenizer``, and
-    sent as token ids, or as plain text where the protocol's ``chat_template`` is ``"none"``.
+    sent as token ids, or as plain text where the protocol's ``chat_template`` is ``"none"``. With
+    ``public_only`` addresses of private networks are refused: somebody else chose this one.
     """
 
     OPTIONS: ClassVar[tuple[str, ...]] = (
         "model", "base_url", "key_variable", "api", "tokenizer", "concurrency",
-        "timeout_seconds", "retries", "context_tokens",
+        "timeout_seconds", "retries", "context_tokens", "public_only",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +74,7 @@ class OpenAIEngine:
         timeout_seconds: float = TIMEOUT_SECONDS,
         retries: int = RETRIES,
         context_tokens: int | None = None,
+        public_only: bool = False,
     ) -> None:
         if base_url is None:
             raise InputError("base_url: engine openai needs one, such as http://127.0.0.1:8000/v1.")
@@ -98,7 +100,10 @@ class OpenAIEngine:
             None if self._prompter is None else self._prompter.context_tokens(context_tokens)
         )
         self._endpoint = Endpoint(
-            base_url, key=read_key(key_variable), timeout_seconds=timeout_seconds
+            base_url,
+            key=read_key(key_variable),
+            timeout_seconds=timeout_seconds,
+            public_only=public_only,
         )
         self._greeting = asyncio.run(self._greet())
 

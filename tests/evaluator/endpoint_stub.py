@@ -45,8 +45,15 @@ async def polite(stub: Stub, request: web.Request, body: Body) -> web.StreamResp
 class Stub:
     """A context manager; ``url`` is its base URL, ``bodies`` what it was asked."""
 
-    def __init__(self, behaviour: Behaviour = polite, models: list[Body] | None = None) -> None:
+    def __init__(
+        self,
+        behaviour: Behaviour = polite,
+        models: list[Body] | None = None,
+        listing: Behaviour | None = None,
+    ) -> None:
         self.behaviour = behaviour
+        self.listing = listing
+        self.requests = 0
         self.models = models
         self.bodies: list[Body] = []
         self.keys: list[str | None] = []
@@ -96,11 +103,15 @@ class Stub:
         await runner.cleanup()
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
+        self.requests += 1
+        if self.listing is not None:
+            return await self.listing(self, request, {})
         if self.models is None:
             return web.Response(status=404)
         return web.json_response({"data": self.models})
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        self.requests += 1
         body: Body = json.loads(await request.read())
         self.bodies.append(body)
         self.keys.append(request.headers.get("Authorization"))
