@@ -10,11 +10,13 @@ last lines the worker keeps.
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -110,7 +112,9 @@ def serve(spec_path: Path, factories: Mapping[str, HandlerFactory]) -> int:
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     requests: queue.Queue[ShardRequest | None] = queue.Queue()
-    threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
+    watchdog = _Watchdog()
+    for target, arguments in ((_read_requests, (requests, watchdog)), (watchdog.run, ())):
+        threading.Thread(target=target, args=arguments, daemon=True).start()
     report = Reporter(events)
     try:
         spec: Spec = json.loads(spec_path.read_text())
@@ -139,9 +143,33 @@ def _report_failure(report: Reporter, error: Exception) -> None:
     report.failed(sentence, transient=bool(getattr(error, "transient", False)))
 
 
-def _read_requests(requests: queue.Queue[ShardRequest | None]) -> None:
+class _Watchdog:
+    """Ends this process group when the worker has been silent for as long as its lease lasts.
+
+    A worker that hangs, or is stopped, loses its shard to another; its child must not go on using
+    the devices that the other one is given.
+    """
+
+    def __init__(self) -> None:
+        self._deadline = math.inf
+
+    def beat(self, seconds: float) -> None:
+        """The worker lives, and holds the lease for so much longer."""
+        self._deadline = time.monotonic() + seconds
+
+    def run(self) -> None:
+        """Look twice a second."""
+        while time.monotonic() < self._deadline:
+            time.sleep(0.5)
+        os.killpg(0, signal.SIGKILL)
+
+
+def _read_requests(requests: queue.Queue[ShardRequest | None], watchdog: _Watchdog) -> None:
     for line in sys.stdin:
         message = json.loads(line)
+        if "beat" in message:
+            watchdog.beat(float(message["beat"]))
+            continue
         if message.get("end"):
             requests.put(None)
             return

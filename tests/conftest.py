@@ -68,4 +68,5 @@ def process_environment(transactional_db: None) -> dict[str, str]:
         "DATABASE_URL": f"postgres:///{database['NAME']}?host={database['HOST']}"
         f"&user={database['USER']}",
         "CELERY_BROKER_URL": settings.CELERY_BROKER_URL,
+        "RETORT_GPU_QUEUE_ON_CPU": "1",
     }

@@ -7,7 +7,7 @@ do more at once is to start more workers. A thread of each worker reaps and give
 from __future__ import annotations
 
 import os
-import socket
+import sys
 import threading
 import warnings
 
@@ -24,14 +24,12 @@ from celery import signals  # noqa: E402
 from celery.platforms import SecurityWarning  # noqa: E402
 
 from webapp.config.celery import app  # noqa: E402
+from webapp.core.errors import UserError  # noqa: E402
+from workers import queues  # noqa: E402
+from workers.names import worker_name  # noqa: E402
 from workers.tasks import stages, upkeep  # noqa: E402
 
 __all__ = ["app", "main"]
-
-
-def worker_name() -> str:
-    """Host and process id."""
-    return f"{socket.gethostname()}/{os.getpid()}"
 
 
 _upkeep: list[threading.Thread] = []
@@ -39,7 +37,7 @@ _upkeep: list[threading.Thread] = []
 
 @signals.worker_ready.connect
 def _begin(**_: object) -> None:
-    _upkeep.append(upkeep.start(worker_name()))
+    _upkeep.append(upkeep.start(worker_name(), queues.served()))
 
 
 @signals.worker_shutdown.connect
@@ -62,13 +60,16 @@ def _keep_logging(**_: object) -> None:
 
 def main() -> None:
     """Serve this machine's queues until told to stop."""
-    from workers import queues
-
+    try:
+        served = queues.served()
+    except UserError as error:
+        sys.stderr.write(f"{error.sentence}\n")
+        sys.exit(2)
     # Celery's concern about root is pickled messages; ours are JSON, and hold an id.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     app.start(
         argv=[
-            "--quiet", "worker", "--pool=solo", f"--queues={','.join(queues.served())}",
+            "--quiet", "worker", "--pool=solo", f"--queues={','.join(served)}",
             f"--hostname={worker_name()}", "--without-gossip", "--without-mingle",
             "--without-heartbeat",
         ]

@@ -1,59 +1,217 @@
-"""Who holds which CUDA device. torch is never imported here: the driver's own tool is asked."""
+"""Who holds which CUDA device of this host. torch is never imported here: the driver is asked.
+
+A stage that needs k devices gets all of them or none. Wishes are rows and are met oldest first, so
+that a large one is not starved by small ones: devices that an older wish waits for are kept for it.
+Grants have a lease by the database's clock that outlasts the shard's, because a child ends itself
+when its worker has not renewed the shard's lease (evaluator/child.py): a device whose grant ran out
+is used by nobody.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
-import shutil
-import subprocess
-from collections.abc import Iterator
-from functools import lru_cache
-from pathlib import Path
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
 
 from django.conf import settings
+from django.db import Error, connection, transaction
+from django.db.models import Value
+from django.db.models.functions import Now
+
+from webapp.runs.models import Device, DeviceRequest
 
 logger = logging.getLogger(__name__)
 
 
-@lru_cache(maxsize=1)
-def devices() -> tuple[str, ...]:
-    """Names of the devices that this process may use, as ``CUDA_VISIBLE_DEVICES`` takes them."""
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A device and what it was doing a moment ago; None where the driver does not say."""
+
+    name: str  # as CUDA_VISIBLE_DEVICES takes it
+    model: str = ""
+    memory_total_bytes: int | None = None
+    memory_used_bytes: int | None = None
+    utilisation_percent: int | None = None
+
+
+@dataclass(slots=True)
+class Grant:
+    """Devices that a worker holds until it gives them back or stops renewing."""
+
+    request_id: int
+    devices: tuple[str, ...]
+    lost: threading.Event = field(default_factory=threading.Event)
+
+
+def host_name() -> str:
+    """What this host is called."""
+    return settings.RETORT_HOST or socket.gethostname()
+
+
+def nvidia() -> list[Sample]:
+    """Ask NVIDIA's driver; no devices where there is no driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        logger.debug("no NVIDIA driver: %s", error)
+        return []
+    try:
+        return [
+            _sample(pynvml, pynvml.nvmlDeviceGetHandleByIndex(index))
+            for index in range(pynvml.nvmlDeviceGetCount())
+        ]
+    except pynvml.NVMLError:
+        logger.warning("the NVIDIA driver failed; no device is used", exc_info=True)
+        return []
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _sample(nvml: object, handle: object) -> Sample:
+    def ask(name: str) -> object:
+        try:
+            return getattr(nvml, name)(handle)
+        except nvml.NVMLError:  # type: ignore[attr-defined]
+            return None  # not every device tells everything
+
+    memory, rates = ask("nvmlDeviceGetMemoryInfo"), ask("nvmlDeviceGetUtilizationRates")
+    return Sample(
+        name=str(ask("nvmlDeviceGetUUID")),
+        model=str(ask("nvmlDeviceGetName") or ""),
+        memory_total_bytes=getattr(memory, "total", None),
+        memory_used_bytes=getattr(memory, "used", None),
+        utilisation_percent=getattr(rates, "gpu", None),
+    )
+
+
+# Tests put an inventory of devices here that do not exist.
+inventory: Callable[[], list[Sample]] = nvidia
+
+
+def samples() -> list[Sample]:
+    """The devices that this process may use: all of the host's, or CUDA_VISIBLE_DEVICES' choice."""
+    found = inventory()
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return tuple(name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1"))
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return ()
-    done = subprocess.run(
-        [tool, "--query-gpu=uuid", "--format=csv,noheader"],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        logger.warning("nvidia-smi failed; no device is used", extra={"said": done.stdout[:500]})
-        return ()
-    return tuple(done.stdout.split())
+    if chosen is None:
+        return found
+    names = [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
+    by_name = {sample.name: sample for sample in found}
+    by_name |= {str(index): sample for index, sample in enumerate(found)}
+    return [by_name[name] for name in names if name in by_name]
+
+
+def record(host: str, found: list[Sample]) -> None:
+    """Write the devices of this host down, with what they are doing."""
+    for sample in found:
+        Device.objects.update_or_create(
+            host=host,
+            name=sample.name,
+            defaults={
+                "model": sample.model[:100], "sampled_at": Now(),
+                "memory_total_bytes": sample.memory_total_bytes,
+                "memory_used_bytes": sample.memory_used_bytes,
+                "utilisation_percent": sample.utilisation_percent,
+            },
+        )  # fmt: skip
+
+
+def _end() -> Value:
+    # Longer than the shard's lease, by which the child that uses the devices ends itself.
+    return Now() + Value(timedelta(seconds=2 * settings.RETORT_LEASE_SECONDS))  # type: ignore[return-value]
+
+
+def _wish_end() -> Value:
+    # Whoever finds devices taken asks again when the reaper rings.
+    seconds = 4 * settings.RETORT_REAP_SECONDS + settings.RETORT_LEASE_SECONDS
+    return Now() + Value(timedelta(seconds=seconds))  # type: ignore[return-value]
 
 
 @contextlib.contextmanager
-def hold() -> Iterator[str | None]:
-    """Hold one device for as long as the context lasts; None where all are taken.
+def _alone_on(host: str) -> Iterator[None]:
+    """One grant at a time per host; requests that ran out are gone, their devices free."""
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [f"devices of {host}"])
+        DeviceRequest.objects.filter(host=host, expires_at__lt=Now()).delete()
+        yield
 
-    The locks are the kernel's, so those of a killed worker are free again.
-    """
-    folder = Path(settings.RETORT_VAR) / "run"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in devices():
-        descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            continue
-        try:
-            yield name
-        finally:
-            os.close(descriptor)
+
+def acquire(host: str, stage_id: int, count: int, worker: str) -> Grant | None:
+    """Grant ``count`` devices whole, or leave a wish that ages and return None."""
+    with _alone_on(host):
+        wish, _ = DeviceRequest.objects.get_or_create(
+            host=host, stage_id=stage_id, granted_at=None,
+            defaults={"count": count, "created_at": Now(), "expires_at": _wish_end()},
+        )  # fmt: skip
+        free = list(Device.objects.filter(host=host, request=None).order_by("pk"))
+        older = DeviceRequest.objects.filter(host=host, granted_at=None, pk__lt=wish.pk)
+        kept = sum(older.values_list("count", flat=True))
+        if len(free) - kept < count:
+            DeviceRequest.objects.filter(pk=wish.pk).update(count=count, expires_at=_wish_end())
+            return None
+        chosen = free[:count]
+        DeviceRequest.objects.filter(pk=wish.pk).update(
+            count=count, worker=worker, granted_at=Now(), expires_at=_end()
+        )
+        Device.objects.filter(pk__in=[device.pk for device in chosen]).update(request=wish.pk)
+        return Grant(wish.pk, tuple(device.name for device in chosen))
+
+
+def renew(grant: Grant) -> bool:
+    """Prolong the grant; False when it ran out."""
+    held = DeviceRequest.objects.filter(pk=grant.request_id, expires_at__gte=Now())
+    return bool(held.update(expires_at=_end()))
+
+
+def give_back(grant: Grant) -> None:
+    """The devices are free again."""
+    DeviceRequest.objects.filter(pk=grant.request_id).delete()
+
+
+def is_wanted(host: str, stage_id: int) -> bool:
+    """Whether another stage waits for devices of this host, so that ours should make room."""
+    waiting = DeviceRequest.objects.filter(host=host, granted_at=None, expires_at__gte=Now())
+    return waiting.exclude(stage_id=stage_id).exists()
+
+
+@contextlib.contextmanager
+def holding(grant: Grant | None) -> Iterator[None]:
+    """Renew the grant for as long as the context lasts, then give the devices back."""
+    if grant is None:
+        yield
         return
-    yield None
+    over = threading.Event()
+    keeper = threading.Thread(target=_keep, args=(grant, over), name="devices", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        keeper.join()
+        try:
+            give_back(grant)
+        except Error:
+            # The database is away: the grant runs out by itself.
+            logger.warning("devices are not given back", exc_info=True)
+            connection.close()
+
+
+def _keep(grant: Grant, over: threading.Event) -> None:
+    try:
+        while not over.wait(settings.RETORT_LEASE_SECONDS / 3):
+            try:
+                if not renew(grant):
+                    grant.lost.set()
+                    return
+            except Error:
+                logger.warning("devices' grant not renewed", exc_info=True)
+                connection.close()
+    finally:
+        connection.close()

@@ -1,189 +1,45 @@
-"""One stage's child process: started, fed, listened to, and ended whatever happens.
-
-The child runs in a session of its own, so its whole process group can be killed; its environment
-holds allowed names only; its last lines of standard error are kept. docs/architecture.md lists the
-messages, evaluator/child.py is the other end.
-"""
+"""A stage's shards in one child process: fed, listened to, renewed, and ended whatever happens."""
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import queue
-import signal
-import subprocess
-import sys
 import threading
 import time
-import uuid
-from collections import deque
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
-from django.db import Error, connection
+from django.db import Error, InterfaceError, OperationalError, connection
 
 from evaluator.errors import StoreError
 from webapp.core.errors import UserError
-from webapp.runs import files, leases, stages
+from webapp.runs import stages
 from webapp.runs.leases import Claim, LeaseLostError
 from webapp.runs.models import Stage
+from workers import endings, gpus
+from workers.children import END_SECONDS, Child, child_command, child_environment
+from workers.endings import Ending
+from workers.gpus import Grant
+from workers.offices import Office
 
-LOG_LINES = 50
-LOG_LINE_CHARACTERS = 2000
-END_SECONDS = 10.0  # for a child that was told to end
 TERM_SECONDS = 5.0  # between SIGTERM and SIGKILL
 CHECK_SECONDS = 1.0  # how soon a cancel is noticed
-
-# What a child may know of our environment: no database, no broker, no keys.
-ALLOWED = frozenset(
-    (
-        *("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV"),
-        *("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM"),
-        *("CUDA_HOME", "CUDA_PATH", "OMP_NUM_THREADS", "MKL_NUM_THREADS"),
-    )
-)
-ALLOWED_PREFIXES = ("LC_", "VLLM_", "NCCL_", "TORCH_", "PYTORCH_", "TRITON_")
 
 logger = logging.getLogger(__name__)
 
 
-def child_environment(device: str | None) -> dict[str, str]:
-    """The child's environment; ``device`` is the one it may see, None for the CPU."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name in ALLOWED or name.startswith(ALLOWED_PREFIXES)
-    }
-    return kept | {"CUDA_VISIBLE_DEVICES": device or "", "PYTHONUNBUFFERED": "1"}
-
-
-def child_command(stage: Stage, spec: Path) -> list[str]:
-    """What is started for a stage."""
-    return [sys.executable, "-m", stages.REGISTRY[stage.kind].module, "stage", str(spec)]
-
-
-class Child:
-    """A child process with its event queue and the tail of its log."""
-
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        self.events: queue.Queue[dict[str, Any]] = queue.Queue()
-        self._tail: deque[str] = deque(maxlen=LOG_LINES)
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            cwd=settings.BASE_DIR, env=environment, start_new_session=True,
-            text=True, encoding="utf-8", errors="replace",
-        )  # fmt: skip
-        self._readers = [
-            threading.Thread(target=target, args=(stream,), daemon=True)
-            for target, stream in (
-                (self._read_events, self._process.stdout),
-                (self._read_log, self._process.stderr),
-            )
-        ]
-        for reader in self._readers:
-            reader.start()
-
-    @property
-    def pid(self) -> int:
-        """Process id, which is also its group's."""
-        return self._process.pid
-
-    @property
-    def log_tail(self) -> str:
-        """The last lines of standard error."""
-        return "\n".join(self._tail)
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Write one message. A child that is dead already is noticed by its exit, not here."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            logger.info("the child has closed its input", extra={"pid": self.pid})
-
-    def exited(self) -> bool:
-        """Whether it ended. It is not reaped, so that its process group stays its own."""
-        flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
-        return self._process.returncode is not None or (
-            os.waitid(os.P_PID, self.pid, flags) is not None
-        )
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for the end; False when it still lives after ``seconds``."""
-        deadline = time.monotonic() + seconds
-        while not self.exited():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.02)
-        return True
-
-    def drained(self) -> None:
-        """Wait until everything that the ended child wrote has been read."""
-        for reader in self._readers:
-            reader.join(timeout=END_SECONDS)
-
-    def kill(self, grace_seconds: float = 0.0) -> int:
-        """End the whole process group and return the exit code (negative: the signal)."""
-        if self._process.returncode is None:
-            if grace_seconds and not self.exited():
-                self._signal(signal.SIGTERM)
-                self.wait(grace_seconds)
-            self._signal(signal.SIGKILL)  # also what the child may have left in its group
-        code = self._process.wait()
-        self.drained()
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.close()
-        except BrokenPipeError:  # what was still buffered is for nobody now
-            logger.debug("the child's input was closed")
-        return code
-
-    def _signal(self, number: signal.Signals) -> None:
-        try:
-            os.killpg(self.pid, number)
-        except ProcessLookupError:
-            logger.debug("the child's process group is gone")
-
-    def _read_events(self, stream: IO[str]) -> None:
-        with stream:
-            for line in stream:
-                try:
-                    event = json.loads(line)
-                    event["event"]
-                except (ValueError, KeyError, TypeError):
-                    self._tail.append(f"(not an event) {line.rstrip()[:LOG_LINE_CHARACTERS]}")
-                    continue
-                self.events.put(event)
-
-    def _read_log(self, stream: IO[str]) -> None:
-        with stream:
-            for line in stream:
-                # A progress bar writes many states of one line; the last one is what it says.
-                text = line.rstrip("\n").rpartition("\r")[2].rstrip()
-                if text:
-                    self._tail.append(text[:LOG_LINE_CHARACTERS])
-
-
-def exit_sentence(code: int) -> tuple[str, bool]:
-    """Say in a sentence how a child ended that said nothing itself; whether to try again."""
-    if code >= 0:
-        return f"The stage's process ended early with exit code {code}; see the log.", False
-    name = signal.Signals(-code).name
-    hint = {
-        signal.SIGKILL: " (out of memory?)",
-        signal.SIGSEGV: " (a crash inside a native library)",
-    }.get(signal.Signals(-code), "")
-    return f"The stage's process was killed by {name}{hint}; see the log.", True
-
-
 class _Heartbeat:
-    """Renews a lease every third of it and notices within a second when it is lost."""
+    """Renews a lease every third of it and notices within a second when it is lost.
 
-    def __init__(self, claim: Claim) -> None:
+    Each time, the child is told how much longer it may go on without hearing from us.
+    """
+
+    def __init__(self, office: Office, claim: Claim, child: Child) -> None:
+        self._office = office
         self._claim = claim
+        self._child = child
         self._over = threading.Event()
         self.lost = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -197,15 +53,19 @@ class _Heartbeat:
     def _run(self) -> None:
         renewed = time.monotonic()
         third = settings.RETORT_LEASE_SECONDS / 3
+        self._child.send({"beat": settings.RETORT_LEASE_SECONDS})
         try:
             while not self._over.wait(min(CHECK_SECONDS, third)):
                 try:
                     asked = time.monotonic()
                     due = asked - renewed >= third
-                    if not (leases.renew if due else leases.is_held)(self._claim):
+                    if not (self._office.renew if due else self._office.is_held)(self._claim):
                         self.lost.set()
                         return
-                    renewed = asked if due else renewed
+                    if due:
+                        renewed = asked
+                        left = asked + settings.RETORT_LEASE_SECONDS - time.monotonic()
+                        self._child.send({"beat": left})
                 except Error:
                     # The database may be back before the lease runs out; after that, we lost it.
                     logger.warning("lease not renewed", exc_info=True)
@@ -217,23 +77,42 @@ class _Heartbeat:
             connection.close()
 
 
-def supervise(
-    stage: Stage, claim: Claim, worker: str, *, device: str | None, stopping: threading.Event
-) -> None:
-    """Do ``claim`` and every further shard of the stage that can be claimed, in one child."""
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Where a stage's shards are done: by which worker, on which devices, on whose word."""
+
+    worker: str
+    queues: Sequence[str]
+    office: Office
+    stopping: threading.Event
+    grant: Grant | None = None
+    host: str = ""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """What the child may see; none for the CPU."""
+        return () if self.grant is None else self.grant.devices
+
+
+def supervise(stage: Stage, claim: Claim, post: Post) -> None:
+    """Do ``claim`` and further shards of the stage in one child, until others have their turn."""
+    office = post.office
     try:
-        spec = _write_spec(stage, device)
+        spec = office.write_spec(stage, "cuda" if post.devices else "cpu")
+    except (Error, LeaseLostError):
+        raise
     except Exception as error:
         # Nothing the child could be told: the run must say so instead of hanging.
-        leases.fail_shard(claim, f"The stage cannot start: {error}", transient=False)
+        office.fail_shard(claim, f"The stage cannot start: {error}", transient=False)
         raise
-    child = Child(child_command(stage, spec), child_environment(device))
+    child = Child(child_command(stage, spec), child_environment(post.devices))
+    loaded = time.monotonic()
     current: Claim | None = claim
     try:
         while current is not None:
-            if not _do_shard(child, current, stopping):
+            if not _do_shard(child, stage, current, post):
                 return
-            current = None if stopping.is_set() else leases.claim_shard(stage.pk, worker)
+            current = _next(stage, post, time.monotonic() - loaded)
         child.send({"end": True})
         child.wait(END_SECONDS)
     except LeaseLostError:
@@ -241,29 +120,38 @@ def supervise(
     except Exception as error:
         # Not the child's doing: a bounded number of tries, then the run says what happened.
         sentence = f"The worker failed ({type(error).__name__}): {error}"
-        if current is not None and leases.is_held(current):
-            leases.fail_shard(current, sentence, transient=True, log_tail=child.log_tail)
+        if current is not None and office.is_held(current):
+            office.fail_shard(current, sentence, transient=True, log_tail=child.log_tail)
         raise
     finally:
         child.kill(TERM_SECONDS)
 
 
-def _write_spec(stage: Stage, device: str | None) -> Path:
-    folder = files.stage_folder(stage)
-    files.segments_folder(stage).mkdir(parents=True, exist_ok=True)
-    spec = stages.build_spec(stage, "cuda" if device else "cpu")
-    part = folder / f".spec-{uuid.uuid4().hex}.json"
-    part.write_text(json.dumps(spec, ensure_ascii=False, indent=1))
-    part.replace(folder / "spec.json")
-    return folder / "spec.json"
+def _next(stage: Stage, post: Post, seconds: float) -> Claim | None:
+    """The next shard for this child; None where there is none, or others have waited enough."""
+    if post.stopping.is_set():
+        return None
+    if seconds < settings.RETORT_STICKY_SECONDS:
+        following = post.office.claim(post.worker, post.queues, sticky=stage.pk)
+    elif post.grant is not None and gpus.is_wanted(post.host, stage.pk):
+        return None  # the devices are given back, and the next claim is a fair one
+    else:
+        following = post.office.claim(post.worker, post.queues)
+    if following is None or following.stage_id == stage.pk:
+        return following
+    # Another stage's turn: this child is ended, which may take longer than a lease.
+    post.office.release_shard(following)
+    return None
 
 
-def _do_shard(child: Child, claim: Claim, stopping: threading.Event) -> bool:
+def _do_shard(child: Child, stage: Stage, claim: Claim, post: Post) -> bool:
     """Feed one shard and take in its events; False when the child is of no use any more.
 
     Raises LeaseLostError when the shard is no longer ours.
     """
-    heartbeat = _Heartbeat(claim)
+    office, began = post.office, time.monotonic()
+    child.heard = began
+    heartbeat = _Heartbeat(office, claim, child)
     try:
         child.send(
             {
@@ -274,70 +162,121 @@ def _do_shard(child: Child, claim: Claim, stopping: threading.Event) -> bool:
             }
         )
         while True:
-            if heartbeat.lost.is_set():
+            if heartbeat.lost.is_set() or (post.grant is not None and post.grant.lost.is_set()):
                 raise LeaseLostError("the lease is no longer ours")
-            if stopping.is_set():
+            if post.stopping.is_set():
                 child.kill(TERM_SECONDS)
-                leases.release_shard(claim)
+                office.release_shard(claim)
                 return False
             try:
                 event = child.events.get(timeout=0.2)
             except queue.Empty:
                 if child.exited():
-                    return _ended(child, claim)
+                    return _ended(child, stage, claim, office)
+                if (limit := _over_limit(child, began)) is not None:
+                    child.kill(TERM_SECONDS)
+                    office.fail_shard(
+                        claim, limit.sentence, transient=limit.transient, log_tail=child.log_tail
+                    )
+                    return False
                 continue
-            finished = _take_in(child, claim, event)
+            finished = _take_in(child, stage, claim, event, office)
             if finished is not None:
                 return finished
     finally:
         heartbeat.stop()
 
 
-def _ended(child: Child, claim: Claim) -> bool:
+def _over_limit(child: Child, began: float) -> Ending | None:
+    """Which limit the shard has passed, if any."""
+    now = time.monotonic()
+    idle, wall = settings.RETORT_IDLE_SECONDS, settings.RETORT_WALL_SECONDS
+    if wall and now - began > wall:
+        return Ending(
+            f"The shard took longer than RETORT_WALL_SECONDS ({wall:g}); raise it or ask for less.",
+            transient=False,
+        )
+    if idle and now - child.heard > idle:
+        return Ending(
+            f"The stage's process said nothing for RETORT_IDLE_SECONDS ({idle:g}) and was ended.",
+            transient=True,
+        )
+    return None
+
+
+def _ended(child: Child, stage: Stage, claim: Claim, office: Office) -> bool:
     """The child is gone: what it still said counts, then its end is the failure."""
     child.drained()
     while not child.events.empty():
-        finished = _take_in(child, claim, child.events.get())
+        finished = _take_in(child, stage, claim, child.events.get(), office)
         if finished is not None:
             return finished
-    sentence, transient = exit_sentence(child.kill())
-    leases.fail_shard(claim, sentence, transient=transient, log_tail=child.log_tail)
+    code = child.kill()
+    end = endings.of_exit(stage.kind, code, child.log_tail, oom_killed=child.oom_killed)
+    office.fail_shard(claim, end.sentence, transient=end.transient, log_tail=child.log_tail)
     return False
 
 
-def _take_in(child: Child, claim: Claim, event: dict[str, Any]) -> bool | None:
-    """Do what an event says; True when the shard is done, False when it failed, None: go on."""
+def _take_in(
+    child: Child, stage: Stage, claim: Claim, event: dict[str, Any], office: Office
+) -> bool | None:
+    """Do what an event says; True when the shard is done, False when it failed, None: go on.
+
+    While the database is away the event waits, for as long as the lease can still be ours: each
+    event may be taken in twice.
+    """
+    deadline = time.monotonic() + settings.RETORT_LEASE_SECONDS
+    while True:
+        try:
+            return _take_in_once(child, stage, claim, event, office)
+        except (OperationalError, InterfaceError):
+            connection.close()
+            if time.monotonic() > deadline:
+                raise
+            logger.warning("the database is away; waiting for it", exc_info=True)
+            time.sleep(0.5)
+
+
+def _take_in_once(
+    child: Child, stage: Stage, claim: Claim, event: dict[str, Any], office: Office
+) -> bool | None:
     try:
         match event["event"]:
             case "ready":
-                leases.engine_ready(claim, event["engine"])
+                office.engine_ready(claim, event["engine"])
             case "progress":
-                leases.record_progress(
+                office.record_progress(
                     claim, done=event["done"], total=event["total"],
                     unit=event["unit"], tokens=event["tokens"],
                 )  # fmt: skip
             case "segment":
-                leases.accept_segment(
+                office.accept_segment(
                     claim, name=event["name"], sha256=event["sha256"], size_bytes=event["bytes"]
                 )
             case "metric":
-                leases.add_training_point(claim, step=event["step"], values=event["values"])
+                office.add_training_point(claim, step=event["step"], values=event["values"])
             case "done":
-                leases.finish_shard(claim, event["result"])
+                office.finish_shard(claim, event["result"])
                 return True
             case "failed":
-                return _fail(child, claim, event["error"], transient=event["transient"])
+                sentence, transient = event["error"], event["transient"]
+                if (memory := endings.out_of_memory(stage.kind, sentence)) is not None:
+                    sentence, transient = memory.sentence, memory.transient
+                return _fail(child, claim, office, sentence, transient=transient)
             case unknown:
-                return _fail(child, claim, f"The child said {unknown!r}, which is no event.")
+                sentence = f"The child said {unknown!r}, which is no event."
+                return _fail(child, claim, office, sentence)
     except (StoreError, stages.IncompleteError) as error:
-        return _fail(child, claim, str(error), transient=True)
+        return _fail(child, claim, office, str(error), transient=True)
     except UserError as error:
-        return _fail(child, claim, error.sentence)
+        return _fail(child, claim, office, error.sentence)
     return None
 
 
-def _fail(child: Child, claim: Claim, sentence: str, *, transient: bool = False) -> bool:
+def _fail(
+    child: Child, claim: Claim, office: Office, sentence: str, *, transient: bool = False
+) -> bool:
     child.wait(1.0)  # the traceback follows the event
     child.kill(TERM_SECONDS)
-    leases.fail_shard(claim, sentence, transient=transient, log_tail=child.log_tail)
+    office.fail_shard(claim, sentence, transient=transient, log_tail=child.log_tail)
     return False

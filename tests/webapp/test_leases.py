@@ -33,6 +33,7 @@ def rung(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Stages that were rung; no broker is involved."""
     rings: list[int] = []
     monkeypatch.setattr(stages, "ring", lambda stage, times: rings.append(stage.pk))
+    monkeypatch.setattr(stages, "is_full", lambda queue: False)
     return rings
 
 

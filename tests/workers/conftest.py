@@ -34,6 +34,7 @@ def run(benchmark: Any, user: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     from webapp.runs import services, stages
 
     monkeypatch.setattr(stages, "ring", lambda stage, times: None)
+    monkeypatch.setattr(stages, "is_full", lambda queue: False)
     checkpoint = Checkpoint.objects.create(name="tiny", path="checkpoints/tiny", owner=user)
     return services.launch_evaluation(
         owner=user, checkpoint=checkpoint, benchmark=benchmark, protocol=Protocol(samples=2)

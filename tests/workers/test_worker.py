@@ -14,7 +14,7 @@ import pytest
 from evaluator.records import completion_seed
 from evaluator.store import read_segment
 from webapp.config import celery
-from webapp.runs import files, services, stages
+from webapp.runs import files, services
 from webapp.runs.models import Completion, Run, Segment, Shard, Stage, State, WorkerHeartbeat
 
 Start = Callable[..., Any]
@@ -24,7 +24,7 @@ Wait = Callable[..., Any]
 def ring(stage: Stage, times: int = 1) -> None:
     """Ring for real (the fixture ``run`` keeps the services from it)."""
     for _ in range(times):
-        celery.ring(stage.pk, stages.REGISTRY[stage.kind].queue)
+        celery.ring(stage.pk, stage.queue)
 
 
 def final(run: Run) -> bool:

@@ -6,11 +6,16 @@ import os
 
 from celery import Celery
 from django.conf import settings
+from kombu.exceptions import ChannelError
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.config.settings")
 
-GPU, CPU = "gpu", "cpu"  # the queues
+# The queues. Untrusted programs are judged by workers of ``judge``, who may do nothing else;
+# ``upkeep`` is for tidying up.
+GPU, CPU, JUDGE, UPKEEP = QUEUES = ("gpu", "cpu", "judge", "upkeep")
 RUN_STAGE = "workers.run_stage"
+TIDY = "workers.tidy"
+MAX_WAITING = 50  # doorbells of a queue; more of them would wake nobody sooner
 
 app = Celery("retort", broker=settings.CELERY_BROKER_URL, set_as_current=True)
 app.conf.update(
@@ -24,6 +29,7 @@ app.conf.update(
     worker_enable_remote_control=False,
     worker_send_task_events=False,
     broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,  # a broker that is away may come back any time
     broker_transport_options={"visibility_timeout": 3600},
     timezone="UTC",
     enable_utc=True,
@@ -33,8 +39,21 @@ app.conf.update(
 def ring(stage_id: int, queue: str) -> None:
     """Tell a worker of ``queue`` that the stage may have something to do.
 
-    A message that nobody reads in time is void: the reaper has rung again by then, and a busy
-    queue does not fill up with old ones.
+    Messages do not expire: whether one is late would be judged by two hosts' clocks.
     """
-    expires = 2 * settings.RETORT_REAP_SECONDS
-    app.send_task(RUN_STAGE, args=[stage_id], queue=queue, ignore_result=True, expires=expires)
+    app.send_task(RUN_STAGE, args=[stage_id], queue=queue, ignore_result=True)
+
+
+def ask_to_tidy() -> None:
+    """Ask a worker of the upkeep queue to tidy up."""
+    app.send_task(TIDY, queue=UPKEEP, ignore_result=True)
+
+
+def is_full(queue: str) -> bool:
+    """Whether so many messages wait in ``queue`` already that another one changes nothing."""
+    with app.connection_or_acquire() as connection, connection.channel() as channel:
+        try:
+            waiting = channel.queue_declare(queue, passive=True).message_count
+        except ChannelError:
+            return False  # nobody has used the queue yet
+    return bool(waiting >= MAX_WAITING)

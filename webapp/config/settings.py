@@ -157,8 +157,22 @@ RETORT_LEASE_SECONDS: float = env.float("RETORT_LEASE_SECONDS", default=60.0)
 RETORT_REAP_SECONDS: float = env.float("RETORT_REAP_SECONDS", default=15.0)
 # After a transient failure a shard waits so long, twice as long the next time.
 RETORT_RETRY_SECONDS: float = env.float("RETORT_RETRY_SECONDS", default=10.0)
-# Without a CUDA device, stages of the gpu queue run on the CPU.
-RETORT_GPU_QUEUE_ON_CPU: bool = env.bool("RETORT_GPU_QUEUE_ON_CPU", default=True)
+# On a host without a CUDA device, the CPU does stages of the gpu queue.
+RETORT_GPU_QUEUE_ON_CPU: bool = env.bool("RETORT_GPU_QUEUE_ON_CPU", default=False)
+# The queues that workers of this host serve; judge only, for workers of untrusted programs.
+RETORT_QUEUES: list[str] = env.list("RETORT_QUEUES", default=["gpu", "cpu", "judge", "upkeep"])
+# What this host is called in workers' names and on the workers page; blank: its hostname.
+RETORT_HOST: str = env.str("RETORT_HOST", default="")
+# Shards of one person's runs done at a time, unless the account says otherwise; 0: no limit.
+RETORT_USER_SHARDS: int = env.int("RETORT_USER_SHARDS", default=0)
+# For so long a loaded model goes on with its stage before runs of other people have their turn.
+RETORT_STICKY_SECONDS: float = env.float("RETORT_STICKY_SECONDS", default=300.0)
+# Tries of a shard that fails in a way that another try may mend.
+RETORT_MAX_FAILURES: int = env.int("RETORT_MAX_FAILURES", default=3)
+# A child that reports nothing for so long is ended and its shard tried again; 0: never.
+RETORT_IDLE_SECONDS: float = env.float("RETORT_IDLE_SECONDS", default=3600.0)
+# A shard that takes so long fails its run; 0: never.
+RETORT_WALL_SECONDS: float = env.float("RETORT_WALL_SECONDS", default=0.0)
 # Processes that a grade or filter stage may use.
 RETORT_STAGE_JOBS: int = env.int("RETORT_STAGE_JOBS", default=2)
 

@@ -7,6 +7,7 @@ the run's row first, so that transitions of one run follow one another and never
 
 from __future__ import annotations
 
+import json
 import math
 import uuid
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from django.db.models.functions import Extract, Now
 
 from evaluator.store import read_segment
 from webapp.benchmarks.models import Problem
+from webapp.config import celery
 from webapp.core.text import storable, storable_json
 from webapp.runs import files, redraw, stages
 from webapp.runs.models import (
@@ -31,10 +33,8 @@ from webapp.runs.models import (
     Stage,
     State,
     TrainingPoint,
-    WorkerHeartbeat,
 )
 
-MAX_ATTEMPTS = 3  # of a shard that fails in a way that another try may mend
 MAX_LOST = 10  # leases of a shard that ran out: something in it kills workers
 MAX_RINGS = 16  # a stage with many shards wakes so many workers at once
 LIVE = (State.QUEUED, State.RUNNING)
@@ -81,36 +81,67 @@ def _lock_run(run_id: int) -> Run:
     return Run.objects.select_for_update(no_key=True).get(pk=run_id)
 
 
+_CLAIM = "SELECT * FROM runs_claim(%s, %s, %s, %s, %s, %s, %s)"
+
+
+def claim(
+    worker: str,
+    queues: Sequence[str] = celery.QUEUES,
+    *,
+    sticky: int | None = None,
+    only_stage: int | None = None,
+    max_devices: int | None = None,
+) -> Claim | None:
+    """Lease the shard that is next by the claim order (claim.sql); None where there is none.
+
+    ``sticky`` is the stage that the worker has a model loaded for, ``max_devices`` what a child on
+    this host may be given at most; None where devices do not matter.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _CLAIM,
+            [list(queues), worker, settings.RETORT_LEASE_SECONDS, sticky, only_stage,
+             max_devices, settings.RETORT_USER_SHARDS],
+        )  # fmt: skip
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    shard_id, stage_id, run_id, token, work, starts = row
+    work = json.loads(work) if isinstance(work, str) else work
+    if starts:
+        _mark_running(run_id, stage_id)
+    return Claim(shard_id, stage_id, run_id, token, work, _earlier_segments(shard_id, work))
+
+
 def claim_shard(stage_id: int, worker: str) -> Claim | None:
     """Lease the stage's first claimable shard to ``worker``; None where there is none."""
-    run_id = Stage.objects.filter(pk=stage_id).values_list("run_id", flat=True).first()
-    if run_id is None:
-        return None
-    with transaction.atomic():
-        run = _lock_run(run_id)
-        stage = Stage.objects.get(pk=stage_id)
-        if run.state not in LIVE or stage.state not in LIVE:
-            return None
-        shard = (
-            stage.shards.filter(_claimable())
-            .select_for_update(skip_locked=True)
-            .order_by("index")
-            .first()
-        )
-        if shard is None:
-            return None
-        token = uuid.uuid4()
-        Shard.objects.filter(pk=shard.pk).update(
-            state=State.RUNNING, lease_token=token, lease_expires_at=_lease_end(),
-            not_before=None, worker=worker, attempts=F("attempts") + 1, updated_at=Now(),
-        )  # fmt: skip
-        for row in (run, stage):
-            if row.state == State.QUEUED:
-                type(row).objects.filter(pk=row.pk).update(state=State.RUNNING)
-            if row.started_at is None:
-                type(row).objects.filter(pk=row.pk).update(started_at=Now())
-        names = shard.segments.order_by("pk").values_list("name", flat=True)
-        return Claim(shard.pk, stage_id, run_id, token, shard.work, tuple(names))
+    return claim(worker, only_stage=stage_id)
+
+
+def _mark_running(run_id: int, stage_id: int) -> None:
+    """What people see of a claim; the next one does it again if we die before."""
+    for model, pk in ((Run, run_id), (Stage, stage_id)):
+        rows = model.objects.filter(pk=pk)
+        rows.filter(state=State.QUEUED).update(state=State.RUNNING)
+        rows.filter(state=State.RUNNING, started_at=None).update(started_at=Now())
+
+
+def _earlier_segments(shard_id: int, work: Mapping[str, Any]) -> tuple[str, ...]:
+    """What earlier leases delivered; of all shards, by index, where they are merged."""
+    if is_merge(work):
+        stage = Shard.objects.filter(pk=shard_id).values("stage_id")
+        found = Segment.objects.filter(shard__stage_id__in=stage).order_by("shard__index", "pk")
+    else:
+        found = Segment.objects.filter(shard_id=shard_id).order_by("pk")
+    return tuple(found.values_list("name", flat=True))
+
+
+def is_merge(work: Mapping[str, Any]) -> bool:
+    """Whether the shard puts together what the stage's other shards made."""
+    return bool(work.get("merge"))
+
+
+write_spec = stages.write_spec
 
 
 def renew(claim: Claim) -> bool:
@@ -258,8 +289,28 @@ def finish_shard(claim: Claim, result: Mapping[str, Any]) -> None:
             state=State.FINISHED, result=outcome, done=F("total"),
             lease_token=None, lease_expires_at=None, error="", updated_at=Now(),
         )  # fmt: skip
-        if not stage.shards.exclude(state=State.FINISHED).exists():
-            _finish_stage(run, stage, outcome)
+        _advance(run, stage)
+
+
+def _advance(run: Run, stage: Stage) -> None:
+    """A shard of the stage was finished: let the merging one begin, or finish the stage."""
+    if stage.shards.filter(state__in=LIVE).exists():
+        return
+    waiting = stage.shards.filter(state=State.WAITING)
+    if waiting.update(state=State.QUEUED, updated_at=Now()):
+        ring_after_commit(stage)
+        return
+    last = stage.shards.order_by("-index")[0]
+    _finish_stage(run, stage, last.result)
+
+
+def hold_back_merges(run: Run) -> None:
+    """After a retry: a merging shard waits for the others of its stage, if any are left."""
+    merging = Shard.objects.filter(stage__run=run, state=State.QUEUED, work__merge=True)
+    for shard in merging:
+        others = Shard.objects.filter(stage_id=shard.stage_id).exclude(pk=shard.pk)
+        if others.exclude(state=State.FINISHED).exists():
+            Shard.objects.filter(pk=shard.pk).update(state=State.WAITING)
 
 
 def _finish_stage(run: Run, stage: Stage, result: dict[str, Any]) -> None:
@@ -293,10 +344,11 @@ def fail_shard(claim: Claim, sentence: str, *, transient: bool, log_tail: str = 
         if shard is None:
             raise LeaseLostError("the lease is no longer ours")
         sentence, log_tail = storable(sentence), storable(log_tail)
-        if transient and shard.attempts < MAX_ATTEMPTS:
-            wait = settings.RETORT_RETRY_SECONDS * 2 ** (shard.attempts - 1)
+        if transient and shard.failures + 1 < settings.RETORT_MAX_FAILURES:
+            wait = settings.RETORT_RETRY_SECONDS * 2**shard.failures
             Shard.objects.filter(pk=shard.pk).update(
                 state=State.QUEUED, lease_token=None, lease_expires_at=None, error=sentence,
+                failures=shard.failures + 1,
                 not_before=Now() + Value(timedelta(seconds=wait)), updated_at=Now(),
             )  # fmt: skip
             Stage.objects.filter(pk=claim.stage_id).update(log_tail=log_tail)
@@ -320,7 +372,7 @@ def cancel_rest(run: Run) -> None:
     """Cancel every stage and shard of the run that is not final; their leases are lost."""
     open_states = (State.WAITING, *LIVE)
     run.stages.filter(state__in=open_states).update(state=State.CANCELLED, finished_at=Now())
-    Shard.objects.filter(stage__run=run, state__in=LIVE).update(
+    Shard.objects.filter(stage__run=run, state__in=open_states).update(
         state=State.CANCELLED, lease_token=None, lease_expires_at=None, updated_at=Now()
     )
 
@@ -331,31 +383,21 @@ def reap() -> list[int]:
     A shard whose lease ran out too often fails its run: something in it kills the workers.
     """
     live = Shard.objects.filter(_claimable(), stage__state__in=LIVE, stage__run__state__in=LIVE)
-    for shard in live.filter(state=State.RUNNING, attempts__gte=MAX_LOST).select_related("stage"):
+    for shard in live.filter(
+        state=State.RUNNING, attempts__gte=MAX_LOST + F("failures")
+    ).select_related("stage"):
         with transaction.atomic():
             run = _lock_run(shard.stage.run_id)
-            still = live.filter(pk=shard.pk, attempts__gte=MAX_LOST).select_for_update(of=["self"])
+            still = live.filter(pk=shard.pk, state=State.RUNNING).select_for_update(of=["self"])
             if still.exists():
                 sentence = (
                     f"Shard {shard.index}: {MAX_LOST} workers vanished while doing it; "
                     "look into their logs (memory?) and retry."
                 )
                 _fail_run(run, shard, sentence, shard.stage.log_tail)
-    WorkerHeartbeat.objects.filter(seen_at__lt=Now() - Value(timedelta(days=1))).delete()
-    waiting = Stage.objects.filter(pk__in=live.values("stage_id")).order_by("pk")
+    waiting = list(Stage.objects.filter(pk__in=live.values("stage_id")).order_by("pk"))
+    full = {queue for queue in {stage.queue for stage in waiting} if stages.is_full(queue)}
     for stage in waiting:
-        stages.ring(stage, times=1)
+        if stage.queue not in full:
+            stages.ring(stage, times=1)
     return [stage.pk for stage in waiting]
-
-
-def beat(worker: str, doing: str | None = None) -> None:
-    """Record the worker's sign of life, and what it does where that is given."""
-    values: dict[str, Any] = {"seen_at": Now()}
-    if doing is not None:
-        values["doing"] = doing[:300]
-    WorkerHeartbeat.objects.update_or_create(name=worker, defaults=values)
-
-
-def forget(worker: str) -> None:
-    """The worker has stopped as it was told to."""
-    WorkerHeartbeat.objects.filter(name=worker).delete()

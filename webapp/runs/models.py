@@ -33,6 +33,9 @@ class Run(models.Model):
     state = models.CharField(max_length=20, choices=State, default=State.QUEUED, db_index=True)
     config = models.JSONField(help_text="the resolved recipe, or the protocol")
     error = models.TextField(blank=True, help_text="one sentence: why it failed")
+    priority = models.SmallIntegerField(
+        default=0, help_text="a run of higher priority has its shards claimed first"
+    )
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT)
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)
@@ -96,6 +99,10 @@ class Stage(models.Model):
         Evaluation, null=True, blank=True, on_delete=models.CASCADE, related_name="stages"
     )
     state = models.CharField(max_length=20, choices=State, default=State.WAITING, db_index=True)
+    queue = models.CharField(max_length=10, default="cpu", help_text="whose workers may do it")
+    devices = models.PositiveSmallIntegerField(
+        default=0, help_text="CUDA devices that a child of it needs, all on one host"
+    )
     config = models.JSONField(default=dict)
     result = models.JSONField(default=dict, help_text="what the stage's last shard reported")
     done = models.BigIntegerField(default=0, help_text="units done, for the bar")
@@ -129,7 +136,8 @@ class Shard(models.Model):
         null=True, blank=True, help_text="not claimable earlier, after a transient failure"
     )
     worker = models.CharField(max_length=200, blank=True)
-    attempts = models.IntegerField(default=0)
+    attempts = models.IntegerField(default=0, help_text="leases so far")
+    failures = models.IntegerField(default=0, help_text="of them, those that failed transiently")
     done = models.BigIntegerField(default=0)
     total = models.BigIntegerField(default=0)
     tokens = models.BigIntegerField(default=0)
@@ -140,7 +148,15 @@ class Shard(models.Model):
     class Meta:
         ordering = ["stage", "index"]
         constraints = [models.UniqueConstraint(fields=["stage", "index"], name="shard_index")]
-        indexes = [models.Index(fields=["state", "lease_expires_at"], name="shard_claimable")]
+        indexes = [
+            models.Index(fields=["state", "lease_expires_at"], name="shard_claimable"),
+            # A claim looks for a stage's first open shard among thousands that are finished.
+            models.Index(
+                fields=["stage", "index"],
+                name="shard_open",
+                condition=models.Q(state__in=["queued", "running"]),
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.stage} #{self.index}"
@@ -211,9 +227,72 @@ class TrainingPoint(models.Model):
 class WorkerHeartbeat(models.Model):
     """A worker's last sign of life."""
 
-    name = models.CharField(max_length=200, unique=True)
+    name = models.CharField(max_length=200, unique=True, help_text="host/process id")
+    host = models.CharField(max_length=200, blank=True)
+    queues = models.CharField(max_length=100, blank=True, help_text="comma-separated")
     doing = models.CharField(max_length=300, blank=True)
+    draining = models.BooleanField(default=False, help_text="claims nothing more")
+    started_at = models.DateTimeField(null=True)
     seen_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class DeviceRequest(models.Model):
+    """A wish for devices of one host, for a child of one stage: granted whole, oldest first.
+
+    While it waits it belongs to the host: whichever worker turns up first for the stage takes it.
+    """
+
+    host = models.CharField(max_length=200)
+    stage = models.ForeignKey(Stage, on_delete=models.CASCADE, related_name="device_requests")
+    count = models.PositiveSmallIntegerField()
+    worker = models.CharField(max_length=200, blank=True, help_text="who holds the devices")
+    created_at = models.DateTimeField()
+    granted_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField(help_text="not renewed by then: whoever asked is gone")
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["host", "stage"], name="device_request_waiting",
+                condition=models.Q(granted_at=None),
+            )
+        ]  # fmt: skip
+
+    def __str__(self) -> str:
+        return f"{self.count} devices of {self.host}"
+
+
+class Device(models.Model):
+    """A CUDA device of a host, what it was last seen doing, and which request holds it."""
+
+    host = models.CharField(max_length=200)
+    name = models.CharField(max_length=100, help_text="as CUDA_VISIBLE_DEVICES takes it")
+    model = models.CharField(max_length=100, blank=True)
+    memory_total_bytes = models.BigIntegerField(null=True, blank=True)
+    memory_used_bytes = models.BigIntegerField(null=True, blank=True)
+    utilisation_percent = models.PositiveSmallIntegerField(null=True, blank=True)
+    sampled_at = models.DateTimeField()
+    request = models.ForeignKey(
+        DeviceRequest, null=True, blank=True, on_delete=models.SET_NULL, related_name="devices"
+    )
+
+    class Meta:
+        ordering = ["host", "id"]
+        constraints = [models.UniqueConstraint(fields=["host", "name"], name="device_name")]
+
+    def __str__(self) -> str:
+        return f"{self.host} {self.name}"
+
+
+class Upkeep(models.Model):
+    """When the next round of upkeep is due: one row, and whoever moves it on does the round."""
+
+    name = models.CharField(max_length=20, unique=True)
+    due_at = models.DateTimeField()
 
     def __str__(self) -> str:
         return self.name

@@ -22,12 +22,15 @@ from webapp.benchmarks.models import Benchmark, PromptSet
 from webapp.benchmarks.services import read_prompts
 from webapp.checkpoints.models import Checkpoint
 from webapp.checkpoints.services import check_name, completions_only
+from webapp.config import celery
 from webapp.core.errors import UserError
 from webapp.core.models import User
-from webapp.runs import files, leases, redraw
+from webapp.runs import files, leases, redraw, stages
 from webapp.runs.models import FINAL_STATES, Evaluation, Run, Shard, Stage, State
 
 SHARD_PROBLEMS = 50  # problems per shard of an evaluation
+GRADE_SHARD = 2000  # completions per shard of a grade stage, as long as a problem's fit
+JUDGE_SHARD = 64  # the same where each is a program to compile and run
 ENGINES = ("transformers", "vllm")
 
 
@@ -183,7 +186,10 @@ def retry_run(run: Run) -> None:
         unfinished.update(state=State.WAITING, error="", finished_at=None)
         Shard.objects.filter(stage__in=locked.stages.exclude(state=State.FINISHED)).exclude(
             state=State.FINISHED
-        ).update(state=State.QUEUED, attempts=0, error="", not_before=None, lease_token=None)
+        ).update(
+            state=State.QUEUED, attempts=0, failures=0, error="", not_before=None, lease_token=None
+        )
+        leases.hold_back_merges(locked)
         Stage.objects.filter(pk=first.pk).update(state=State.QUEUED)
         Run.objects.filter(pk=run.pk).update(state=State.QUEUED, error="", finished_at=None)
         leases.ring_after_commit(first)
@@ -204,6 +210,12 @@ class _PlannedStage:
     chunk: int = SHARD_PROBLEMS
     samples: int = 1
     unit: str = ""
+    merges: bool = False  # a last shard puts together what the others made
+
+    @property
+    def queue(self) -> str:
+        """Whose workers may do it."""
+        return stages.queue_of(self.kind, self.evaluation)
 
     def works(self) -> Iterator[tuple[dict[str, Any], int]]:
         """Yield each shard's work and its total in the stage's unit (0: not known yet)."""
@@ -222,6 +234,8 @@ def _create_stages(run: Run, plans: Sequence[_PlannedStage]) -> None:
             run=run,
             position=position,
             kind=plan.kind,
+            queue=plan.queue,
+            devices=int(plan.config.get("devices", 1)) if plan.queue == celery.GPU else 0,
             title=plan.title[:120],
             evaluation=plan.evaluation,
             state=State.QUEUED if position == 0 else State.WAITING,
@@ -229,10 +243,17 @@ def _create_stages(run: Run, plans: Sequence[_PlannedStage]) -> None:
             total=sum(total for _, total in works),
             unit=plan.unit,
         )
-        Shard.objects.bulk_create(
+        shards = [
             Shard(stage=stage, index=index, work=work, total=total)
             for index, (work, total) in enumerate(works)
-        )
+        ]
+        if plan.merges and len(shards) > 1:
+            shards.append(
+                Shard(stage=stage, index=len(shards), work={"merge": True}, state=State.WAITING)
+            )
+        elif plan.merges:
+            shards[0].work = {}  # a single shard does and merges all
+        Shard.objects.bulk_create(shards)
         if position == 0:
             leases.ring_after_commit(stage)
 
@@ -249,7 +270,14 @@ def _measuring_stages(evaluation: Evaluation, what: str) -> list[_PlannedStage]:
 
 
 def _grading_stage(evaluation: Evaluation, what: str, grades: str) -> _PlannedStage:
-    return _PlannedStage("grade", f"Grade {what}", {"grades": grades}, evaluation=evaluation)
+    ids = evaluation.benchmark.problems.order_by("position").values_list("problem_id", flat=True)
+    programs = stages.runs_programs(evaluation.benchmark.grader)
+    completions = JUDGE_SHARD if programs else GRADE_SHARD
+    return _PlannedStage(
+        "grade", f"Grade {what}", {"grades": grades}, evaluation=evaluation, merges=True,
+        problem_ids=list(ids), chunk=max(completions // evaluation.samples, 1),
+        samples=evaluation.samples, unit="verdicts",
+    )  # fmt: skip
 
 
 def _evaluation_run(

@@ -5,6 +5,8 @@ docs/architecture.md lists the specs and results. A new kind is one entry of ``R
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any, Literal
 from django.conf import settings
 
 from distiller.recipe import Recipe
+from evaluator.graders import code
 from evaluator.protocol import Protocol, run_fingerprint
 from webapp.benchmarks import services as benchmarks
 from webapp.benchmarks.models import Benchmark, PromptSet
@@ -49,10 +52,37 @@ def build_spec(stage: Stage, device: str) -> Spec:
     return common | REGISTRY[stage.kind].spec(stage, device)
 
 
+def write_spec(stage: Stage, device: str) -> Path:
+    """Write the child's configuration into the stage's folder and return its path."""
+    folder = files.stage_folder(stage)
+    files.segments_folder(stage).mkdir(parents=True, exist_ok=True)
+    part = folder / f".spec-{uuid.uuid4().hex}.json"
+    part.write_text(json.dumps(build_spec(stage, device), ensure_ascii=False, indent=1))
+    part.replace(folder / "spec.json")
+    return folder / "spec.json"
+
+
 def ring(stage: Stage, *, times: int) -> None:
-    """Send ``times`` doorbell messages to the kind's queue."""
+    """Send ``times`` doorbell messages to the stage's queue."""
     for _ in range(times):
-        celery.ring(stage.pk, REGISTRY[stage.kind].queue)
+        celery.ring(stage.pk, stage.queue)
+
+
+def is_full(queue: str) -> bool:
+    """Whether enough doorbells wait in the queue."""
+    return celery.is_full(queue)
+
+
+def queue_of(kind: str, evaluation: Evaluation | None) -> str:
+    """The queue of a new stage: ``judge`` where it runs programs that a model wrote."""
+    if kind == "grade" and evaluation is not None and runs_programs(evaluation.benchmark.grader):
+        return celery.JUDGE
+    return REGISTRY[kind].queue
+
+
+def runs_programs(grader: str) -> bool:
+    """Whether the grader runs untrusted programs."""
+    return grader == code.NAME
 
 
 def engine_ready(stage: Stage, engine: Mapping[str, Any]) -> None:
@@ -71,10 +101,19 @@ def engine_ready(stage: Stage, engine: Mapping[str, Any]) -> None:
 
 
 def check_complete(stage: Stage, shard: Shard) -> None:
-    """Refuse a shard of an evaluation whose completions are not all there."""
-    if stage.kind != "evaluate" or stage.evaluation is None:
+    """Refuse a shard of an evaluation whose completions, or verdicts, are not all there."""
+    if stage.evaluation is None or "problem_ids" not in shard.work:
         return
     ids = shard.work["problem_ids"]
+    if stage.kind == "grade":
+        missing = Completion.objects.filter(
+            evaluation=stage.evaluation, problem__problem_id__in=ids, outcome=""
+        ).count()
+        if missing:
+            raise IncompleteError(f"{missing} verdicts are missing; they are given again.")
+        return
+    if stage.kind != "evaluate":
+        return
     expected = len(ids) * stage.evaluation.samples
     arrived = Completion.objects.filter(
         evaluation=stage.evaluation, problem__problem_id__in=ids

@@ -1,19 +1,18 @@
-"""The one task: do what the stage has to do, shard after shard, until nothing is left of it."""
+"""The one task: do shards, stage after stage, until nothing is left that this worker may do."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import socket
 import threading
+from collections.abc import Sequence
 
-from django.conf import settings
-
-from webapp.config.celery import GPU, RUN_STAGE, app
-from webapp.runs import leases, stages
+from webapp.config.celery import RUN_STAGE, app
+from webapp.runs import hosts, leases
+from webapp.runs.leases import Claim
 from webapp.runs.models import Stage
-from workers import gpus, supervisor
+from workers import gpus, queues, supervisor
+from workers.gpus import Grant
+from workers.names import worker_name
 
 logger = logging.getLogger(__name__)
 stopping = threading.Event()
@@ -21,28 +20,44 @@ stopping = threading.Event()
 
 @app.task(name=RUN_STAGE)
 def run_stage(stage_id: int) -> None:
-    """Claim shards of the stage and have a child do them. A message too many changes nothing."""
-    do_stage(stage_id, f"{socket.gethostname()}/{os.getpid()}")
+    """Do what is next by the claim order. A message too many changes nothing.
+
+    The stage's id says why the message was sent, not what is to be done: others may have waited
+    longer.
+    """
+    do_work(worker_name(), queues.served())
 
 
-def do_stage(stage_id: int, worker: str) -> None:
-    """Do the stage's claimable shards in one child, on a device where the stage wants one."""
-    stage = Stage.objects.filter(pk=stage_id).first()
-    if stage is None:
-        return
-    needs_device = stages.REGISTRY[stage.kind].queue == GPU
-    with gpus.hold() if needs_device else contextlib.nullcontext() as device:
-        if (
-            needs_device
-            and device is None
-            and (gpus.devices() or not settings.RETORT_GPU_QUEUE_ON_CPU)
-        ):
-            return  # every device is taken; the reaper rings again
-        claim = leases.claim_shard(stage_id, worker)
-        if claim is None:
+def do_work(worker: str, served: Sequence[str]) -> None:
+    """Do claimable shards of these queues, a child per stage, until there are none."""
+    while not stopping.is_set():
+        claimed = _claim(worker, served)
+        if claimed is None:
             return
-        leases.beat(worker, doing=str(stage))
+        claim, stage, grant = claimed
+        post = supervisor.Post(worker, served, leases, stopping, grant, gpus.host_name())
+        hosts.beat(worker, doing=str(stage))
         try:
-            supervisor.supervise(stage, claim, worker, device=device, stopping=stopping)
+            with gpus.holding(grant):
+                supervisor.supervise(stage, claim, post)
         finally:
-            leases.beat(worker, doing="")
+            hosts.beat(worker, doing="")
+
+
+def _claim(worker: str, served: Sequence[str]) -> tuple[Claim, Stage, Grant | None] | None:
+    """Lease the next shard, with its stage's devices where it wants any.
+
+    Where they are taken the wish for them stays and ages, and what needs no devices is done.
+    """
+    host = gpus.host_name()
+    most = queues.most_devices()
+    while (claim := leases.claim(worker, served, max_devices=most)) is not None:
+        stage = Stage.objects.select_related("run").get(pk=claim.stage_id)
+        if most is None or not stage.devices:
+            return claim, stage, None
+        grant = gpus.acquire(host, stage.pk, stage.devices, worker)
+        if grant is not None:
+            return claim, stage, grant
+        leases.release_shard(claim)
+        most = 0
+    return None

@@ -1,50 +1,67 @@
-"""Upkeep: the reaper and the sign of life, in a thread of every worker.
+"""Upkeep: signs of life, the reaper, samples of the devices, in a thread of every worker.
 
-Each worker reaps, so no single process has to live for lost messages to be made good; ringing
-twice changes nothing.
+Each worker's thread gives its own sign of life; the reaper's round is done by whichever worker's
+thread is first when it is due, so no single process has to live for lost messages to be made good.
+Tidying up is not urgent and goes through the upkeep queue.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 
 from django.conf import settings
 from django.db import Error, connection
 from kombu.exceptions import OperationalError
 
-from webapp.runs import leases
+from webapp.config import celery
+from webapp.config.celery import TIDY, app
+from webapp.runs import hosts, leases
+from workers import gpus
 
 BEAT_SECONDS = 10.0
+TIDY_ROUNDS = 40  # the reaper's rounds, of this worker, between two requests to tidy up
 
 logger = logging.getLogger(__name__)
 stopping = threading.Event()
 
 
-def start(worker: str) -> threading.Thread:
+@app.task(name=TIDY)
+def tidy() -> None:
+    """Take away rows of what is long gone."""
+    hosts.tidy()
+
+
+def start(worker: str, queues: Sequence[str]) -> threading.Thread:
     """Begin; the thread ends with ``stopping``."""
-    thread = threading.Thread(target=_run, args=(worker,), name="upkeep", daemon=True)
+    thread = threading.Thread(target=_run, args=(worker, queues), name="upkeep", daemon=True)
     thread.start()
     return thread
 
 
-def _run(worker: str) -> None:
+def _run(worker: str, queues: Sequence[str]) -> None:
     period = min(BEAT_SECONDS, settings.RETORT_REAP_SECONDS)
-    elapsed = settings.RETORT_REAP_SECONDS  # the first round reaps
+    greeted, rounds = False, 0
     while not stopping.is_set():
         try:
-            leases.beat(worker)
-            if elapsed >= settings.RETORT_REAP_SECONDS:
-                elapsed = 0.0
+            if not greeted:
+                hosts.greet(worker, gpus.host_name(), queues)
+                greeted = True
+            hosts.beat(worker)
+            gpus.record(gpus.host_name(), gpus.samples())
+            if hosts.takes_turn(settings.RETORT_REAP_SECONDS):
                 leases.reap()
+                rounds += 1
+                if rounds % TIDY_ROUNDS == 1:
+                    celery.ask_to_tidy()
         except (Error, OperationalError):
             # A server that is away now may be back at the next round.
             logger.warning("upkeep failed; it is tried again", exc_info=True)
             connection.close()
         stopping.wait(period)
-        elapsed += period
     try:
-        leases.forget(worker)
+        hosts.forget(worker)
     except Error:
         logger.warning("the sign of life is left behind", exc_info=True)
     connection.close()

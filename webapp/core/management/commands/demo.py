@@ -53,6 +53,7 @@ class Command(BaseCommand):
         serve = os.environ.get("DEMO_SERVE", "1") != "0"
         address = f"http://{options['host']}:{options['port']}/"
         began = time.monotonic()
+        os.environ.setdefault("RETORT_GPU_QUEUE_ON_CPU", "1")  # its models are small enough
         result: dict[str, Any] | None = None
         call_command("migrate", verbosity=0)
         owner = self._administrator()

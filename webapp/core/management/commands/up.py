@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from django.core.management import call_command
@@ -18,10 +19,16 @@ class Command(BaseCommand):
         parser.add_argument("--host", default="127.0.0.1")
         parser.add_argument("--port", type=int, default=8000)
         parser.add_argument("--workers", type=int, default=1)
+        parser.add_argument(
+            "--cpu", action="store_true",
+            help="without a CUDA device, the CPU generates, trains and evaluates",
+        )  # fmt: skip
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["workers"] < 0:
             raise CommandError("--workers: give 0 or more.", returncode=2)
+        if options["cpu"]:
+            os.environ["RETORT_GPU_QUEUE_ON_CPU"] = "1"
         call_command("migrate", verbosity=0)
         try:
             with Processes() as processes:
