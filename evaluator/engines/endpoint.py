@@ -268,6 +268,12 @@ def checked_url(base_url: str) -> str:
     return base_url.rstrip("/")
 
 
+def check_key(key: str, field: str) -> None:
+    """Raise InputError naming ``field`` for a key that cannot stand in a header."""
+    if not key.isascii() or not key.isprintable():
+        raise InputError(f"{field}: the key holds a character that no key has; copy it again.")
+
+
 def read_answer(answer: Any) -> Answer:
     """Read a response body of either interface; raises RefusedError for any other shape.
 

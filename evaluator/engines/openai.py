@@ -22,7 +22,14 @@ from typing import Any, ClassVar
 import aiohttp
 
 from evaluator.engines.base import Request
-from evaluator.engines.endpoint import NEUTRAL, Answer, Endpoint, Greeting, RefusedError
+from evaluator.engines.endpoint import (
+    NEUTRAL,
+    Answer,
+    Endpoint,
+    Greeting,
+    RefusedError,
+    check_key,
+)
 from evaluator.engines.pacing import Pace
 from evaluator.engines.prompting import Prompter
 from evaluator.errors import EngineError, InputError, TransientEngineError
@@ -470,8 +477,7 @@ def read_key(variable: str | None) -> str | None:
         if variable is not None:
             raise InputError(f"key_variable: the environment variable {name} is not set.")
         return None
-    if not key.isascii() or not key.isprintable():
-        raise InputError(f"{name}: the key holds a character that no key has; copy it again.")
+    check_key(key, name)
     return key
 
 

@@ -8,7 +8,9 @@ from django.urls import reverse
 
 
 class Checkpoint(models.Model):
-    """One set of weights, or a model known only by completions made elsewhere (no files)."""
+    """One set of weights; or, without files, a model that an endpoint serves or served, or one
+    known only by completions made elsewhere.
+    """
 
     name = models.CharField(max_length=200, unique=True)
     content_hash = models.CharField(max_length=64, blank=True, db_index=True)

@@ -12,7 +12,7 @@ from webapp.runs.queries import with_open_stage
 def checkpoints() -> QuerySet[Checkpoint]:
     """All checkpoints, newest first, with parents and the number of their evaluations."""
     return (
-        Checkpoint.objects.select_related("parent", "produced_by", "owner")
+        Checkpoint.objects.select_related("parent", "produced_by", "owner", "endpoint")
         .annotate(evaluation_count=Count("evaluations"))
         .order_by("-created_at")
     )
@@ -21,6 +21,15 @@ def checkpoints() -> QuerySet[Checkpoint]:
 def with_files() -> QuerySet[Checkpoint]:
     """Checkpoints that can be run: those whose files are here."""
     return Checkpoint.objects.exclude(path="").order_by("name")
+
+
+def runnable() -> QuerySet[Checkpoint]:
+    """Checkpoints that can answer: those with files, and models that an endpoint serves."""
+    return (
+        Checkpoint.objects.exclude(path="", endpoint=None)
+        .select_related("endpoint")
+        .order_by("name")
+    )
 
 
 def evaluations_of(checkpoint: Checkpoint) -> QuerySet[Evaluation]:

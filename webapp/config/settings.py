@@ -18,6 +18,10 @@ RETORT_VAR: Path = Path(env.str("RETORT_VAR", default=str(BASE_DIR / "var"))).ab
 
 DEBUG: bool = env.bool("DEBUG", default=False)
 SECRET_KEY: str = env.str("SECRET_KEY", default="") or secrets.secret_key(RETORT_VAR)
+# Secrets that still verify and unseal what SECRET_KEY's predecessors made.
+SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", default=[])
+# What the endpoints' keys are encrypted under, the newest first; without any, SECRET_KEY.
+RETORT_ENCRYPTION_KEYS: list[str] = env.list("RETORT_ENCRYPTION_KEYS", default=[])
 ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
@@ -31,6 +35,7 @@ INSTALLED_APPS: list[str] = [
     "django_htmx",
     "webapp.core",
     "webapp.checkpoints",
+    "webapp.endpoints",
     "webapp.benchmarks",
     "webapp.runs",
     "webapp.leaderboard",
@@ -127,6 +132,8 @@ CONTENT_SECURITY_POLICY: dict[str, str] = {
     "frame-ancestors": "'none'",
 }
 X_FRAME_OPTIONS = "DENY"
+# Whether users may have endpoints in this host's own networks (loopback included) asked.
+RETORT_ALLOW_PRIVATE_ENDPOINTS: bool = env.bool("RETORT_ALLOW_PRIVATE_ENDPOINTS", default=DEBUG)
 SECURE_REFERRER_POLICY = "same-origin"
 SESSION_COOKIE_SAMESITE = "Lax"
 # Set behind a TLS-terminating proxy that passes X-Forwarded-Proto.

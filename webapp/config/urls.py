@@ -7,5 +7,6 @@ urlpatterns = [
     path("accounts/", include("webapp.core.urls")),
     path("benchmarks/", include("webapp.benchmarks.urls")),
     path("checkpoints/", include("webapp.checkpoints.urls")),
+    path("endpoints/", include("webapp.endpoints.urls")),
     path("runs/", include("webapp.runs.urls")),
 ]
