@@ -18,9 +18,12 @@ from evaluator.child import serve
 from evaluator.commands import grading, judge, rate, scores
 from evaluator.commands.console import (
     BENCHMARK_HELP,
+    Contests,
+    PopulationFile,
     check_writable,
     load_problems,
     load_protocol,
+    load_yardstick,
     print_metrics,
     progress_bar,
 )
@@ -109,11 +112,14 @@ def run(
     samples: Annotated[int | None, typer.Option(min=1, help="n; default: per benchmark.")] = None,
     problems: ProblemsFile = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    contests: Contests = None,
+    population: PopulationFile = None,
     jobs: Jobs = _JOBS,
 ) -> None:
     """Draw completions, grade them and print the scores. Interrupt it at any time."""
     recipe = load_protocol(protocol, samples=samples)
-    chosen = load_problems(benchmark, problems)[:limit]
+    yardstick = load_yardstick(benchmark, contests, population)
+    chosen = load_problems(benchmark, problems, yardstick)[:limit]
     n = samples_for(recipe, benchmark)
     settings: dict[str, Any] = {"name": engine, "model": model, **_engine_options(option or [])}
     if base_url is not None:
@@ -130,6 +136,8 @@ def run(
             engine=source.describe(),
             checkpoint=model if engine == "openai" else str(Path(model).resolve()),
         )
+        if yardstick is not None:
+            local.rate_by(yardstick)
         with GraderPool(jobs) as pool:
             metrics = _draw_and_grade(local, source, pool)
     finally:

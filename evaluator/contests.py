@@ -19,7 +19,7 @@ import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -89,6 +89,16 @@ class Contest:
     scoring: Scoring | None = None
     problems: tuple[ContestProblem, ...] = ()
 
+    def bare(self) -> Contest:
+        """The contest without the problems' texts and tests: what a rating needs, ids kept."""
+        return replace(
+            self,
+            problems=tuple(
+                each if each.id is None else replace(each, problem={"id": each.id})
+                for each in self.problems
+            ),
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the bundle as plain JSON values; needs ``scoring``."""
         assert self.scoring is not None, "a file of standings alone is no bundle"
@@ -122,6 +132,18 @@ class Population:
         """A population from ratings in any order."""
         return cls(name, np.sort(np.asarray(ratings, dtype=float)))
 
+    def to_json(self) -> dict[str, Any]:
+        """Name and {rating: how many}, as plain JSON values."""
+        values, counts = np.unique(self.ratings, return_counts=True)
+        pairs = zip(values.tolist(), counts.tolist(), strict=True)
+        return {"name": self.name, "counts": {str(_plain(value)): count for value, count in pairs}}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Population:
+        """The population of :meth:`to_json`."""
+        values = [float(value) for value in row["counts"]]
+        return cls.of(row["name"], np.repeat(values, list(row["counts"].values())))
+
     def percentile(self, rating: float) -> float:
         """Share of the population strictly below ``rating``, in percent."""
         below = int(np.searchsorted(self.ratings, rating, side="left"))
@@ -135,7 +157,7 @@ def read_contest(path: Path) -> Contest:
         raise InputError(f"{path.name}: it is not a JSON object; give a contest bundle.")
     try:
         if "schema" in document:
-            return _bundle(document)
+            return read_bundle(document)
         if "data" in document:
             name = stem(path)
             return Contest(id=name, name=name, standings=_standings(document["data"], "data", 1))
@@ -216,7 +238,8 @@ _MOST_RATINGS = 20_000_000  # no site has so many people; keeps a wrong count ou
 _LARGEST = 1e9  # no rating, score or penalty comes near; keeps sums and powers finite
 
 
-def _bundle(document: Mapping[str, Any]) -> Contest:
+def read_bundle(document: Mapping[str, Any]) -> Contest:
+    """A bundle from :meth:`Contest.to_json`'s form; raises InputError naming the field."""
     if document["schema"] != SCHEMA:
         raise InputError(f"schema: {document['schema']!r} is not known; give {SCHEMA}.")
     head = document.get("contest")

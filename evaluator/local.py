@@ -1,7 +1,8 @@
 """A run in a folder: what the command line keeps, without a database.
 
 ``run.json`` the whole configuration · ``problems.jsonl`` · ``segments/`` completions
-(``evaluator.store``) · ``grades.jsonl`` · ``metrics.json``. A folder is one measurement: going on
+(``evaluator.store``) · ``grades.jsonl`` · ``metrics.json`` · ``contests.json``, what programs are
+rated by (may come later: it changes no verdict). A folder is one measurement: going on
 with another configuration is refused.
 """
 
@@ -14,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evaluator import __version__, benchmarks, diagnostics, passport, report, runner
+from evaluator import __version__, benchmarks, diagnostics, graders, passport, report, runner
 from evaluator.engines import Engine
 from evaluator.errors import InputError
 from evaluator.graders.pool import GraderPool
@@ -27,6 +28,7 @@ from evaluator.records import (
     canonical_json,
     problems_hash,
 )
+from evaluator.run_rating import Yardstick
 from evaluator.store import Row, Store, write_durably
 
 # What has to be the same for two sittings to be one run.
@@ -125,13 +127,31 @@ class LocalRun:
         """What else could move a figure a little."""
         return self.passport.run_fingerprint
 
+    def rate_by(self, yardstick: Yardstick) -> None:
+        """Keep what the programs are rated by, in place of what was kept."""
+        write_json(self.folder / "contests.json", yardstick.to_json())
+
+    @property
+    def yardstick(self) -> Yardstick:
+        """What the programs are rated by: no contests where none were given."""
+        path = self.folder / "contests.json"
+        return Yardstick.from_json(json.loads(path.read_text())) if path.is_file() else Yardstick()
+
+    def rating(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """``{"rating": …}`` of graded rows for metrics.json; nothing where nothing is rated."""
+        if not graders.get(self.benchmark.grader).untrusted:
+            return {}
+        ids = {problem.id for problem in self.problems}
+        found = self.yardstick.rate(rows, problem_ids=ids, samples=self.samples)
+        return {"rating": found}
+
     def discard_if_empty(self) -> None:
         """Take the folder back while nothing has been drawn, so that nothing half-made is left."""
         if any(self.store.folder.iterdir()):
             return
         self.store.folder.rmdir()
-        for name in ("run.json", "problems.jsonl"):
-            (self.folder / name).unlink()
+        for name in ("run.json", "problems.jsonl", "contests.json"):
+            (self.folder / name).unlink(missing_ok=True)
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
 
@@ -186,6 +206,7 @@ class LocalRun:
             on_row=keep,
             graded=tuple(grades),
         )
+        metrics |= self.rating(grades)
         write_json_lines(self.folder / "grades.jsonl", grades)
         write_json(self.folder / "metrics.json", metrics)
         return metrics
@@ -264,6 +285,7 @@ class LocalRun:
                 "sample": sample,
                 "outcome": row["outcome"],
                 "answer": row["answer"],
+                "judged": row.get("judged"),
                 "text": texts[problem_id, sample],
             }
             for (problem_id, sample), row in chosen.items()

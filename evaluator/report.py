@@ -15,6 +15,7 @@ from typing import Any
 
 import jinja2
 
+from evaluator import programs_report
 from evaluator.records import Outcome
 
 SCHEMA = "retort/report/1"
@@ -45,8 +46,8 @@ def html(data: Mapping[str, Any]) -> str:
 
     ``data``: title, checkpoint, benchmark, protocol, measurement_hash, run_fingerprint, engine,
     metrics (PROTOCOLS §2), rendered_prompt, samples (``{problem_id, problem, gold, sample, outcome,
-    answer, text}`` each), generated_at, version. Raises KeyError when one is missing. Optional:
-    ``diagnostics`` (alarms, and length against correctness, as the webapp counts them).
+    answer, text, judged?}`` each), generated_at, version. Raises KeyError when one is missing.
+    Optional: ``diagnostics`` (alarms, and length against correctness, as the webapp counts them).
     """
     metrics = data["metrics"]
     page = _environment.get_template("report_template.html").render(
@@ -60,6 +61,10 @@ def html(data: Mapping[str, Any]) -> str:
         version=data["version"],
         metrics=metrics,
         scores=score_rows(metrics),
+        verdicts=programs_report.verdicts(metrics),
+        ratings=programs_report.ratings(metrics),
+        program_notes=programs_report.notes(metrics),
+        contests=_contests(metrics),
         outcomes=_outcomes(metrics["outcomes"]),
         tokens={name: value for name, value in metrics["tokens"].items() if value is not None},
         diagnostics=data.get("diagnostics"),
@@ -118,6 +123,7 @@ def score_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         rows += [
             (f"{family}@{n}", _percent(metrics[f"{family}@k"].get(str(n))), "")
             for family in ("pass", "cons")
+            if family == "pass" or "verdicts" not in metrics  # programs do not vote
         ]
     return [
         *rows,
@@ -204,6 +210,12 @@ def _groups(by: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         for name, groups in by.items()
         if groups
     ]
+
+
+def _contests(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The contests that a rating is the mean of."""
+    rating = metrics.get("rating") or {}
+    return list((rating.get("elo") or {}).get("contests", ()))
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -74,6 +74,7 @@ def rescore(
             passport=whole,
             on_row=keep,
         )
+    metrics |= run.rating(after)
     differing = _differences(before, after)
     target = folder / "rescores" / metrics["measurement_hash"][:12]
     target.mkdir(parents=True, exist_ok=True)

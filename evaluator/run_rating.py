@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
 from evaluator.benchmarks.codeforces import ids_in
-from evaluator.contests import Contest, Population
+from evaluator.contests import (
+    Contest,
+    Population,
+    read_bundle,
+    read_bundles,
+    read_contest,
+    read_population,
+)
 from evaluator.errors import InputError
 from evaluator.rating import CODEELO_SMALLEST, Attempts, Mode, rate_contests
 from evaluator.records import Outcome
@@ -22,61 +31,102 @@ INCOMPLETE = "Some samples have no verdict yet, so that there is no rating."
 _NAMED_CONTESTS = 3
 
 
-def rate_run(
-    rows: Iterable[Mapping[str, Any]],
-    *,
-    problem_ids: Collection[str],
-    samples: int,
-    contests: Sequence[Contest],
-    population: Population | None = None,
-) -> dict[str, Any]:
-    """Both modes' ratings of graded ``rows`` ``{problem_id, sample, outcome}``, as plain JSON.
+@dataclass(frozen=True, slots=True)
+class Yardstick:
+    """The contests that a run is set against, and whom its percentile refers to.
 
-    ``samples`` is the n asked for of every problem of ``problem_ids``. Contests count of which the
-    benchmark holds a problem; a problem of theirs that it does not hold counts as not solved and is
-    listed. Without a ``population`` it is the participants of those contests, and is called so.
-    Keys: ``elo``, ``codeelo`` (``evaluator.rating.rate_contests``; None where undefined) and
-    ``missing``, the sentence that says why there is none. Raises InputError for a contest that
-    comes twice.
+    Without a ``population`` that is the participants of the contests, and is called so.
     """
-    check_distinct(contests)
-    found = {each.id: ids for each in contests if (ids := _ids(each, problem_ids))}
-    used = [contest for contest in contests if contest.id in found]
-    blank: dict[str, Any] = {"elo": None, "codeelo": None}
-    if not used:
-        return blank | {"missing": NO_BUNDLE}
+
+    contests: tuple[Contest, ...] = ()
+    population: Population | None = None
+
+    def __post_init__(self) -> None:
+        """Raise InputError where a contest comes twice: it would count twice."""
+        seen: set[str] = set()
+        for contest in self.contests:
+            if contest.id in seen:
+                raise InputError(f"contests: {contest.id} comes twice; leave one bundle of it out.")
+            seen.add(contest.id)
+
+    @classmethod
+    def read(cls, paths: Iterable[Path], population: Path | None = None) -> Self:
+        """From bundles, or folders of them, and a file of ratings; raises InputError."""
+        contests: list[Contest] = []
+        for path in paths:
+            contests += read_bundles(path) if path.is_dir() else [read_contest(path)]
+        for contest in contests:
+            if contest.scoring is None:
+                raise InputError(
+                    f"contests: {contest.name} holds standings only, which cannot rate a run; make "
+                    "a bundle with import-contest."
+                )
+        return cls(tuple(contests), None if population is None else read_population(population))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values, without the problems' texts and tests."""
+        return {
+            "contests": [contest.bare().to_json() for contest in self.contests],
+            "population": None if self.population is None else self.population.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """The yardstick of :meth:`to_json`; raises InputError naming the field."""
+        named = row["population"]
+        return cls(
+            tuple(read_bundle(each) for each in row["contests"]),
+            None if named is None else Population.from_json(named),
+        )
+
+    def rate(
+        self, rows: Iterable[Mapping[str, Any]], *, problem_ids: Collection[str], samples: int
+    ) -> dict[str, Any]:
+        """Both modes' ratings of graded rows ``{problem_id, sample, outcome}``, as plain JSON.
+
+        ``samples`` is the n asked for of every problem of ``problem_ids``. Contests count of which
+        the benchmark holds a problem; a problem of theirs that it does not hold counts as not
+        solved and is listed. Keys: ``elo``, ``codeelo`` (``evaluator.rating.rate_contests``, with
+        the contests ``dropped`` for their size; None where undefined) and ``missing``, the sentence
+        that says why there is none.
+        """
+        found = {each.id: ids for each in self.contests if (ids := _ids(each, problem_ids))}
+        used = [contest for contest in self.contests if contest.id in found]
+        blank: dict[str, Any] = {"elo": None, "codeelo": None}
+        if not used:
+            return blank | {"missing": NO_BUNDLE}
+        attempts = _attempts(rows, found, samples)
+        if attempts is None:
+            return blank | {"missing": INCOMPLETE}
+        named = self.population or _participants(used)
+        return {
+            str(mode): {
+                **rate_contests(used, attempts, mode=mode, population=named),
+                "dropped": _dropped(used, mode),
+            }
+            for mode in Mode
+        } | {"missing": None}
+
+
+def _attempts(
+    rows: Iterable[Mapping[str, Any]], ids: Mapping[str, Mapping[str, str]], samples: int
+) -> dict[str, Attempts] | None:
+    """Contest → problem index → was sample s accepted; None while a verdict is missing."""
     accepted: dict[str, dict[int, bool]] = defaultdict(dict)
     for row in rows:
         outcome = Outcome(row["outcome"])
         if not outcome.is_error:
             accepted[row["problem_id"]][row["sample"]] = outcome is Outcome.CORRECT
-    wanted = {problem_id for ids in found.values() for problem_id in ids.values()}
+    wanted = {problem_id for each in ids.values() for problem_id in each.values()}
     if any(len(accepted[problem_id]) < samples for problem_id in wanted):
-        return blank | {"missing": INCOMPLETE}
-    attempts: dict[str, Attempts] = {
+        return None
+    return {
         contest: {
             index: [accepted[problem_id][sample] for sample in range(samples)]
-            for index, problem_id in ids.items()
+            for index, problem_id in each.items()
         }
-        for contest, ids in found.items()
+        for contest, each in ids.items()
     }
-    named = population or _participants(used)
-    return {
-        str(mode): {
-            **rate_contests(used, attempts, mode=mode, population=named),
-            "dropped": _dropped(used, mode),
-        }
-        for mode in Mode
-    } | {"missing": None}
-
-
-def check_distinct(contests: Sequence[Contest]) -> None:
-    """Raise InputError where a contest comes twice: it would count twice."""
-    seen: set[str] = set()
-    for contest in contests:
-        if contest.id in seen:
-            raise InputError(f"contests: {contest.id} comes twice; leave one bundle of it out.")
-        seen.add(contest.id)
 
 
 def _ids(contest: Contest, problem_ids: Collection[str]) -> dict[str, str]:

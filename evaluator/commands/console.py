@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -20,14 +21,30 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
-from evaluator import benchmarks, protocol, report, runner
-from evaluator.benchmarks import files, hub
+from evaluator import benchmarks, graders, programs_report, protocol, report, runner
+from evaluator.benchmarks import codeforces, files, hub
 from evaluator.errors import InputError
 from evaluator.live import RunningScore
+from evaluator.programs_report import RatingRow
 from evaluator.protocol import Protocol
 from evaluator.records import Problem
+from evaluator.run_rating import Yardstick
 
 BENCHMARK_HELP = f"One of: {', '.join(benchmarks.names())}."
+Contests = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="codeforces: a contest bundle, or a folder of them, to be rated by; may be repeated. "
+        "Without --problems, its problems are the benchmark."
+    ),
+]
+PopulationFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Ratings that percentiles refer to: a JSON list, or {rating: count}; default: the "
+        "contests' participants."
+    ),
+]
 _BAR_SECONDS = 0.2
 CPUS = os.cpu_count() or 1
 
@@ -38,9 +55,34 @@ def load_protocol(name: str, *, samples: int | None = None) -> Protocol:
     return recipe if samples is None else recipe.model_copy(update={"samples": samples})
 
 
-def load_problems(benchmark: str, path: Path | None) -> list[Problem]:
-    """A benchmark's problems, from a file or from the hub."""
-    return files.read_problems(path, benchmark) if path is not None else hub.fetch(benchmark)
+def load_problems(
+    benchmark: str, path: Path | None, yardstick: Yardstick | None = None
+) -> list[Problem]:
+    """A benchmark's problems: from a file, from the bundles of ``yardstick``, or from the hub."""
+    if path is not None:
+        return files.read_problems(path, benchmark)
+    if yardstick is not None and yardstick.contests:
+        return codeforces.of_contests(yardstick.contests)
+    return hub.fetch(benchmark)
+
+
+def load_yardstick(
+    benchmark: str, contests: list[Path] | None, population: Path | None
+) -> Yardstick | None:
+    """What programs are rated by; None where nothing is given.
+
+    Raises InputError where the benchmark's answers are no programs, and SandboxUnavailableError
+    where they are, and cannot be run here: before anything is generated.
+    """
+    grader = graders.get(benchmarks.get(benchmark).grader)
+    grader.check_available()
+    if population is not None and not contests:
+        raise InputError("population: it rates nothing without --contests; give bundles.")
+    if not contests:
+        return None
+    if not grader.untrusted:
+        raise InputError(f"contests: {benchmark} is not rated; only programs are.")
+    return Yardstick.read(contests, population)
 
 
 def check_writable(path: Path) -> None:
@@ -62,12 +104,29 @@ def print_metrics(metrics: dict[str, Any]) -> None:
     for name in ("mean", "median", "p95"):
         if tokens[name] is not None:
             table.add_row(f"tokens per completion, {name}", f"{tokens[name]:,.0f}", "")
+    for row in programs_report.ratings(metrics):
+        table.add_row(escape(row.title), *_rating_cells(row))
     table.add_section()
     for outcome, count in metrics["outcomes"].items():
         table.add_row(outcome, str(count), "")
+    if mix := programs_report.verdicts(metrics):
+        table.add_section()
+        for each in mix:
+            table.add_row(f"{each.verdict} {each.words}".strip(), str(each.count), "")
     Console().print(table)
+    for sentence in programs_report.notes(metrics):
+        print(sentence)
     if not metrics["complete"]:
         print("incomplete: some samples failed; start the run again to draw or grade them.")
+
+
+def _rating_cells(row: RatingRow) -> tuple[str, str]:
+    if row.value is None:
+        return "", ""
+    mark = f" ({row.bound})" if row.bound else ""
+    beaten = "" if row.percentile is None else f", above {row.percentile:.1f} %"
+    interval = "" if row.low is None or row.high is None else f"{row.low:,.0f} – {row.high:,.0f}"
+    return f"{row.value:,.0f}{mark}{beaten}", interval
 
 
 @contextmanager

@@ -10,13 +10,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from evaluator import benchmarks, comparison, passport, protocol, runner
+from evaluator import benchmarks, comparison, graders, passport, protocol, runner
 from evaluator import rescore as rescore_run
 from evaluator.commands.console import (
     BENCHMARK_HELP,
     CPUS,
+    Contests,
+    PopulationFile,
     check_writable,
     load_problems,
+    load_yardstick,
     print_metrics,
     progress_bar,
 )
@@ -27,7 +30,9 @@ from evaluator.graders.pool import GraderPool
 from evaluator.local import write_json
 from evaluator.protocol import GradingPolicy
 from evaluator.records import problems_hash
+from evaluator.run_rating import Yardstick
 from evaluator.statistics import reproduction_z
+from evaluator.store import Row
 
 Jobs = Annotated[int, typer.Option(min=1, help="Grader processes.")]
 _SHOWN_FIELDS = 12
@@ -56,13 +61,16 @@ def score(
     samples: Annotated[
         int | None, typer.Option(min=1, help="n; default: what the file holds.")
     ] = None,
+    contests: Contests = None,
+    population: PopulationFile = None,
     jobs: Jobs = CPUS,
 ) -> None:
     """Score completions that were made elsewhere."""
     check_writable(output)
     spec = benchmarks.get(benchmark)
     recipe = protocol.load(protocol_name or "r1")
-    chosen = load_problems(benchmark, problems)
+    yardstick = load_yardstick(benchmark, contests, population)
+    chosen = load_problems(benchmark, problems, yardstick)
     rows = read_completions(completions)
     known = runner.by_id(chosen)
     if strangers := [row.problem_id for row in rows if row.problem_id not in known]:
@@ -82,8 +90,13 @@ def score(
         samples=n,
         engine={"name": "replay"},
     )
+    graded: list[Row] = []
+
+    def keep(row: Row) -> None:
+        graded.append(row)
+        bar(len(graded), len(rows), 0)
+
     with GraderPool(jobs) as pool, progress_bar("grading", "verdicts") as bar:
-        graded = iter(range(1, len(rows) + 1))
         metrics = runner.grade(
             chosen,
             (row.to_json() for row in rows),
@@ -92,8 +105,11 @@ def score(
             samples=n,
             pool=pool,
             passport=whole,
-            on_row=lambda _: bar(next(graded), len(rows), 0),
+            on_row=keep,
         )
+    if graders.get(spec.grader).untrusted:
+        rated = (yardstick or Yardstick()).rate(graded, problem_ids=known.keys(), samples=n)
+        metrics["rating"] = rated
     write_json(output, metrics)
     print_metrics(metrics)
 

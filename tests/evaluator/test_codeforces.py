@@ -5,10 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import programs
 import pytest
 
 from evaluator.benchmarks import codeforces
@@ -18,7 +22,8 @@ from evaluator.records import problems_hash
 from evaluator.sandbox.packing import judge_problem, pack, unpack
 from evaluator.sandbox.problems import from_row
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "code"
+REPOSITORY = Path(__file__).resolve().parents[2]
+DATA = REPOSITORY.parent / "shared" / "data" / "code"
 
 HUB: dict[str, Any] = {
     "id": "1350/A", "contest_id": "1350", "index": "A", "title": "Squares", "rating": 900,
@@ -168,3 +173,197 @@ def test_a_row_of_ours_whose_tests_were_changed_is_refused(tmp_path: Path) -> No
     for extra, named in ((other["extra"], "answer"), ({"judge": "no"}, "extra.judge")):
         with pytest.raises(InputError, match=named):
             read_problems(write(tmp_path / "p.jsonl", [{**row, "extra": extra}]), "codeforces")
+
+
+# --- a run from the command line
+
+
+def evaluator(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "evaluator", *map(str, arguments)],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "COLUMNS": "120", **environment},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("contests")
+    (folder / "bundles").mkdir()
+    for name in ("9001", "9002"):
+        programs.write_json(folder / "bundles" / f"{name}.json", programs.bundle(name))
+    programs.write_lines(folder / "answers.jsonl", programs.completions())
+    programs.write_lines(
+        folder / "problems.jsonl", [programs.row(each) for each in programs.SAMPLES]
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(files: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A whole run's folder and what it printed; its problems are those of the bundles."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    done = evaluator(
+        "run", "--benchmark", "codeforces", "--contests", files / "bundles", "--engine", "replay",
+        "--model", files / "answers.jsonl", "--samples", 8, "--out", out, "--jobs", 2,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def test_a_run_counts_outcomes_and_verdicts_and_keeps_the_failing_test(
+    run: tuple[Path, str],
+) -> None:
+    metrics = json.loads((run[0] / "metrics.json").read_text())
+    kinds = [kind for each in programs.SAMPLES.values() for kind in each]
+    right = kinds.count(programs.RIGHT)
+    assert metrics["outcomes"] == {
+        "engine_error": 0, "grader_error": 0, "correct": right, "looped": 0,
+        "wrong": kinds.count(programs.WRONG) + 1, "truncated": 1, "no_answer": 1,
+    }  # fmt: skip
+    assert {name: count for name, count in metrics["verdicts"].items() if count} == {
+        "AC": right, "WA": kinds.count(programs.WRONG), "TLE": 1,
+    }  # fmt: skip
+    assert metrics["pass@1"]["value"] == pytest.approx(right / len(kinds))
+    assert set(metrics["cons@k"].values()) == {None}
+    rows = [json.loads(line) for line in (run[0] / "grades.jsonl").read_text().splitlines()]
+    by_key = {(row["problem_id"], row["sample"]): row for row in rows}
+    slow = by_key["9002/B", 0]["judged"]
+    assert (slow["verdict"], slow["passed"], slow["tests"]) == ("TLE", 0, 3)
+    assert slow["test"]["name"] == "1"
+    assert slow["test"]["cpu_seconds"] >= 1.0
+    assert slow["test"]["memory_bytes"] > 1 << 20
+    assert by_key["9001/A", 0]["judged"]["passed"] == 3
+    assert by_key["9001/B", 1].get("judged") is None, "there is no program to judge"
+
+
+def test_the_rating_is_the_one_counted_by_hand(run: tuple[Path, str]) -> None:
+    rating = json.loads((run[0] / "metrics.json").read_text())["rating"]
+    assert rating["missing"] is None
+    bundles = [programs.bundle(name) for name in ("9001", "9002")]
+    for name, count in (("rating@1", programs.rating_at_1), ("rating@8", programs.rating_at_8)):
+        by_hand = [count(each) for each in bundles]
+        found = rating["elo"][name]
+        assert [each[name] for each in rating["elo"]["contests"]] == pytest.approx(by_hand, abs=0.1)
+        assert found["value"] == pytest.approx(sum(by_hand) / 2, abs=0.1)
+        # Student's t with one degree of freedom: 12.706; the standard error of two is half |a − b|.
+        reach = 12.7062 * abs(by_hand[0] - by_hand[1]) / 2
+        assert found["high"] - found["value"] == pytest.approx(reach, rel=1e-2, abs=1)
+        people = [rating for each in bundles for _, _, rating in each["standings"]]
+        below = sum(each < found["value"] for each in people)
+        assert found["percentile"] == pytest.approx(100 * below / len(people), abs=0.3)
+    assert rating["elo"]["population"] == {
+        "name": "participants of Round 9001; Round 9002", "size": 400,
+    }  # fmt: skip
+    assert 0 < rating["elo"]["rating@1"]["clamped"] < 1, "a sample of 9002 solves nothing"
+    assert rating["codeelo"]["dropped"] == ["9001"], "150 participants are too few for CodeElo"
+    assert [each["id"] for each in rating["codeelo"]["contests"]] == ["9002"]
+
+
+def test_table_and_report_show_rating_population_and_verdicts(
+    run: tuple[Path, str], tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    assert evaluator("report", run[0], "--output", page).returncode == 0
+    for shown in (run[1], page.read_text()):
+        for part in (
+            "rating@1", "rating@8", "CodeElo", "participants of Round 9001; Round 9002",
+            "AC", "time limit exceeded", "no program", "clamped",
+        ):  # fmt: skip
+            assert part in shown
+        assert "cons@8 " not in shown
+    assert "TLE, 0 of 3 tests passed" in page.read_text()
+
+
+def test_without_bundles_only_the_solve_rate_and_the_reason(files: Path, tmp_path: Path) -> None:
+    answers = [each for each in programs.completions() if each["problem_id"] == "9001/A"]
+    done = evaluator(
+        "score", "--benchmark", "codeforces", "--problems", files / "problems.jsonl",
+        "--completions", programs.write_lines(tmp_path / "a.jsonl", answers),
+        "--output", tmp_path / "m.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "m.json").read_text())
+    assert metrics["rating"]["elo"] is None
+    assert "no contest bundle" in metrics["rating"]["missing"]
+    assert "no contest bundle" in done.stdout
+    assert not metrics["complete"], "three problems have no completion"
+
+
+def test_a_named_population_and_samples_without_a_verdict(files: Path, tmp_path: Path) -> None:
+    people = programs.write_json(tmp_path / "people.json", {"1000": 3, "2000": 1})
+    answers = programs.completions()
+    for rows, complete in ((answers, True), (answers[:-1], False)):
+        done = evaluator(
+            "score", "--benchmark", "codeforces", "--contests", files / "bundles" / "9002.json",
+            "--completions", programs.write_lines(
+                tmp_path / "a.jsonl", [row for row in rows if row["problem_id"][:4] == "9002"]
+            ),
+            "--population", people, "--output", tmp_path / "m.json",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        rating = json.loads((tmp_path / "m.json").read_text())["rating"]
+        if complete:
+            assert rating["elo"]["population"] == {"name": "people", "size": 4}
+            assert rating["elo"]["rating@1"]["low"] is None, "one contest has no interval"
+        else:
+            assert rating["elo"] is None
+            assert "no verdict" in rating["missing"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--contests", "bundles/9001.json", "--contests", "bundles"], "9001 comes twice"),
+        (["--population", "bundles/9001.json"], "population"),
+        (["--benchmark", "arithmetic", "--contests", "bundles"], "contests"),
+        (["--contests", "standings.json"], "standings only"),
+        (["--contests", "absent.json"], "absent.json"),
+    ],
+)
+def test_what_cannot_rate_is_refused_before_anything_is_made(
+    files: Path, tmp_path: Path, arguments: list[str], named: str
+) -> None:
+    programs.write_json(files / "standings.json", {"data": [["1", 500, 0, 1500, 10]]})
+    given = [files / each if ".json" in each or each == "bundles" else each for each in arguments]
+    done = evaluator(
+        "run", "--benchmark", "codeforces", "--engine", "replay", "--model",
+        files / "answers.jsonl", "--out", tmp_path / "run", *given,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert named in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_a_sandbox_a_run_is_refused_before_anything_is_drawn(
+    files: Path, tmp_path: Path
+) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    arguments = (
+        "run", "--benchmark", "codeforces", "--contests", files / "bundles", "--engine", "replay",
+        "--model", files / "answers.jsonl", "--samples", 8, "--out", tmp_path / "run",
+    )  # fmt: skip
+    done = evaluator(*arguments, PATH=str(tools))
+    assert done.returncode == 1
+    assert "bubblewrap" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_programs_that_ran_without_isolation_are_told_beside_the_score(
+    files: Path, tmp_path: Path
+) -> None:
+    answers = [row for row in programs.completions() if row["problem_id"] == "9001/A"][:1]
+    done = evaluator(
+        "score", "--benchmark", "codeforces", "--problems",
+        programs.write_lines(tmp_path / "p.jsonl", [programs.row("9001/A")]), "--completions",
+        programs.write_lines(tmp_path / "a.jsonl", answers), "--output", tmp_path / "m.json",
+        RETORT_UNSAFE_SANDBOX="1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "m.json").read_text())
+    assert metrics["isolation"] == ["none (RETORT_UNSAFE_SANDBOX=1)"]
+    assert metrics["verdicts"]["AC"] == 1
+    assert "without isolation" in " ".join(done.stdout.split())
