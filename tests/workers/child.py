@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -73,6 +74,13 @@ def misbehave(folder: Path) -> None:
             raise FlakyError("engine: the line was dropped.")
         case "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "memory":
+            resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+            bytearray(2 << 30)
+        case "hoard":
+            raise BrokenError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        case "silent":
+            time.sleep(600)
         case "exits":
             sys.stderr.write("the last words\n")
             os._exit(3)

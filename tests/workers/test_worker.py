@@ -134,3 +134,58 @@ def test_a_run_ends_in_a_sentence_or_in_figures(
     wait_until(lambda: final(run))
     assert run.state == (State.FAILED if how == "broken" else State.FINISHED)
     assert bool(run.error) == (how == "broken")
+
+
+def test_one_worker_and_four_on_two_hosts_give_the_same(
+    benchmark: Any, user: Any, tmp_path: Path, start_worker: Start, wait_until: Wait,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(services, "GRADE_SHARD", 24)  # ten shards, and the one that merges them
+    path = tmp_path / "rows.jsonl"
+    with path.open("w") as file:
+        for number, problem in enumerate(benchmark.problems.all()):
+            for sample in range(2):
+                answer = int(problem.answer) + (number * 7 + sample) % 3
+                text = "hm" if number % 11 == 0 else rf"<think>hm</think>\boxed{{{answer}}}"
+                row = {"problem_id": problem.problem_id, "sample": sample, "completion": text}
+                file.write(json.dumps(row) + "\n")
+
+    def measure(name: str) -> tuple[Any, set[str]]:
+        run = services.import_completions(
+            owner=user, checkpoint_name=name, benchmark=benchmark, path=path
+        )
+        wait_until(lambda: final(run))
+        assert run.state == State.FINISHED, run.error
+        evaluation = run.evaluations.get()
+        grade = run.stages.get(kind="grade")
+        assert grade.shards.count() == 11
+        rows = list(
+            evaluation.completions.order_by("problem__problem_id", "sample").values_list(
+                "problem__problem_id", "sample", "outcome", "answer", "reason"
+            )
+        )
+        return (evaluation.metrics, rows), set(grade.shards.values_list("worker", flat=True))
+
+    start_worker(RETORT_HOST="alpha")
+    alone, by_one = measure("one")
+    for host in ("alpha", "beta", "beta"):
+        start_worker(RETORT_HOST=host)
+    wait_until(lambda: WorkerHeartbeat.objects.count() == 4)
+    together, by_many = measure("many")
+    assert together == alone
+    assert len(by_one) == 1
+    assert len(by_many) > 1
+    assert {name.partition("/")[0] for name in by_many} == {"alpha", "beta"}
+
+
+def test_keys_and_seeds_are_the_same_whoever_draws(
+    run: Run, evaluate: Stage, start_worker: Start, wait_until: Wait
+) -> None:
+    for host in ("alpha", "alpha", "beta", "beta"):
+        start_worker(child="slow", RETORT_HOST=host)
+    wait_until(lambda: WorkerHeartbeat.objects.count() == 4)
+    ring(evaluate, times=4)
+    wait_until(lambda: final(run))
+    assert run.state == State.FINISHED, run.error
+    assert_whole(run)
+    assert len(set(evaluate.shards.values_list("worker", flat=True))) == 3

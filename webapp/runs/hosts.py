@@ -57,9 +57,13 @@ def takes_turn(period_seconds: float) -> bool:
     return created
 
 
+def free_devices() -> None:
+    """Devices whose holder has not renewed its grant are free, and wishes of the dead are gone."""
+    DeviceRequest.objects.filter(expires_at__lt=Now()).delete()
+
+
 def tidy() -> None:
     """Take away the rows of workers, wishes and devices of which nothing was heard for long."""
     long_ago = Now() - Value(FORGET)
     WorkerHeartbeat.objects.filter(seen_at__lt=long_ago).delete()
-    DeviceRequest.objects.filter(expires_at__lt=long_ago).delete()
     Device.objects.filter(sampled_at__lt=long_ago, request=None).delete()

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from django.conf import settings
 
 from distiller.recipe import Recipe
-from evaluator.graders import code
+from evaluator import graders
 from evaluator.protocol import Protocol, run_fingerprint
 from webapp.benchmarks import services as benchmarks
 from webapp.benchmarks.models import Benchmark, PromptSet
@@ -82,7 +82,7 @@ def queue_of(kind: str, evaluation: Evaluation | None) -> str:
 
 def runs_programs(grader: str) -> bool:
     """Whether the grader runs untrusted programs."""
-    return grader == code.NAME
+    return graders.get(grader).untrusted
 
 
 def engine_ready(stage: Stage, engine: Mapping[str, Any]) -> None:

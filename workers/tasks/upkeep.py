@@ -52,6 +52,7 @@ def _run(worker: str, queues: Sequence[str]) -> None:
             gpus.record(gpus.host_name(), gpus.samples())
             if hosts.takes_turn(settings.RETORT_REAP_SECONDS):
                 leases.reap()
+                hosts.free_devices()
                 rounds += 1
                 if rounds % TIDY_ROUNDS == 1:
                     celery.ask_to_tidy()
