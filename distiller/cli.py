@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from distiller.commands import filtering, preflight, toy, train
-from distiller.errors import DistillerError, InputError
+from distiller.commands import filtering, generate, preflight, toy, train
+from distiller.errors import DistillerError, InputError, disk_error
 from distiller.stages import FACTORIES
 from evaluator.child import serve
 from evaluator.errors import EvaluatorError
@@ -33,6 +33,11 @@ def main() -> int:
     except (DistillerError, EvaluatorError) as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, InputError | EvaluatorInputError) else 1
+    except OSError as error:
+        if (full := disk_error(error)) is None:
+            raise
+        print(full, file=sys.stderr)
+        return 1
     except SystemExit as end:  # how the command line library ends, well or not
         code = end.code if isinstance(end.code, int) else 0
         if code == _INTERRUPTED:
@@ -42,6 +47,7 @@ def main() -> int:
 
 
 app.command()(toy.toy)
+app.command()(generate.generate)
 app.command("filter")(filtering.filter_traces)
 app.command()(preflight.preflight)
 app.command()(train.train)

@@ -5,6 +5,10 @@ remedy. The command line prints it as it stands and exits with code 2 (``InputEr
 others).
 """
 
+import errno
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class DistillerError(Exception):
     """Base of everything this library raises on purpose.
@@ -29,3 +33,19 @@ class CorpusError(InputError):
 
 class TrainingError(DistillerError):
     """Training cannot go on: a loss that is not finite, a resume state of another training."""
+
+
+class DiskError(DistillerError):
+    """Nothing more can be written; what was complete by then stays."""
+
+    transient = True
+
+
+def disk_error(error: OSError) -> DiskError | None:
+    """``error`` as one sentence if it says that the disk, or what may be used of it, is full."""
+    if error.errno not in _FULL:
+        return None
+    where = f" ({error.filename})" if error.filename else ""
+    return DiskError(
+        f"disk: no room to write{where}: {error.strerror}; make room and start it again."
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from evaluator.protocol import PRESETS as PROTOCOL_PRESETS
 from evaluator.protocol import Config, Protocol, Sampling, Thinking
@@ -19,14 +19,49 @@ class Prompts(Config):
     limit: Annotated[int | None, Field(ge=1, description="use only the first so many")] = None
 
 
-class Generation(Config):
-    """How traces are drawn (PROTOCOLS §5: several per prompt at T = 0.6–1.0)."""
+class Price(Config):
+    """What the teacher's tokens cost, per million of them; a local teacher has no price."""
 
-    engine: Literal["transformers", "vllm"] = "transformers"
+    input_per_million: Annotated[float, Field(ge=0, description="prompt tokens")]
+    output_per_million: Annotated[float, Field(ge=0, description="generated tokens")]
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$", description="ISO 4217")] = "USD"
+
+
+class WorkedExample(Config):
+    """A problem with a long answer, shown to the teacher in mode ``few_shot``."""
+
+    problem: Annotated[str, Field(min_length=1)]
+    thoughts: Annotated[str, Field(min_length=1)]
+    answer: Annotated[str, Field(min_length=1, description="what stands behind the thoughts")]
+
+
+class Generation(Config):
+    """How traces are drawn (PROTOCOLS §5: several per prompt at T = 0.6–1.0).
+
+    ``mode`` is how a teacher without long thoughts of its own is brought to write them (the paper's
+    cold start, §2.3.1); distiller/prompting.py holds the texts.
+    """
+
+    engine: Literal["transformers", "vllm", "openai"] = "transformers"
     samples: Annotated[int, Field(ge=1, le=256, description="traces per prompt")] = 4
+    stop_after: Annotated[
+        int | None,
+        Field(ge=1, description="a prompt with so many right traces is asked no more; None: never"),
+    ] = None
+    mode: Literal["plain", "few_shot", "reflection"] = "plain"
+    examples: Annotated[
+        tuple[WorkedExample, ...], Field(description="of mode few_shot; empty: the built-in one")
+    ] = ()
     sampling: Sampling = Sampling(temperature=0.8, top_p=0.95, max_tokens=32768)
     seed: int = 0
     shard_prompts: Annotated[int, Field(ge=1, description="prompts per shard")] = 256
+    price: Price | None = None
+
+    @model_validator(mode="after")
+    def _examples_are_used(self) -> Generation:
+        if self.examples and self.mode != "few_shot":
+            raise ValueError('examples are shown in mode "few_shot" only; set it or leave them out')
+        return self
 
 
 class FilterChoice(Config):

@@ -5,20 +5,24 @@ docs/architecture.md lists their specs, their work and what they report.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from distiller import refining, traces
+from distiller import generation, refining, traces
 from distiller.errors import InputError
 from distiller.recipe import Recipe
 from evaluator import engines, runner
 from evaluator.child import HandlerFactory, Reporter, ShardRequest, Spec
 from evaluator.protocol import first_mistake
+from evaluator.records import Completion
 from evaluator.stages import throttled
 from evaluator.store import SegmentWriter, read_segment
+
+TALLY_SECONDS = 2.0  # between two reports of what a shard has drawn
 
 
 class GenerateStage:
@@ -33,30 +37,38 @@ class GenerateStage:
         report.ready(**self._engine.describe())
 
     def run(self, request: ShardRequest, report: Reporter) -> Mapping[str, Any]:
-        """Draw all samples of the shard's prompts that earlier leases did not deliver."""
+        """Draw what the shard's prompts need and earlier leases did not deliver."""
         wanted = [str(problem_id) for problem_id in request.work["problem_ids"]]
         if unknown := [problem_id for problem_id in wanted if problem_id not in self._prompts]:
             raise InputError(f"work: problem {unknown[0]!r} is not in the prompts file.")
-        earlier = [
-            row for name in request.accepted for _, row in read_segment(self._segments / name)
-        ]
-        tokens = sum(row.get("completion_tokens") or 0 for row in earlier)
-        protocol = traces.protocol(self._recipe)
-        runner.draw(
-            [self._prompts[problem_id] for problem_id in wanted],
-            prompt=self._recipe.prompt,
-            protocol=protocol,
-            samples=self._recipe.generation.samples,
-            engine=self._engine,
-            writer=SegmentWriter(self._segments, prefix=request.prefix, on_seal=report.segment),
-            done={(row["problem_id"], row["sample"]) for row in earlier},
-            on_progress=throttled(
-                lambda done, total, now: report.progress(
-                    done, total, unit="traces", tokens=tokens + now
-                )
-            ),
+        earlier = (
+            Completion.from_json(row)
+            for name in request.accepted
+            for _, row in read_segment(self._segments / name)
+            if row.get("error") is None
         )
-        return {}
+
+        def metric(tally: generation.Tally) -> None:
+            # A stage's shards are drawn side by side: each has its tally under its own number.
+            report.metric(request.shard, **tally.to_json())
+
+        with generation.Verifier(self._recipe) as verifier:
+            tally = generation.draw(
+                [self._prompts[problem_id] for problem_id in wanted],
+                recipe=self._recipe,
+                engine=self._engine,
+                writer=SegmentWriter(self._segments, prefix=request.prefix, on_seal=report.segment),
+                verifier=verifier,
+                earlier=earlier,
+                on_progress=throttled(
+                    lambda done, total, tokens: report.progress(
+                        done, total, unit="traces", tokens=tokens
+                    )
+                ),
+                on_tally=_every(TALLY_SECONDS, metric),
+            )
+        metric(tally)
+        return {"teacher_prompt": traces.protocol(self._recipe).prompt}
 
 
 class FilterStage:
@@ -127,6 +139,19 @@ FACTORIES: dict[str, HandlerFactory] = {
     "filter": FilterStage,
     "train": TrainStage,
 }
+
+
+def _every(seconds: float, report: generation.OnTally) -> generation.OnTally:
+    """``report``, called at most so often."""
+    latest = time.monotonic()
+
+    def call(tally: generation.Tally) -> None:
+        nonlocal latest
+        if time.monotonic() - latest >= seconds:
+            latest = time.monotonic()
+            report(tally)
+
+    return call
 
 
 def _field(spec: Spec, name: str) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from distiller.errors import InputError
 from distiller.filters.base import Trace
+from distiller.prompting import teacher_prompt
 from distiller.recipe import Recipe
 from evaluator.protocol import Protocol
 from evaluator.records import Completion, Problem
@@ -22,15 +23,16 @@ def protocol(recipe: Recipe) -> Protocol:
         seed=generation.seed,
         sampling=generation.sampling,
         thinking=recipe.thinking,
-        prompt=recipe.prompt,
+        prompt=teacher_prompt(recipe),
     )
 
 
 def read(segments: Iterable[Path], problems: Iterable[Problem]) -> Iterator[Trace]:
     """Traces of accepted segments with their problems, each (problem, sample) once.
 
-    Ordered by problem, as the problems come, then by sample: which worker drew what first changes
-    nothing. Raises InputError for a completion of an unknown problem.
+    A sample that failed and was drawn again is the one that came. Ordered by problem, as the
+    problems come, then by sample: which worker drew what first changes nothing. Raises InputError
+    for a completion of an unknown problem.
     """
     by_problem: dict[str, dict[int, Completion]] = {}
     known = {problem.id: problem for problem in problems}
@@ -42,9 +44,10 @@ def read(segments: Iterable[Path], problems: Iterable[Problem]) -> Iterator[Trac
                     f"traces: {path.name} answers problem {completion.problem_id!r}, which is not "
                     "among the prompts; give the prompts that the traces were drawn for."
                 )
-            by_problem.setdefault(completion.problem_id, {}).setdefault(
-                completion.sample, completion
-            )
+            of_problem = by_problem.setdefault(completion.problem_id, {})
+            there = of_problem.get(completion.sample)
+            if there is None or (there.error is not None and completion.error is None):
+                of_problem[completion.sample] = completion
     for problem_id, problem in known.items():
         for _, completion in sorted(by_problem.get(problem_id, {}).items()):
             yield Trace(problem, completion)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import itertools
-import json
 import os
 import sys
 from pathlib import Path
@@ -21,6 +20,7 @@ from evaluator.commands.console import (
     Contests,
     PopulationFile,
     check_writable,
+    engine_options,
     load_problems,
     load_protocol,
     load_yardstick,
@@ -121,7 +121,7 @@ def run(
     yardstick = load_yardstick(benchmark, contests, population)
     chosen = load_problems(benchmark, problems, yardstick)[:limit]
     n = samples_for(recipe, benchmark)
-    settings: dict[str, Any] = {"name": engine, "model": model, **_engine_options(option or [])}
+    settings: dict[str, Any] = {"name": engine, "model": model, **engine_options(option or [])}
     if base_url is not None:
         settings["base_url"] = base_url
     settings |= engine_settings(recipe)
@@ -165,21 +165,6 @@ def _draw_and_grade(local: LocalRun, source: engines.Engine, pool: GraderPool) -
         return local.grade(
             pool, on_row=lambda _: bar(next(graded), local.total, 0), graded=score.rows
         )
-
-
-def _engine_options(pairs: list[str]) -> dict[str, Any]:
-    """NAME=VALUE each; a value that is JSON (a number, true) is read as such."""
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name or name in options or name in ("name", "model"):
-            raise InputError(f"option: {pair!r} is not NAME=VALUE with a name of its own.")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        options[name] = value if isinstance(value, int | float) else text
-    return options
 
 
 @app.command("report")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -83,6 +84,21 @@ def load_yardstick(
     if not grader.untrusted:
         raise InputError(f"contests: {benchmark} is not rated; only programs are.")
     return Yardstick.read(contests, population)
+
+
+def engine_options(pairs: list[str]) -> dict[str, Any]:
+    """NAME=VALUE each; a value that is JSON (a number, true) is read as such."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name or name in options or name in ("name", "model"):
+            raise InputError(f"option: {pair!r} is not NAME=VALUE with a name of its own.")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        options[name] = value if isinstance(value, int | float) else text
+    return options
 
 
 def check_writable(path: Path) -> None:
