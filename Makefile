@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 VENDOR := webapp/static/vendor/.done
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check bench fmt up setup clean
+.PHONY: help demo test check bench chaos fmt up setup clean
 
 help:
 	@echo "make demo   set up everything, run the whole main job on this machine, serve the dashboard"
@@ -15,6 +15,7 @@ help:
 	@echo "make up     web, worker and embedded servers in one terminal"
 	@echo "make fmt    format the code"
 	@echo "make bench  measured comparisons, results kept in bench/results"
+	@echo "make chaos  the long storm: 240 faults over 24 runs, on servers of its own"
 	@echo "make clean  remove .venv, var and node_modules"
 
 demo: $(VENV)/.base $(VENDOR)
@@ -39,6 +40,9 @@ fmt: $(VENV)/.dev
 
 bench: $(VENV)/.vllm
 	@for file in bench/[a-z]*.py; do $(BIN)/python -m bench.$$(basename $$file .py) || exit 1; done
+
+chaos: $(VENV)/.dev
+	$(BIN)/python -m tests.chaos.storm --faults 240 --runs 24
 
 .PHONY: system-packages
 system-packages:

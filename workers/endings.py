@@ -17,6 +17,7 @@ _HOST = re.compile(
     r"not enough memory: you tried|"
     r"std::bad_alloc|\bMemoryError\b|Cannot allocate memory|\[Errno 12\]"
 )
+_DISK = re.compile(r"No space left on device|Disk quota exceeded|\[Errno (?:28|122)\]")
 _REMEDIES = {
     "train": "lower the recipe's batch or sequence length, turn gradient checkpointing on, or give "
     "the stage more devices",
@@ -57,17 +58,23 @@ def oom_kills() -> dict[str, int]:
     return counts
 
 
-def out_of_memory(kind: str, text: str) -> Ending | None:
-    """Recognise memory that ran out by what the child said of it.
+def out_of_something(kind: str, text: str) -> Ending | None:
+    """Recognise memory, or a disk, that did not suffice by what was said of it.
 
-    A device's memory is ours alone, so the same would happen again; the host's is shared with
-    others, so another try may find room.
+    A device's memory is ours alone, so the same would happen again; the host's memory and disk are
+    shared with others, so another try may find room.
     """
     remedy = _REMEDIES.get(kind, "use a host with more memory")
     if _DEVICE.search(text):
         return Ending(f"The device's memory did not suffice (out of memory): {remedy}.", False)
     if _HOST.search(text):
         return Ending(f"The host's memory did not suffice (out of memory): {remedy}.", True)
+    if _DISK.search(text):
+        return Ending(
+            "The disk of the runs' files is full (no space left on device): make room on it, then "
+            "retry the run.",
+            transient=True,
+        )
     return None
 
 
@@ -79,7 +86,7 @@ def of_exit(kind: str, code: int, log_tail: str, *, oom_killed: bool) -> Ending:
             f"The stage's process was killed by SIGKILL when the host ran out of memory: {remedy}.",
             transient=True,
         )
-    if (memory := out_of_memory(kind, log_tail)) is not None:
+    if (memory := out_of_something(kind, log_tail)) is not None:
         return memory
     if code >= 0:
         return Ending(f"The stage's process ended early with exit code {code}; see the log.", False)

@@ -103,7 +103,9 @@ def supervise(stage: Stage, claim: Claim, post: Post) -> None:
         raise
     except Exception as error:
         # Nothing the child could be told: the run must say so instead of hanging.
-        office.fail_shard(claim, f"The stage cannot start: {error}", transient=False)
+        known = endings.out_of_something(stage.kind, str(error))
+        sentence = f"The stage cannot start: {error}" if known is None else known.sentence
+        office.fail_shard(claim, sentence, transient=known is not None and known.transient)
         raise
     child = Child(child_command(stage, spec), child_environment(post.devices))
     loaded = time.monotonic()
@@ -260,7 +262,7 @@ def _take_in_once(
                 return True
             case "failed":
                 sentence, transient = event["error"], event["transient"]
-                if (memory := endings.out_of_memory(stage.kind, sentence)) is not None:
+                if (memory := endings.out_of_something(stage.kind, sentence)) is not None:
                     sentence, transient = memory.sentence, memory.transient
                 return _fail(child, claim, office, sentence, transient=transient)
             case unknown:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from evaluator.child import Reporter, ShardRequest, Spec, serve
 from evaluator.records import Completion, FinishReason, completion_seed
-from evaluator.store import SegmentWriter, read_segment
+from evaluator.store import SealedSegment, SegmentWriter, read_segment
 
 HOW = sys.argv[1]
 
@@ -47,7 +47,7 @@ class Draw:
             for name in request.accepted
             for _, row in read_segment(self.folder / name)
         }
-        writer = SegmentWriter(self.folder, prefix=request.prefix, on_seal=report.segment)
+        writer = SegmentWriter(self.folder, prefix=request.prefix, on_seal=self.seal(report))
         for number, problem_id in enumerate(ids, 1):
             for sample in range(samples):
                 if (problem_id, sample) not in done:
@@ -61,9 +61,21 @@ class Draw:
             report.progress(
                 number * samples, len(ids) * samples, unit="completions", tokens=number * 3
             )
-            if HOW == "slow":
-                time.sleep(0.05)
+            time.sleep({"slow": 0.05, "storm": 0.25}.get(HOW, 0.0))
         return {"rendered_prompt": "What is\x00 it?"}
+
+    def seal(self, report: Reporter) -> Callable[[SealedSegment], None]:
+        """Report a segment; in a storm, tear it first where it is asked for."""
+
+        def announce(sealed: SealedSegment) -> None:
+            asked = self.folder.parents[3].parent / "control" / "tear"
+            if HOW == "storm" and asked.exists():
+                asked.unlink(missing_ok=True)
+                path = self.folder / sealed.name
+                path.write_bytes(path.read_bytes()[:-7])
+            report.segment(sealed)
+
+        return announce
 
 
 def misbehave(folder: Path) -> None:

@@ -38,7 +38,7 @@ HOST_TEXTS = (
 def test_memory_that_ran_out_is_named_with_a_remedy(kind: str) -> None:
     for texts, transient in ((DEVICE_TEXTS, False), (HOST_TEXTS, True)):
         for text in texts:
-            end = endings.out_of_memory(kind, text)
+            end = endings.out_of_something(kind, text)
             assert end is not None
             assert "out of memory" in end.sentence
             assert "; " in end.sentence or ": " in end.sentence
@@ -46,11 +46,18 @@ def test_memory_that_ran_out_is_named_with_a_remedy(kind: str) -> None:
             assert endings.of_exit(kind, 1, text, oom_killed=False) == end
 
 
+def test_a_full_disk_is_named_and_tried_again() -> None:
+    end = endings.out_of_something("grade", "[Errno 28] No space left on device: '/x/y.part'")
+    assert end is not None
+    assert end.sentence.startswith("The disk of the runs' files is full")
+    assert end.transient
+
+
 @pytest.mark.parametrize(
     "text", ["ValueError: memory of the past", "the corpus is out of order", "", "MemoryErrors: 0"]
 )
 def test_other_failures_are_not_called_memory(text: str) -> None:
-    assert endings.out_of_memory("train", text) is None
+    assert endings.out_of_something("train", text) is None
 
 
 def test_a_kill_is_called_memory_only_on_the_kernels_word() -> None:
