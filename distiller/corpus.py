@@ -77,6 +77,11 @@ class Corpus(Sequence[Example]):
         """Tokens of each example that carry loss, int32, (examples,)."""
         return np.asarray(self.rows["tokens"] - self.rows["prompt_tokens"])
 
+    @property
+    def last_tokens(self) -> np.ndarray:
+        """The last token id of each example, int32, (examples,)."""
+        return np.asarray(self._tokens[self.rows["start"] + self.rows["tokens"] - 1])
+
     def tokens(self, index: int) -> np.ndarray:
         """The token ids of one example, int32, (T,), not copied."""
         row = self.rows[index]

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distiller import templates
 from distiller.errors import InputError
@@ -91,9 +92,14 @@ class Encoder:
         return int(self.tokenizer.convert_tokens_to_ids(self.pad_token))
 
     @property
-    def config(self) -> object:
+    def config(self) -> Any:
         """The base's configuration, as transformers reads it."""
         return self._prompter.config
+
+    @property
+    def base_template(self) -> str | None:
+        """The base's own template."""
+        return self._prompter.template
 
     @property
     def template(self) -> str | None:
@@ -106,6 +112,13 @@ class Encoder:
     def prompt(self, problem: str) -> str:
         """The rendered prompt, a forced response start included, as at inference."""
         return self._prompter.render(problem, prompt=self._recipe.prompt, protocol=self._protocol)
+
+    def prompt_of(self, problem: str, protocol: Protocol) -> str:
+        """The prompt that ``protocol`` would ask the student with, the recipe's text around it."""
+        own = {} if protocol.chat_template else {"chat_template": self.template}
+        return self._prompter.render(
+            problem, prompt=self._recipe.prompt, protocol=protocol.model_copy(update=own)
+        )
 
     def response(self, prompt: str, completion: str) -> str:
         """What the model has to write after ``prompt``: the completion less a forced start.
@@ -165,19 +178,22 @@ class Encoder:
     def _encode(self, batch: Sequence[Rendered], source: str) -> Iterator[Example]:
         if not batch:
             return
-        prompts = self._ids_of([each.prompt for each in batch])
-        responses = self._ids_of([each.response for each in batch])
+        prompts = self.ids_of([each.prompt for each in batch])
+        responses = self.ids_of([each.response for each in batch])
         for each, head, tail in zip(batch, prompts, responses, strict=True):
             ids = (*head, *tail, self.end_id)
             yield Example(each.problem_id, each.sample, ids, len(head), source)
 
-    def _ids_of(self, texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    def ids_of(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text as it stands: no special tokens are added."""
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, verbose=False)[
+            "input_ids"
+        ]
         return ids
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of ``text`` as it stands: no special tokens are added."""
-        return self._ids_of([text])[0]
+        """:meth:`ids_of` for one text."""
+        return self.ids_of([text])[0]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ``ids``, special tokens included."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ def read_chats(path: Path, name: str) -> Iterator[Chat]:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield _chat(line, f"{path.name}: line {number}", f"{name}:{number}")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(
             f"corpus.general: {path} cannot be read ({error}); give a JSONL file, also .gz."
         ) from error

@@ -1,125 +1,349 @@
-"""What is checked, in seconds, before a GPU is touched. Torch-free.
+"""What is checked, in seconds, before a GPU is touched. Torch-free but for :mod:`distiller.probe`.
 
-Each check answers one way in which fine-tuning is known to go wrong without an error message.
+Each check answers one way in which fine-tuning is known to go wrong without an error message. An
+error stops the run; a warning is for a person to judge; each is one sentence with its remedy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from distiller.corpus import Encoder, Example
-from distiller.errors import InputError
+from distiller import decontamination, mixing, templates
+from distiller.checks import (
+    Check,
+    Level,
+    checks_of_corpus,
+    error,
+    lengths_of,
+    mask_pieces,
+    note,
+    ok,
+    require_passed,
+    round_trip,
+    spread,
+    supervised_of,
+    warning,
+)
+from distiller.corpus import Corpus, Encoder, Example
+from distiller.encoding import Rendered
+from distiller.errors import DistillerError, InputError
 from distiller.filters.base import Trace
+from distiller.memory import estimate
 from distiller.recipe import Recipe
+from evaluator.errors import InputError as EvaluatorInputError
 from evaluator.records import Completion, FinishReason, Problem
 
+__all__ = ["Check", "Level", "Report", "checks_of_corpus", "mask_pieces", "require_passed", "run"]
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One check's result. ``passed`` is None for a remark that stops nothing."""
+PACKED_TOLERANCE = 1e-3  # relative, float32: other summation order, nothing else
+Probe = Callable[[Any], tuple[int, float]]
 
-    name: str
-    passed: bool | None
-    detail: str
+
+@dataclass(slots=True)
+class Report:
+    """All checks, and the first example in pieces that carry loss or do not."""
+
+    checks: list[Check] = field(default_factory=list)
+    example: list[dict[str, Any]] = field(default_factory=list)  # {"text", "supervised"}
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def of(self, level: Level) -> list[Check]:
+        """The checks with that result."""
+        return [check for check in self.checks if check.level == level]
 
     def to_json(self) -> dict[str, Any]:
-        """The row of preflight.json."""
-        return asdict(self)
+        """The content of preflight.json."""
+        return {
+            "checks": [check.to_json() for check in self.checks],
+            "errors": len(self.of(Level.ERROR)),
+            "warnings": len(self.of(Level.WARNING)),
+            "figures": self.figures,
+            "example": self.example,
+        }
 
 
-def checks_before_generation(
-    recipe: Recipe, encoder: Encoder, prompts: Sequence[Problem]
-) -> list[Check]:
-    """What can be told from the recipe, the base's tokenizer and the prompts alone.
+def run(
+    recipe: Recipe,
+    base_model: Path,
+    prompts: Sequence[Problem],
+    *,
+    traces: Iterable[Trace] | None = None,
+    corpus: Corpus | None = None,
+    benchmarks: Mapping[str, Sequence[Problem]] | None = None,
+    probe: Probe | None = None,
+) -> Report:
+    """Check a recipe. ``traces`` or ``corpus`` are looked at where they exist already; before
+    that, the answer of a perfect teacher to the first prompt stands in for them.
 
-    The response that a perfect teacher might give to the first prompt stands in for the traces.
+    ``probe`` gives (parameters, packed logits' relative difference) of a configuration
+    (:func:`distiller.probe.probe`); None leaves out what needs a model.
     """
+    report = Report()
+    add = report.checks.append
     if not prompts:
-        raise InputError("prompts: there are none; give a prompt set with at least one problem.")
-    first = prompts[0]
-    thinking = recipe.thinking
-    thoughts = f"{thinking.open}\nFirst.\n{thinking.close}\n\n" if thinking.kind == "tags" else ""
-    text = f"{thoughts}\\boxed{{{first.answer}}}"
-    trace = Trace(first, Completion(first.id, 0, text, FinishReason.STOP))
-    longest = max(len(encoder.ids(encoder.prompt(problem.problem))) for problem in prompts)
-    limit = recipe.training.max_length_tokens
+        add(error("prompts", "there are none; give a prompt set with at least one problem"))
+        return report
+    try:
+        encoder = Encoder(base_model, recipe)
+        rendered = _rendered(encoder, recipe, prompts, traces)
+        examples: Sequence[Example] = corpus or list(encoder.examples(rendered))
+        chats = _chats(encoder, recipe)
+        found = checks_of_corpus(examples, encoder, recipe, known=bool(corpus or traces))
+        if corpus is None:
+            found += [round_trip(rendered, encoder)]
+    except (DistillerError, EvaluatorInputError) as failure:
+        name, _, sentence = str(failure).partition(": ")
+        add(error(name, sentence.rstrip(".")) if sentence else error("base", name.rstrip(".")))
+        return report
+    report.checks += [_template(encoder, recipe), *_measured(encoder, recipe, prompts[0]), *found]
+    if recipe.corpus.general and corpus is None:
+        add(_general(chats, encoder, recipe))
+    lengths = lengths_of(examples) + [len(each.input_ids) for each in chats]
+    longest = _longest(encoder, recipe, prompts, lengths, known=bool(corpus or traces))
+    add(_promptlengths_of(encoder, recipe, prompts))
+    add(_context(encoder, recipe, longest))
+    add(_contamination(recipe, prompts, benchmarks or {}))
+    if probe is not None:
+        report.checks += _of_model(encoder, recipe, longest, probe, report.figures)
+    report.example = mask_pieces(examples[0], encoder)
+    report.figures |= _figures(examples, longest)
+    return report
+
+
+# --- the examples
+
+
+def _rendered(
+    encoder: Encoder, recipe: Recipe, prompts: Sequence[Problem], traces: Iterable[Trace] | None
+) -> list[Rendered]:
+    if traces is None:
+        return [encoder.render(_stand_in(prompts[0], recipe))]
+    chosen = list(spread(list(traces)))
+    if not chosen:
+        raise InputError("traces: there are none; draw some, or relax the filters.")
+    return [encoder.render(trace) for trace in chosen]
+
+
+def _stand_in(problem: Problem, recipe: Recipe) -> Trace:
+    """What a perfect teacher might answer."""
+    tags = recipe.thinking
+    thoughts = f"{tags.open}\nFirst.\n{tags.close}\n\n" if tags.kind == "tags" else ""
+    text = f"{thoughts}\\boxed{{{problem.answer}}}"
+    return Trace(problem, Completion(problem.id, 0, text, FinishReason.STOP))
+
+
+def _chats(encoder: Encoder, recipe: Recipe) -> list[Example]:
+    found: list[Example] = []
+    for source in recipe.corpus.general:
+        chats = list(mixing.read_chats(Path(source.file), source.name))
+        if not chats:
+            raise InputError(
+                f"corpus.general: {source.name!r} has no chat in {source.file}; leave it out or "
+                "give it some."
+            )
+        texts = [encoder.render_chat(chat) for chat in spread(chats)]
+        found += encoder.examples(texts, source=source.name)
+    return found
+
+
+def _figures(examples: Sequence[Example], longest: int) -> dict[str, float]:
+    tokens, supervised = sum(lengths_of(examples)), int(supervised_of(examples).sum())
+    return {
+        "examples": len(examples),
+        "tokens": tokens,
+        "supervised_tokens": supervised,
+        "supervised_share": supervised / tokens,
+        "longest_tokens": longest,
+    }
+
+
+# --- the checks
+
+
+def _template(encoder: Encoder, recipe: Recipe) -> Check:
+    tags = recipe.thinking
+    if encoder.template is None:
+        return note("chat template", "none: prompts are plain text, as corpus.chat_template says")
+    whose = "the recipe's" if recipe.corpus.chat_template else "the base's own"
+    if tags.kind == "tags" and templates.drops_thoughts(
+        encoder.tokenizer, encoder.template, tags.open, tags.close
+    ):
+        return note(
+            "chat template",
+            f"{whose} leaves the thoughts out of an answer; here the response is appended as the "
+            "model writes it, so they stay",
+        )
+    return ok("chat template", f"{whose}; it keeps what stands in an answer")
+
+
+def _measured(encoder: Encoder, recipe: Recipe, problem: Problem) -> list[Check]:
+    """The student must be asked as it was taught."""
+    plan, named = recipe.evaluation, recipe.evaluation.protocol.chat_template
+    if not plan.benchmarks:
+        return []
+    if encoder.template is None and named != templates.PLAIN:
+        return [
+            error(
+                "evaluation prompt",
+                "the student has no chat template to be asked with; set "
+                f'evaluation.protocol.chat_template to "{templates.PLAIN}"',
+            )
+        ]
+    if encoder.base_template is None and named is None and "base" in plan.roles:
+        return [
+            error(
+                "evaluation prompt",
+                "the base has no chat template to be asked with; name one in "
+                "evaluation.protocol.chat_template, or leave base out of evaluation.roles",
+            )
+        ]
+    taught = encoder.prompt(problem.problem)
+    asked = encoder.prompt_of(problem.problem, plan.protocol)
+    if taught == asked:
+        return [ok("evaluation prompt", "the student is asked exactly as it was taught")]
+    at = next(
+        (i for i, (a, b) in enumerate(zip(taught, asked, strict=False)) if a != b),
+        min(len(taught), len(asked)),
+    )
     return [
-        *checks_of_corpus([encoder.encode(trace)], encoder, recipe),
-        Check(
-            "prompt length",
-            longest < limit,
-            f"the longest of {len(prompts)} prompts has {longest} tokens, the cut-off is {limit}",
-        ),
+        warning(
+            "evaluation prompt",
+            f"the student is taught {taught[at : at + 30]!r} where the evaluation asks "
+            f"{asked[at : at + 30]!r}; bring thinking, system_prompt and chat_template of "
+            "evaluation.protocol into line with the recipe's",
+        )
     ]
 
 
-def checks_of_corpus(examples: Sequence[Example], encoder: Encoder, recipe: Recipe) -> list[Check]:
-    """What must hold of a corpus before it is trained on."""
-    supervised = sum(example.supervised_tokens for example in examples)
-    tokens = sum(len(example.input_ids) for example in examples)
-    ended = sum(example.input_ids[-1] == encoder.end_id for example in examples)
-    longest = max(len(example.input_ids) for example in examples)
+def _general(chats: Sequence[Example], encoder: Encoder, recipe: Recipe) -> Check:
+    plan = recipe.corpus
+    weights = " : ".join(
+        f"{weight:g} {name}"
+        for name, weight in [
+            ("traces", plan.traces_weight),
+            *((source.name, source.weight) for source in plan.general),
+        ]
+    )
+    over = sum(len(each.input_ids) > recipe.training.max_length_tokens for each in chats)
+    if over == len(chats):
+        return error(
+            "mix",
+            f"all {over} chats looked at are longer than {recipe.training.max_length_tokens} "
+            "tokens; raise training.max_length_tokens",
+        )
+    return note("mix", f"{weights}; {over} of {len(chats)} chats looked at are too long")
+
+
+def _promptlengths_of(encoder: Encoder, recipe: Recipe, prompts: Sequence[Problem]) -> Check:
+    lengths = _prompt_tokens(encoder, prompts)
+    limit, name = recipe.training.max_length_tokens, "prompt length"
+    over = sum(length >= limit for length in lengths)
+    if not over:
+        return ok(name, f"the longest of {len(lengths)} prompts has {max(lengths)} tokens")
+    sentence = (
+        f"{over} of {len(lengths)} prompts leave no room for a response in {limit} tokens; raise "
+        "training.max_length_tokens, or leave them out"
+    )
+    return error(name, sentence) if over == len(lengths) else warning(name, sentence)
+
+
+def _prompt_tokens(encoder: Encoder, prompts: Sequence[Problem]) -> list[int]:
+    texts = [encoder.prompt(problem.problem) for problem in spread(prompts)]
+    return [len(ids) for ids in encoder.ids_of(texts)]
+
+
+def _longest(
+    encoder: Encoder,
+    recipe: Recipe,
+    prompts: Sequence[Problem],
+    lengths: Sequence[int],
+    *,
+    known: bool,
+) -> int:
+    """The longest sequence that is trained on, in tokens; the longest possible before traces."""
     limit = recipe.training.max_length_tokens
-    return [
-        Check(
-            "ending token",
-            ended == len(examples) and all(example.supervised_tokens for example in examples),
-            f"{ended} of {len(examples)} examples end with the supervised token {encoder.end_id}",
-        ),
-        _padding(encoder),
-        _thoughts(examples[0], encoder, recipe),
-        Check(
-            "supervised share",
-            supervised > len(examples),
-            f"{supervised} of {tokens} tokens carry loss ({supervised / tokens:.1%})",
-        ),
-        Check(
-            "length",
-            longest <= limit,
-            f"the longest example has {longest} tokens, the cut-off is {limit}",
-        ),
-        Check("first example", None, show_mask(examples[0], encoder)),
-    ]
+    if known:
+        return min(limit, max(lengths))
+    possible = max(_prompt_tokens(encoder, prompts)) + recipe.generation.sampling.max_tokens + 1
+    return min(limit, max(possible, *lengths))
 
 
-def require_passed(checks: Sequence[Check]) -> None:
-    """Raise InputError naming the first check that failed."""
-    for check in checks:
-        if check.passed is False:
-            raise InputError(f"preflight: {check.name}: {check.detail}.")
-
-
-def show_mask(example: Example, encoder: Encoder) -> str:
-    """The example's text; what carries loss stands between ⟦ and ⟧."""
-    head = encoder.decode(example.input_ids[: example.prompt_tokens])
-    return f"{head}⟦{encoder.decode(example.input_ids[example.prompt_tokens :])}⟧"
-
-
-def _padding(encoder: Encoder) -> Check:
-    if encoder.pad_id != encoder.end_id:
-        return Check("padding", True, "the padding token is not the ending token")
-    return Check(
-        "padding",
-        None,
-        "padding and ending token are the same; here that is harmless, because the mask goes by "
-        "position, but a trainer that masks by token would not teach the student to end",
+def _context(encoder: Encoder, recipe: Recipe, longest: int) -> Check:
+    """The model must have a position for every token."""
+    config, rope, name = encoder.config.get_text_config(), recipe.training.rope, "context"
+    positions = int(getattr(config, "max_position_embeddings", 0) or 0)
+    if not positions:
+        return note(name, "the base's config does not say how many positions it has")
+    reach = positions if rope is None else int((rope.original_tokens or positions) * rope.factor)
+    if longest <= reach:
+        return ok(name, f"{longest} tokens at most, {reach} positions")
+    factor = -(-longest // positions)
+    return error(
+        name,
+        f"an example may have {longest} tokens, but the base has {reach} positions"
+        f"{' even as training.rope stretches them' if rope else ''}; lower "
+        f"training.max_length_tokens to {reach} (longer ones are then "
+        f"{'cut off' if recipe.corpus.too_long == 'truncate' else 'dropped'}), or set "
+        f"training.rope with a factor of {factor} or more",
     )
 
 
-def _thoughts(example: Example, encoder: Encoder, recipe: Recipe) -> Check:
-    """The thinking tags must still be there when the ids are read back."""
-    if recipe.thinking.kind != "tags":
-        return Check("thinking tags", None, "this recipe has none")
-    text = encoder.decode(example.input_ids)
-    response = encoder.decode(example.input_ids[example.prompt_tokens :])
-    opened, closed = recipe.thinking.open in text, recipe.thinking.close in response
-    return Check(
-        "thinking tags",
-        opened and closed,
-        f"{recipe.thinking.open} and {recipe.thinking.close} survive template and tokenizer"
-        if opened and closed
-        else f"{recipe.thinking.open if not opened else recipe.thinking.close} is lost between "
-        "template and tokenizer: the student would not learn to think",
+def _contamination(
+    recipe: Recipe, prompts: Sequence[Problem], benchmarks: Mapping[str, Sequence[Problem]]
+) -> Check:
+    name = "contamination"
+    if not benchmarks:
+        return warning(
+            name,
+            "no benchmark was given to compare the prompts with; install the benchmarks that the "
+            "student is measured on (on the command line: --benchmark FILE)",
+        )
+    hits = decontamination.find(prompts, benchmarks)
+    if not hits:
+        return ok(name, f"none of {len(prompts)} prompts stands in {len(benchmarks)} benchmarks")
+    first = hits[0]
+    where = (
+        f"{len(hits)} of {len(prompts)} prompts stand in a benchmark (the first: {first.problem_id}"
+        f" is {first.benchmark_problem_id} of {first.benchmark}, rule {first.rule})"
+    )
+    if not recipe.decontaminate:
+        return warning(
+            name,
+            f"{where}, and every score of the student will say so; set decontaminate to true, or "
+            "leave them out",
+        )
+    if len(hits) == len(prompts):
+        return error(name, f"{where}, so nothing would be left; use other prompts")
+    return warning(name, f"{where} and are dropped; leave them out to spare their traces")
+
+
+def _of_model(
+    encoder: Encoder, recipe: Recipe, longest: int, probe: Probe, figures: dict[str, float]
+) -> list[Check]:
+    """What only a model can tell: its size, and whether packed sequences stay apart."""
+    try:
+        parameters, difference = probe(encoder.config)
+    except DistillerError as failure:
+        return [error("packing", str(failure).rstrip("."))]
+    needed = estimate(encoder.config, parameters, recipe.training, longest)
+    figures |= {"parameters": parameters, **needed.to_json()}
+    return [_packing(recipe, difference), note("memory", needed.sentence)]
+
+
+def _packing(recipe: Recipe, difference: float) -> Check:
+    if not recipe.training.packing:
+        return note("packing", "switched off; sequences are padded")
+    if difference <= PACKED_TOLERANCE:
+        return ok(
+            "packing",
+            f"packed logits equal unpacked ones (largest difference {difference:.1e} of the "
+            "largest logit)",
+        )
+    return error(
+        "packing",
+        f"packed sequences see each other: logits differ by {difference:.1e} of the largest one; "
+        "set training.packing to false",
     )

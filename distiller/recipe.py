@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from evaluator.protocol import PRESETS as PROTOCOL_PRESETS
-from evaluator.protocol import Config, Protocol, Sampling, Thinking
+from evaluator.protocol import Config, Protocol, Rope, Sampling, Thinking
 
 
 class Prompts(Config):
@@ -73,7 +73,7 @@ class FilterChoice(Config):
 
 DEFAULT_FILTERS = tuple(
     FilterChoice(name=name)
-    for name in ("truncated", "format", "answer", "mixed_language", "loops", "duplicates")
+    for name in ("loops", "truncated", "format", "mixed_language", "answer", "duplicates")
 )
 
 
@@ -121,17 +121,46 @@ class CorpusPlan(Config):
         return value
 
 
+class Lora(Config):
+    """Low-rank adapters on every linear layer (Hu et al. 2021), merged into the student."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)] = 64
+    alpha: Annotated[float, Field(gt=0, description="their output is scaled by alpha / rank")] = 128
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
 class Training(Config):
     """Supervised fine-tuning of the base on the corpus; loss on response tokens only."""
 
     epochs: Annotated[float, Field(gt=0)] = 2.0
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.05
+    min_learning_rate_ratio: Annotated[
+        float, Field(ge=0, le=1, description="the cosine ends at this share of the peak")
+    ] = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     batch_size: Annotated[int, Field(ge=1, description="sequences per optimizer step")] = 32
+    micro_batch_tokens: Annotated[
+        int, Field(ge=1, description="through the model at once, per process; longer ones go alone")
+    ] = 16384
+    packing: Annotated[bool, Field(description="several sequences at once, isolated")] = True
     max_length_tokens: Annotated[int, Field(ge=8)] = 32768
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Annotated[
+        Literal["float32", "bfloat16"],
+        Field(description="of the arithmetic and of the student; weights are updated in float32"),
+    ] = "float32"
+    gradient_checkpointing: Annotated[
+        bool, Field(description="layers are computed twice, and memory holds their inputs only")
+    ] = True
+    lora: Lora | None = None
+    rope: Annotated[
+        Rope | None, Field(description="more positions than the base has; the student keeps them")
+    ] = None
+    held_out_share: Annotated[
+        float, Field(ge=0, le=0.5, description="of the problems; only the loss on them is measured")
+    ] = 0.0
+    evaluations: Annotated[int, Field(ge=1, description="of the held-out loss, evenly spread")] = 10
     seed: int = 0
     save_seconds: Annotated[float, Field(gt=0, description="between resume states")] = 60.0
 
@@ -205,6 +234,7 @@ def demo_recipe(*, teacher: str, base: str, student: str, prompts: str) -> Recip
             learning_rate=4e-3,
             batch_size=32,
             max_length_tokens=128,
+            gradient_checkpointing=False,
             save_seconds=10,
         ),
         evaluation=EvaluationPlan(

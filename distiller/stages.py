@@ -1,10 +1,11 @@
-"""The stages that this library carries out for a worker: generate, filter, train.
+"""The stages that this library carries out for a worker: preflight, generate, filter, train.
 
 docs/architecture.md lists their specs, their work and what they report.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from distiller import generation, refining, traces
+from distiller import generation, preflight, refining, traces
 from distiller.errors import InputError
 from distiller.recipe import Recipe
 from evaluator import engines, runner
@@ -69,6 +70,32 @@ class GenerateStage:
             )
         metric(tally)
         return {"teacher_prompt": traces.protocol(self._recipe).prompt}
+
+
+class PreflightStage:
+    """Looks for faults before anything is drawn; what it finds lies in preflight.json."""
+
+    def __init__(self, spec: Spec, report: Reporter) -> None:
+        self._recipe = _recipe(spec)
+        self._prompts = runner.load_problems(Path(_field(spec, "prompts_file")))
+        self._benchmarks = refining.load_benchmarks(_field(spec, "benchmark_files"))
+        self._base = Path(_field(spec, "base_model"))
+        self._folder = Path(_field(spec, "stage_folder"))
+        report.ready(name="preflight")
+
+    def run(self, request: ShardRequest, report: Reporter) -> Mapping[str, Any]:
+        """Write the report. Raises InputError with the first error, so that the run ends here."""
+        from distiller.probe import probe
+
+        prompts = self._prompts[: self._recipe.prompts.limit]
+        found = preflight.run(
+            self._recipe, self._base, prompts, benchmarks=self._benchmarks, probe=probe
+        )
+        part = self._folder / f"preflight-{request.lease}.part"
+        part.write_text(json.dumps(found.to_json(), ensure_ascii=False, indent=1), encoding="utf-8")
+        part.replace(self._folder / "preflight.json")
+        preflight.require_passed(found.checks)
+        return {"warnings": len(found.of(preflight.Level.WARNING))}
 
 
 class FilterStage:
@@ -135,6 +162,7 @@ class TrainStage:
 
 
 FACTORIES: dict[str, HandlerFactory] = {
+    "preflight": PreflightStage,
     "generate": GenerateStage,
     "filter": FilterStage,
     "train": TrainStage,

@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from distiller import corpus, preflight
 from distiller.corpus import Encoder, Example, token_histogram
-from distiller.errors import CorpusError, InputError
+from distiller.errors import CorpusError
 from distiller.filters import Trace
 from evaluator.engines.prompting import Prompter
 from evaluator.protocol import Protocol, Thinking
-from evaluator.records import Problem
 from tests.distiller.samples import recipe, trace
 
 
@@ -230,26 +229,7 @@ def test_real_templates_keep_the_thoughts(name: str, shared_tokenizer: Any) -> N
     assert example.input_ids[-1] == encoder.end_id
     found = preflight.checks_of_corpus([example], encoder, recipe(base))
     preflight.require_passed(found)
-    padding = next(check for check in found if check.name == "padding")
-    assert (padding.passed is None) == (name == "deepseek-r1-distill-qwen")
-
-
-def test_preflight_fails_where_the_tags_are_lost(tiny_qwen: Path) -> None:
-    chosen = recipe(tiny_qwen)
-    encoder = Encoder(tiny_qwen, chosen)
-    lost = encoder.encode(trace("no thoughts \\boxed{2}"))
-    with pytest.raises(InputError, match="thinking tags: <think> is lost"):
-        preflight.require_passed(preflight.checks_of_corpus([lost], encoder, chosen))
-
-
-def test_preflight_before_generation(tiny_qwen: Path) -> None:
-    chosen = recipe(tiny_qwen, training={"max_length_tokens": 64})
-    encoder = Encoder(tiny_qwen, chosen)
-    good = [Problem("a", "1+1", "2")]
-    found = preflight.checks_before_generation(chosen, encoder, good)
-    preflight.require_passed(found)
-    assert "⟦<think>" in next(c.detail for c in found if c.name == "first example")
-    assert json.dumps([check.to_json() for check in found])
-    long = [*good, Problem("b", "1+" * 40 + "1", "41")]
-    with pytest.raises(InputError, match="prompt length"):
-        preflight.require_passed(preflight.checks_before_generation(chosen, encoder, long))
+    levels = {check.name: check.level for check in found}
+    shared = name == "deepseek-r1-distill-qwen"  # it pads with its ending token
+    assert levels["padding"] == ("warning" if shared else "ok")
+    assert levels["thinking tags"] == ("ok" if shared else "warning")  # Qwen2.5 splits them

@@ -203,6 +203,38 @@ def test_train_stage(tiny_qwen: Path, tmp_path: Path) -> None:
     assert inspect(student).has_chat_template
 
 
+def test_preflight_stage_finds_faults_before_anything_is_drawn(
+    tiny_qwen: Path, tmp_path: Path
+) -> None:
+    def spec(limit: int) -> dict[str, Any]:
+        wanted = {"epochs": 1, "max_length_tokens": limit}
+        planted = [Problem("x", PROMPTS[5].problem, PROMPTS[5].answer)]
+        return {
+            "kind": "preflight",
+            "recipe": recipe(tiny_qwen, training=wanted).model_dump(mode="json"),
+            "prompts_file": str(write_problems(tmp_path / "p.jsonl", PROMPTS)),
+            "benchmark_files": {"held@1": str(write_problems(tmp_path / "b.jsonl", planted))},
+            "base_model": str(tiny_qwen),
+        }
+
+    code, events = run_stage(tmp_path / "s", spec(200), {})
+    assert code == 0, events
+    assert events[-1]["result"] == {"warnings": 1}
+    report = json.loads((tmp_path / "s" / "preflight.json").read_text())
+    levels = {check["name"]: check["level"] for check in report["checks"]}
+    assert levels["contamination"] == "warning"
+    assert levels["packing"] == "ok"
+    assert report["figures"]["parameters"] > 0
+    assert "memory_bytes" in report["figures"]
+
+    code, events = run_stage(tmp_path / "t", spec(2000), {})
+    assert code == 1
+    assert events[-1]["event"] == "failed"
+    assert "preflight: context: an example may have 2000 tokens" in events[-1]["error"]
+    assert not events[-1]["transient"]
+    assert json.loads((tmp_path / "t" / "preflight.json").read_text())["errors"] == 1
+
+
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "distiller", *arguments],
@@ -214,11 +246,13 @@ def test_commands_filter_preflight_and_train(tiny_qwen: Path, tmp_path: Path) ->
     spec = filter_spec(tmp_path, tiny_qwen)
     prompts = spec["prompts_file"]
     spec["recipe"]["prompts"]["set"] = prompts
+    spec["recipe"]["training"]["max_length_tokens"] = 200
     recipe_file = tmp_path / "recipe.json"
     recipe_file.write_text(json.dumps(spec["recipe"]))
     done = command("preflight", str(recipe_file))
     assert done.returncode == 0, done.stderr
-    assert "ok     ending token" in done.stdout
+    assert "ok      ending token: <|im_end|> (1) ends every response" in done.stdout
+    assert "⟦<think>" in done.stdout
     done = command(
         "filter", "--traces", spec["segment_files"][0], "--problems", prompts,
         "--recipe", str(recipe_file), "--out", str(tmp_path / "out"), "--jobs", "1",
@@ -230,6 +264,45 @@ def test_commands_filter_preflight_and_train(tiny_qwen: Path, tmp_path: Path) ->
     done = command("train", str(recipe_file), "--corpus", folder, "--out", str(student))
     assert done.returncode == 0, done.stderr
     assert inspect(student).architecture == "Qwen2ForCausalLM"
+
+
+def test_preflight_and_corpus_commands(tiny_qwen: Path, tmp_path: Path) -> None:
+    chosen = recipe(tiny_qwen, training={"max_length_tokens": 200}).model_dump(mode="json")
+    chosen["prompts"]["set"] = str(write_problems(tmp_path / "p.jsonl", PROMPTS))
+    traces_of = [
+        {"problem_id": p.id, "sample": 0, "completion": solve(p.problem), "problem": p.problem,
+         "answer": p.answer, "finish_reason": "stop"}
+        for p in PROMPTS
+    ]  # fmt: skip
+    kept = tmp_path / "kept.jsonl"
+    kept.write_text("".join(json.dumps(row) + "\n" for row in traces_of))
+    chats = tmp_path / "chats.jsonl"
+    chats.write_text('{"prompt": "hello", "response": "hi"}\n' * 2)
+    chosen["corpus"]["general"] = [{"file": str(chats)}]
+    file = tmp_path / "r.json"
+    file.write_text(json.dumps(chosen))
+    out = tmp_path / "c"
+    done = command("corpus", str(file), "--traces", str(kept), "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "traces: 6 of 12 used (75.0% of the examples" in done.stdout
+    assert "general: 2 of 2 used (25.0% of the examples" in done.stdout
+    assert len(corpus.read(out)[0]) == 8
+    done = command("preflight", str(file), "--corpus", str(out), "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["figures"]["examples"] == 8
+    assert [piece["supervised"] for piece in report["example"]] == [False, True]
+    chosen["training"]["max_length_tokens"] = 12
+    file.write_text(json.dumps(chosen))
+    done = command("preflight", str(file), "--traces", str(kept))
+    assert done.returncode == 2
+    assert "ERROR   cut-off: 12 of 12 examples are longer than 12 tokens" in done.stdout
+    assert "nothing should be trained" in done.stderr
+    kept.write_text('{"problem_id": "a"}\n')
+    done = command("corpus", str(file), "--traces", str(kept), "--out", str(tmp_path / "d"))
+    assert done.returncode == 2
+    assert "kept.jsonl: line 1 is no kept trace ('completion' is missing)" in done.stderr
+    assert not (tmp_path / "d").exists()
 
 
 @pytest.mark.parametrize(

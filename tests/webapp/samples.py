@@ -201,6 +201,20 @@ FUNNEL = {
 }
 
 
+PREFLIGHT = {
+    "checks": [
+        {"name": "template", "level": "ok", "detail": "the base's own"},
+        {"name": "padding", "level": "warning", "detail": "it is shared; name another"},
+        {"name": "context", "level": "error", "detail": "it is too short; stretch it"},
+    ],
+    "errors": 1, "warnings": 1, "figures": {},
+    "example": [
+        {"text": f"asked {HOSTILE}", "supervised": False},
+        {"text": f"answered {HOSTILE}", "supervised": True},
+    ],
+}  # fmt: skip
+
+
 def write_corpus(folder: Path) -> None:
     """Kept and dropped traces, as the filter stage leaves them beside the corpus."""
     rows = [

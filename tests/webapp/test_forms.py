@@ -127,7 +127,7 @@ def test_a_filled_form_launches_and_leads_to_the_run(
     assert response.status_code == 302, response.content.decode()
     assert response["location"] == run.get_absolute_url()
     assert run.owner == user
-    assert [s.kind for s in run.stages.all()][:3] == ["generate", "filter", "train"]
+    assert [s.kind for s in run.stages.all()][:3] == ["preflight", "generate", "filter"]
     assert client.get(run.get_absolute_url()).status_code == 200
     client.post(f"/runs/{run.pk}/cancel/")
     run.refresh_from_db()

@@ -206,8 +206,9 @@ def test_a_distillation_is_written_with_all_its_stages_and_shards(
 ) -> None:
     run = services.launch_distillation(owner=user, recipe=recipe)
     kinds = list(run.stages.order_by("position").values_list("kind", "state"))
-    assert kinds[:3] == [("generate", "queued"), ("filter", "waiting"), ("train", "waiting")]
-    assert [kind for kind, _ in kinds[3:]] == ["evaluate", "grade"] * 3
+    assert kinds[0] == ("preflight", "queued")
+    assert kinds[1:4] == [("generate", "waiting"), ("filter", "waiting"), ("train", "waiting")]
+    assert [kind for kind, _ in kinds[4:]] == ["evaluate", "grade"] * 3
     generate = run.stages.get(kind="generate")
     works = [shard.work["problem_ids"] for shard in generate.shards.order_by("index")]
     assert [len(ids) for ids in works] == [256, 44]
@@ -265,7 +266,7 @@ def test_states_allow_cancel_and_retry_only_where_they_mean_something(
     services.retry_run(run)
     run.refresh_from_db()
     assert run.state == State.QUEUED
-    assert run.stages.filter(state=State.QUEUED).get().kind == "generate"
+    assert run.stages.filter(state=State.QUEUED).get().kind == "preflight"
     assert set(Shard.objects.values_list("state", flat=True)) == {State.QUEUED}
 
 

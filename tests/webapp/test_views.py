@@ -15,6 +15,7 @@ from evaluator.records import Outcome
 from tests.webapp.samples import (
     FUNNEL,
     HOSTILE,
+    PREFLIGHT,
     arithmetic,
     make_benchmark,
     make_checkpoint,
@@ -312,6 +313,25 @@ def test_a_run_shows_loss_funnel_and_traces(user: Any, page: Client) -> None:
     assert "<script>window" not in kept + dropped
     assert "&lt;script&gt;window" in kept
     assert page.get(reverse("runs:examples", args=[run.pk, "others"])).status_code == 404
+
+
+@pytest.mark.parametrize("state", [State.FINISHED, State.FAILED])
+def test_a_run_shows_what_was_checked_and_the_first_example_in_two_colours(
+    state: str, user: Any, page: Client
+) -> None:
+    run = make_run(user, "d", Run.Kind.DISTILLATION, state, config={"thinking": {"kind": "tags"}})
+    stage = make_stage(run, 0, "preflight", "Check the recipe", state=state)
+    assert "Preflight" not in text_of(page.get(run.get_absolute_url()))
+    folder = files.stage_folder(stage)
+    folder.mkdir(parents=True)
+    (folder / "preflight.json").write_text(json.dumps(PREFLIGHT))
+    text = text_of(page.get(run.get_absolute_url()))
+    order = [text.index(words) for words in ("it is too short; stretch it.", "name another.")]
+    assert order == sorted(order)
+    assert "1 check passed or only to know" in text
+    assert "asked &lt;script&gt;" in text
+    assert '<mark class="learnt">answered &lt;script&gt;' in text
+    assert "<script>window" not in text
 
 
 def test_a_prompt_set_is_paged_from_its_file(page: Client, settings: Any) -> None:

@@ -54,3 +54,12 @@ def read_corpus_rows(
     path = store_path(folder).parent / f"{which}.jsonl"  # distiller.refining: beside the corpus
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in itertools.islice(file, offset, offset + limit)]
+
+
+def read_preflight(stage: Stage) -> dict[str, Any] | None:
+    """What a preflight stage found (distiller.preflight.Report); None before it has."""
+    path = stage_folder(stage) / "preflight.json"  # distiller.stages writes it
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found

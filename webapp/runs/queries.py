@@ -180,6 +180,14 @@ def filter_stage(view: RunView) -> Stage | None:
     return None
 
 
+def preflight_stage(view: RunView) -> Stage | None:
+    """The run's preflight stage, where it has one that is over."""
+    for each in view.stages:
+        if each.stage.kind == "preflight" and each.stage.state in FINAL_STATES:
+            return each.stage
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class FunnelStep:
     """What one step left over: ``kept`` go on, ``dropped`` ended here, ``whole`` were drawn."""

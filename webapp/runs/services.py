@@ -35,7 +35,7 @@ ENGINES = ("transformers", "vllm")
 
 
 def launch_distillation(*, owner: User, recipe: Recipe) -> Run:
-    """Start a distillation: generate, filter, train, then evaluate and grade.
+    """Start a distillation: check the recipe, generate, filter, train, then evaluate and grade.
 
     Every role of the recipe's evaluation plan is measured on every benchmark of it. Raises
     UserError naming the recipe's field that cannot be followed.
@@ -61,6 +61,7 @@ def launch_distillation(*, owner: User, recipe: Recipe) -> Run:
             owner=owner,
         )
         plans = [
+            _PlannedStage("preflight", "Check the recipe", config),
             _PlannedStage(
                 "generate", "Generate traces", config, unit="traces",
                 problem_ids=prompts, chunk=recipe.generation.shard_prompts,

@@ -179,16 +179,30 @@ def _generate(stage: Stage, device: str) -> Spec:
     }
 
 
-def _filter(stage: Stage, device: str) -> Spec:
+def _benchmark_files() -> dict[str, str]:
+    """What prompts must not stand in: the newest version of every installed benchmark."""
     newest = Benchmark.objects.order_by("name", "-created_at").distinct("name")
+    return {
+        f"{each.name}@{each.content_hash[:8]}": str(benchmarks.problems_file(each))
+        for each in newest
+    }
+
+
+def _preflight(stage: Stage, device: str) -> Spec:
+    return {
+        "recipe": _recipe(stage.run).model_dump(mode="json"),
+        "prompts_file": _prompts_file(stage),
+        "benchmark_files": _benchmark_files(),
+        "base_model": _checkpoint_folder(stage.config["base"]),
+    }
+
+
+def _filter(stage: Stage, device: str) -> Spec:
     return {
         "recipe": _recipe(stage.run).model_dump(mode="json"),
         "prompts_file": _prompts_file(stage),
         "segment_files": _segment_files(_earlier(stage, "generate")),
-        "benchmark_files": {
-            f"{each.name}@{each.content_hash[:8]}": str(benchmarks.problems_file(each))
-            for each in newest
-        },
+        "benchmark_files": _benchmark_files(),
         "base_model": _checkpoint_folder(stage.config["base"]),
         "jobs": settings.RETORT_STAGE_JOBS,
     }
@@ -270,6 +284,7 @@ def _keep_metrics(stage: Stage) -> None:
 
 
 REGISTRY: dict[str, StageKind] = {
+    "preflight": StageKind(celery.CPU, "distiller", _preflight, _nothing),
     "generate": StageKind(celery.GPU, "distiller", _generate, _nothing),
     "filter": StageKind(celery.CPU, "distiller", _filter, _keep_corpus),
     "train": StageKind(celery.GPU, "distiller", _train, _register_student),

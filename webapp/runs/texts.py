@@ -61,3 +61,24 @@ def _why(row: Mapping[str, Any]) -> str:
     if "reason" not in row:
         return ""
     return f"{row['step']}: {row['reason']}".replace("_", " ")
+
+
+@dataclass(frozen=True, slots=True)
+class PreflightView:
+    """What was checked before a run began: what to look at first, and what passed."""
+
+    errors: list[Mapping[str, Any]]
+    warnings: list[Mapping[str, Any]]
+    others: list[Mapping[str, Any]]  # passed, or only to know
+    example: list[Mapping[str, Any]]  # {"text", "supervised"}
+
+    @classmethod
+    def of(cls, report: Mapping[str, Any] | None) -> Self | None:
+        """Read a preflight.json (distiller.preflight.Report)."""
+        if report is None:
+            return None
+        by_level: dict[str, list[Mapping[str, Any]]] = {"error": [], "warning": []}
+        others: list[Mapping[str, Any]] = []
+        for check in report["checks"]:
+            by_level.get(check["level"], others).append(check)
+        return cls(by_level["error"], by_level["warning"], others, report["example"])

@@ -21,7 +21,7 @@ from webapp.runs import files, queries, redraw, services
 from webapp.runs.charts import loss_figure
 from webapp.runs.forms import DistillationForm, EvaluationForm, ImportForm
 from webapp.runs.models import Run, State
-from webapp.runs.texts import ExampleView
+from webapp.runs.texts import ExampleView, PreflightView
 
 PAGE = 25
 EXAMPLES = 5
@@ -59,6 +59,7 @@ def _detail_context(pk: int) -> dict[str, Any]:
     except Run.DoesNotExist:
         raise Http404 from None
     filtered = queries.filter_stage(view)
+    checked = queries.preflight_stage(view)
     return {
         "run": view.run,
         "view": view,
@@ -67,6 +68,7 @@ def _detail_context(pk: int) -> dict[str, Any]:
         "loss": loss_figure(queries.loss_curve(view)),
         "funnel": queries.funnel(filtered) if filtered else None,
         "filter_stage": filtered,
+        "preflight": PreflightView.of(files.read_preflight(checked)) if checked else None,
         "products": list(view.run.products.only("pk", "name")),
     }
 
