@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import struct
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from distiller import headers
 from distiller.errors import CheckpointError
 from evaluator.records import canonical_json
 
@@ -23,26 +22,8 @@ _CODE = {".py", ".pyc", ".so", ".dll", ".sh", ".exe", ".ipynb"}
 _ALLOWED = {".json", ".safetensors", ".txt", ".md", ".model", ".jinja", ".tiktoken", ".pdf"}
 _ALLOWED_NAMES = {"license", "notice", ".gitattributes", "use_policy"}
 _MAX_JSON_BYTES = 100_000_000
-# The safetensors format allows no longer header (its reference reader refuses one).
-_MAX_HEADER_BYTES = 100_000_000
-# safetensors' names of dtypes, with bits per element (format description of the library, 0.8).
-_DTYPES = {
-    "F64": ("float64", 64),
-    "F32": ("float32", 32),
-    "F16": ("float16", 16),
-    "BF16": ("bfloat16", 16),
-    "F8_E4M3": ("float8_e4m3", 8),
-    "F8_E5M2": ("float8_e5m2", 8),
-    "I64": ("int64", 64),
-    "I32": ("int32", 32),
-    "I16": ("int16", 16),
-    "I8": ("int8", 8),
-    "U64": ("uint64", 64),
-    "U32": ("uint32", 32),
-    "U16": ("uint16", 16),
-    "U8": ("uint8", 8),
-    "BOOL": ("bool", 8),
-}
+WEIGHTS = "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +46,21 @@ def inspect(folder: Path) -> CheckpointInfo:
     """
     files = _files(folder)
     for path in files:
-        _refuse_unsafe(path, folder)
-    config = _read_json(folder / "config.json", folder)
+        refuse_name(path.relative_to(folder).as_posix())
+    settings = config(folder)
     for path in files:
         if path.suffix == ".json" and path.stat().st_size <= _MAX_JSON_BYTES:
             _refuse_remote_code(path, folder)
     _require_tokenizer(folder)
-    weights = [path for path in files if path.suffix == ".safetensors"]
-    if not weights:
-        raise CheckpointError(
-            f"{folder.name}: no *.safetensors file; save the model with safe serialization."
-        )
-    _require_indexed(folder)
     elements: Counter[str] = Counter()
-    for path in weights:
-        elements.update(_tensor_elements(path, folder))
-    architectures = config.get("architectures")
+    for tensor in weights(folder).values():
+        elements[headers.DTYPES[tensor.dtype][0]] += tensor.elements
+    if not isinstance(settings.get("model_type"), str) or not settings["model_type"]:
+        raise CheckpointError(
+            f"{folder.name}: config.json names no model_type; use the config the model was saved "
+            "with."
+        )
+    architectures = settings.get("architectures")
     if not isinstance(architectures, list) or not architectures:
         raise CheckpointError(
             f"{folder.name}: config.json names no architectures; use the config the model was "
@@ -91,10 +71,15 @@ def inspect(folder: Path) -> CheckpointInfo:
         parameters=sum(elements.values()),
         size_bytes=sum(path.stat().st_size for path in files),
         dtype=elements.most_common(1)[0][0],
-        context_tokens=_context_tokens(config),
+        context_tokens=_context_tokens(settings),
         has_chat_template=_has_chat_template(folder),
         content_hash=content_hash(folder),
     )
+
+
+def config(folder: Path) -> dict[str, Any]:
+    """The checkpoint's config.json; raises CheckpointError."""
+    return _read_json(folder / "config.json", folder)
 
 
 def content_hash(folder: Path) -> str:
@@ -128,8 +113,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _refuse_unsafe(path: Path, folder: Path) -> None:
-    name, suffix = path.relative_to(folder), path.suffix.lower()
+def refuse_name(name: str) -> None:
+    """Raise CheckpointError where a file of that relative name has no place in a checkpoint."""
+    path = PurePosixPath(name)
+    suffix = path.suffix.lower()
     if suffix in _PICKLES:
         raise CheckpointError(
             f"{name}: pickled files can run code when they are loaded; "
@@ -171,7 +158,11 @@ def _refuse_remote_code(path: Path, folder: Path) -> None:
 
 def _require_tokenizer(folder: Path) -> None:
     if (folder / "tokenizer.json").is_file():
-        _read_json(folder / "tokenizer.json", folder)
+        model = _read_json(folder / "tokenizer.json", folder).get("model")
+        if not isinstance(model, dict) or not model.get("vocab"):
+            raise CheckpointError(
+                "tokenizer.json: holds no vocabulary; save the tokenizer beside the model again."
+            )
         return
     if (folder / "tokenizer.model").is_file():
         return
@@ -183,65 +174,54 @@ def _require_tokenizer(folder: Path) -> None:
     )
 
 
-def _require_indexed(folder: Path) -> None:
-    """Every file that a sharded model's index names must be there."""
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        return
-    weight_map = _read_json(index, folder).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index.name}: has no weight_map; copy the file again.")
-    missing = sorted({str(name) for name in weight_map.values() if not (folder / name).is_file()})
-    if missing:
-        raise CheckpointError(f"{missing[0]}: named by {index.name} but missing; copy it too.")
+def weights(folder: Path) -> dict[str, headers.Tensor]:
+    """All tensors by name, as loading would find them; raises CheckpointError.
 
-
-def _tensor_elements(path: Path, folder: Path) -> Counter[str]:
-    """Elements per dtype of one safetensors file; its header must fit its size exactly.
-
-    Format: 8 bytes little-endian header length, a JSON header, then the tensors' bytes.
+    They stand in model.safetensors, or in the files of the index, which must tell the truth of
+    every one; no other safetensors file may lie beside them.
     """
-    name, size = path.relative_to(folder), path.stat().st_size
-    torn = f"{name}: torn or not a safetensors file"
-    with path.open("rb") as file:
-        head = file.read(8)
-        length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
-        if not 2 <= length <= min(_MAX_HEADER_BYTES, size - 8):
-            raise CheckpointError(f"{torn} (its header does not fit the file); copy it again.")
-        raw = file.read(length)
-    try:
-        header = json.loads(raw)
-        entries = {key: value for key, value in header.items() if key != "__metadata__"}
-        spans, elements = _spans(entries)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{torn} (its header cannot be read); copy it again.") from error
-    end = 0
-    for start, stop in sorted(spans):
-        if start != end or stop < start:
-            raise CheckpointError(f"{torn} (its tensors overlap or leave gaps); copy it again.")
-        end = stop
-    if 8 + length + end != size:
+    return {name: tensor for name, (_, tensor) in located_weights(folder).items()}
+
+
+def located_weights(folder: Path) -> dict[str, tuple[Path, headers.Tensor]]:
+    """As :func:`weights`, with the file in which each tensor stands."""
+    there = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
+    there = {name: path for name, path in there.items() if path.suffix == ".safetensors"}
+    if not there:
         raise CheckpointError(
-            f"{torn} (the header promises {8 + length + end} bytes, the file has {size}); "
-            "copy it again."
+            f"{folder.name}: no *.safetensors file; save the model with safe serialization."
         )
-    if not elements:
-        raise CheckpointError(f"{name}: holds no tensors; save the model again.")
-    return elements
+    where = _weight_map(folder) if (folder / INDEX).exists() else None
+    named = {WEIGHTS} if where is None else set(where.values())
+    if missing := sorted(named - there.keys()):
+        by = "is missing" if where is None else f"named by {INDEX} but missing"
+        raise CheckpointError(f"{missing[0]}: {by}; copy it too.")
+    if extra := sorted(there.keys() - named):
+        raise CheckpointError(
+            f"{extra[0]}: weights that nothing would load beside those of "
+            f"{WEIGHTS if where is None else INDEX}; remove the file."
+        )
+    found: dict[str, tuple[Path, headers.Tensor]] = {}
+    for file in sorted(named):
+        for name, tensor in headers.read(there[file], file).items():
+            if where is not None and where.get(name) != file:
+                raise CheckpointError(
+                    f"{file}: holds {name[:99]!r}, which {INDEX} puts elsewhere; copy both again."
+                )
+            found[name] = (there[file], tensor)
+    if where is not None and (lost := sorted(where.keys() - found.keys())):
+        raise CheckpointError(
+            f"{where[lost[0]]}: lacks {lost[0][:99]!r}, which {INDEX} puts there; copy both again."
+        )
+    return found
 
 
-def _spans(entries: dict[str, Any]) -> tuple[list[tuple[int, int]], Counter[str]]:
-    spans, elements = [], Counter[str]()
-    for entry in entries.values():
-        dtype, bits = _DTYPES[entry["dtype"]]
-        shape = [int(extent) for extent in entry["shape"]]
-        start, stop = (int(offset) for offset in entry["data_offsets"])
-        count = math.prod(shape)
-        if min(shape, default=0) < 0 or (stop - start) * 8 != count * bits:
-            raise ValueError("shape and offsets differ")
-        spans.append((start, stop))
-        elements[dtype] += count
-    return spans, elements
+def _weight_map(folder: Path) -> dict[str, str]:
+    """Tensor name → file of a sharded model."""
+    weight_map = _read_json(folder / INDEX, folder).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{INDEX}: has no weight_map; copy the file again.")
+    return {str(name): str(file) for name, file in weight_map.items()}
 
 
 def _context_tokens(config: dict[str, Any]) -> int | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from distiller.commands import filtering, generate, preflight, toy, train
+from distiller.commands import filtering, generate, preflight, toy, train, verify
 from distiller.errors import DistillerError, InputError, disk_error
 from distiller.stages import FACTORIES
 from evaluator.child import serve
@@ -49,9 +49,11 @@ def main() -> int:
 app.command()(toy.toy)
 app.command()(generate.generate)
 app.command("filter")(filtering.filter_traces)
+app.command("filters")(filtering.show_filters)
 app.command()(preflight.preflight)
 app.command()(train.train)
 
+app.command()(verify.verify)
 
 @app.command(hidden=True)
 def stage(spec: Annotated[Path, typer.Argument(help="The stage's spec.json.")]) -> None:

@@ -7,11 +7,13 @@ import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from distiller.checkpoints import content_hash, inspect
+from distiller.checkpoints import content_hash, inspect, weights
 from distiller.errors import CheckpointError
+from distiller.verifying import verify, verify_in_child
 
 
 @pytest.fixture
@@ -93,6 +95,27 @@ BAD = {
         _write("model.safetensors.index.json", b'{"weight_map": {"a": "model-2.safetensors"}}'),
         "model-2.safetensors: named by",
     ),
+    "no model_type": (_edit_json("config.json", model_type=None), "names no model_type"),
+    "tokenizer empty": (_write("tokenizer.json", b"{}"), "holds no vocabulary"),
+    "weights astray": (
+        lambda f: shutil.copyfile(f / "model.safetensors", f / "old.safetensors") and None,
+        "old.safetensors: weights that nothing would load",
+    ),
+    "index leads out": (
+        _write("model.safetensors.index.json", b'{"weight_map": {"a": "../model.safetensors"}}'),
+        "named by model.safetensors.index.json but missing",
+    ),
+    "index forgets": (
+        _write("model.safetensors.index.json", b'{"weight_map": {"a": "model.safetensors"}}'),
+        "puts elsewhere",
+    ),
+    "header huge": (
+        _write("model.safetensors", struct.pack("<Q", 33_000_000) + b" " * 33_000_001),
+        "larger than 32 MB",
+    ),
+    "key twice": (
+        _write("model.safetensors", struct.pack("<Q", 15) + b'{"a":1,"a":  2}'), "cannot be read"
+    ),
     "link": (lambda f: (f / "more.json").symlink_to(f / "config.json"), "symbolic links"),
 }  # fmt: skip
 
@@ -112,3 +135,66 @@ def test_a_bad_folder_is_refused_in_one_sentence(case: str, folder: Path) -> Non
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
         inspect(tmp_path / "none")
+
+
+def test_an_index_that_promises_too_much_is_refused(folder: Path) -> None:
+    names = dict.fromkeys([*weights(folder), "one more"], "model.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(CheckpointError, match=r"lacks 'one more'"):
+        inspect(folder)
+
+
+def _change(edit: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        from safetensors.torch import load_file, save_file
+
+        tensors = load_file(folder / "model.safetensors")
+        edit(tensors)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return change
+
+
+Q = "model.layers.0.self_attn.q_proj.weight"
+UNFIT = {
+    "missing": (_change(lambda t: t.pop("model.norm.weight")), "lacks 'model.norm.weight'"),
+    "too many": (_change(lambda t: t.update(extra=t[Q].clone())), "holds 'extra'"),
+    "shape": (_change(lambda t: t.update({Q: t[Q][:3].clone()})), rf"{Q} has the shape \(3, 32\)"),
+    "numbers": (_change(lambda t: t.update({Q: t[Q].to(dtype=t[Q].int().dtype)})), "int32 numbers"),
+    "config": (
+        _edit_json("config.json", num_hidden_layers=2, layer_types=None), "lacks 'model.layers.1"
+    ),
+    "layers": (_edit_json("config.json", num_hidden_layers=2), "the config cannot be loaded"),
+    "kind": (_edit_json("config.json", model_type="qwen99"), "cannot be loaded"),
+    "no language model": (_edit_json("config.json", model_type="vit"), "cannot be loaded"),
+    "tokenizer": (_write("tokenizer.json", b'{"model": {"vocab": [1]}}'), "the tokenizer cannot"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_what_does_not_fit_its_config_passes_inspection_and_is_refused_by_verify(
+    case: str, folder: Path
+) -> None:
+    spoil, sentence = UNFIT[case]
+    spoil(folder)
+    inspect(folder)
+    with pytest.raises(CheckpointError, match=sentence) as caught:
+        verify(folder)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(".")
+
+
+def test_tied_weights_may_be_left_out_and_others_may_not(folder: Path) -> None:
+    _change(lambda tensors: tensors.pop("lm_head.weight"))(folder)
+    with pytest.raises(CheckpointError, match=r"lacks 'lm_head\.weight'"):
+        verify(folder)
+    _edit_json("config.json", tie_word_embeddings=True)(folder)
+    assert verify(folder) == inspect(folder)
+
+
+def test_verify_runs_in_a_child_and_says_the_same(folder: Path) -> None:
+    _change(lambda tensors: tensors.pop("model.norm.weight"))(folder)
+    with pytest.raises(CheckpointError, match=r"^model: lacks 'model.norm.weight'"):
+        verify_in_child(folder)
+    with pytest.raises(CheckpointError, match="not verified within"):
+        verify_in_child(folder, timeout_seconds=0.01)

@@ -140,9 +140,13 @@ def tiny_checkpoint(folder: Path) -> Path:
     from safetensors.numpy import save_file
 
     folder.mkdir()
-    config = {"architectures": ["Qwen2ForCausalLM"], "max_position_embeddings": 256}
+    config = {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "max_position_embeddings": 256,
+    }
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": {}}))
+    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": {"vocab": {"a": 0}}}))
     save_file({"weight": np.zeros((4, 4), dtype=np.float32)}, folder / "model.safetensors")
     return folder
 

@@ -26,7 +26,11 @@ from webapp.runs.models import Evaluation, Run, Shard, Stage, State
 
 pytestmark = pytest.mark.django_db
 
-CONFIG = {"architectures": ["Qwen2ForCausalLM"], "max_position_embeddings": 64}
+CONFIG = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "max_position_embeddings": 64,
+}
 
 
 def safetensors() -> bytes:
@@ -37,7 +41,7 @@ def safetensors() -> bytes:
 def content(extra: dict[str, bytes] | None = None) -> dict[str, bytes]:
     return {
         "config.json": json.dumps(CONFIG).encode(),
-        "tokenizer.json": b"{}",
+        "tokenizer.json": b'{"model": {"vocab": {"a": 0}}}',
         "model.safetensors": safetensors(),
         **(extra or {}),
     }
