@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from distiller.commands import filtering, generate, preflight, toy, train, verify
+from distiller.commands import corpus, filtering, generate, preflight, toy, train, verify
 from distiller.errors import DistillerError, InputError, disk_error
 from distiller.stages import FACTORIES
 from evaluator.child import serve
@@ -51,6 +51,7 @@ app.command()(generate.generate)
 app.command("filter")(filtering.filter_traces)
 app.command("filters")(filtering.show_filters)
 app.command()(preflight.preflight)
+app.command()(corpus.corpus)
 app.command()(train.train)
 
 app.command()(verify.verify)
