@@ -146,7 +146,8 @@ def tiny_checkpoint(folder: Path) -> Path:
         "max_position_embeddings": 256,
     }
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": {"vocab": {"a": 0}}}))
+    words = {"version": "1.0", "model": {"vocab": {"a": 0}}}
+    (folder / "tokenizer.json").write_text(json.dumps(words))
     save_file({"weight": np.zeros((4, 4), dtype=np.float32)}, folder / "model.safetensors")
     return folder
 
