@@ -49,6 +49,41 @@ class Problem(models.Model):
         return self.problem_id
 
 
+class Contest(models.Model):
+    """A contest whose participants programs are ranked among; standings in a file of the store."""
+
+    contest_id = models.CharField(max_length=60, unique=True, help_text="the site's own: 1350")
+    name = models.CharField(max_length=200)
+    scoring = models.CharField(max_length=10, help_text="points or icpc")
+    participants = models.IntegerField(help_text="rated ones")
+    problem_count = models.IntegerField()
+    content_hash = models.CharField(max_length=64)
+    path = models.CharField(max_length=300)
+    created_at = models.DateTimeField(auto_now=True, help_text="when it was last imported")
+
+    class Meta:
+        ordering = ["contest_id"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class RatingPopulation(models.Model):
+    """The ratings that percentiles refer to; the newest one counts."""
+
+    name = models.CharField(max_length=200)
+    size = models.IntegerField()
+    content_hash = models.CharField(max_length=64, unique=True)
+    path = models.CharField(max_length=300)
+    created_at = models.DateTimeField(auto_now=True, help_text="when it was last imported")
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class PromptSet(models.Model):
     """A named set of problems to draw traces for, kept as a JSONL file in the store."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from django.conf import settings
 from django.db import transaction
 
-from evaluator import benchmarks
+from evaluator import benchmarks, graders
 from evaluator.errors import InputError
 from evaluator.records import Problem as ProblemRecord
 from evaluator.records import problems_hash
@@ -51,12 +51,13 @@ def install_benchmark(name: str, problems: Sequence[ProblemRecord], source: str)
                 "source": source[:300],
             },
         )
+        if created or not _benchmark_path(benchmark).exists():
+            _write_problems(_benchmark_path(benchmark), problems)
         if created:
             Problem.objects.bulk_create(
                 [_row(benchmark, position, each) for position, each in enumerate(problems)],
                 batch_size=1000,
             )
-            _write_problems(_benchmark_path(benchmark), problems)
     return benchmark
 
 
@@ -82,9 +83,18 @@ def install_prompt_set(name: str, problems: Sequence[ProblemRecord]) -> PromptSe
 
 
 def problems_file(benchmark: Benchmark) -> Path:
-    """The benchmark's problems as a JSONL file in the store; written anew where it is missing."""
+    """The benchmark's problems as a JSONL file in the store; written anew where it is missing.
+
+    Raises UserError where the missing file held tests, which stand nowhere else.
+    """
     path = _benchmark_path(benchmark)
     if not path.exists():
+        if graders.get(benchmark.grader).untrusted:
+            raise UserError(
+                f"benchmark: the tests of {benchmark.title} are gone from the store; import it "
+                "again from its file.",
+                "benchmark",
+            )
         _write_problems(path, [_record(row) for row in benchmark.problems.order_by("position")])
     return path
 

@@ -10,6 +10,7 @@ app_name = "benchmarks"
 
 urlpatterns = [
     path("", views.index, name="index"),
+    path("contests/", views.contests, name="contests"),
     path("<int:pk>/", views.detail, name="detail"),
     path("prompt-sets/<int:pk>/", views.prompt_set, name="prompt_set"),
 ]

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, render
-from django.views.decorators.http import require_safe
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_http_methods, require_safe
 
+from evaluator.run_rating import Yardstick
 from webapp.benchmarks import queries
-from webapp.benchmarks.models import PromptSet
+from webapp.benchmarks.contests import install_contests, install_population
+from webapp.benchmarks.forms import ContestForm
+from webapp.benchmarks.models import Contest, PromptSet, RatingPopulation
+from webapp.core.errors import UserError
+from webapp.runs.ratings import rate_again
 
 PAGE = 25
 
@@ -19,8 +26,46 @@ def index(request: HttpRequest) -> HttpResponse:
     context = {
         "benchmarks": list(queries.benchmarks()),
         "prompt_sets": list(PromptSet.objects.order_by("name", "-created_at")),
+        "contests": Contest.objects.count(),
     }
     return render(request, "benchmarks/index.html", context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def contests(request: HttpRequest) -> HttpResponse:
+    """What programs are rated by; an administrator adds to it."""
+    may_add = request.user.is_superuser
+    form = ContestForm()
+    if request.method == "POST":
+        if not may_add:
+            raise PermissionDenied
+        form = ContestForm(request.POST, request.FILES)
+        if form.is_valid() and _install(request, form):
+            return redirect("benchmarks:contests")
+    context = {
+        "contests": list(Contest.objects.all()),
+        "populations": list(RatingPopulation.objects.all()),
+        "form": form if may_add else None,
+    }
+    status = 400 if form.is_bound else 200
+    return render(request, "benchmarks/contests.html", context, status=status)
+
+
+def _install(request: HttpRequest, form: ContestForm) -> bool:
+    """Install what the form read, rate what it concerns; False where it cannot be used."""
+    given: Yardstick = form.cleaned_data["yardstick"]
+    try:
+        for contest in install_contests(given.contests):
+            messages.success(request, f"{contest.name} is installed.")
+    except UserError as error:
+        form.add_error("file", error.sentence)
+        return False
+    if given.population is not None:
+        row = install_population(given.population)
+        messages.success(request, f"Percentiles refer to {row.name} now: {row.size:,} ratings.")
+    if count := rate_again():
+        messages.info(request, f"{count} evaluation{'' if count == 1 else 's'} rated again.")
+    return True
 
 
 @require_safe

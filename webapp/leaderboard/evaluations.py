@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db.models import Count, Q, QuerySet
 
+from evaluator import programs_report
 from evaluator.records import Outcome
 from webapp.benchmarks.models import Problem
 from webapp.core.drawing import OUTCOME_WORDS, UNGRADED
@@ -60,6 +61,70 @@ def groups(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         for name, figures in (metrics.get("by") or {}).items()
         if len(figures) > 1
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """What the judge said of an evaluation's programs, and how they rate."""
+
+    verdicts: list[programs_report.VerdictCount]
+    ratings: list[programs_report.RatingRow]
+    contests: list[dict[str, Any]]  # evaluator.rating.rate_contests
+    notes: list[str]
+    unsafe: bool
+
+    @property
+    def headline(self) -> programs_report.RatingRow | None:
+        """rating@1 by PROTOCOLS' own rule, where there is one."""
+        return next((row for row in self.ratings if row.value is not None), None)
+
+
+def programs(metrics: dict[str, Any]) -> Programs | None:
+    """None where the answers are no programs."""
+    if "verdicts" not in metrics:
+        return None
+    return Programs(
+        verdicts=programs_report.verdicts(metrics),
+        ratings=programs_report.ratings(metrics),
+        contests=((metrics.get("rating") or {}).get("elo") or {}).get("contests", []),
+        notes=programs_report.notes(metrics),
+        unsafe=programs_report.unsafe(metrics),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the judge said of one program; the time and memory are the failing test's, if any."""
+
+    verdict: str
+    words: str
+    language: str
+    passed: int
+    tests: int
+    test: str  # the failing test's name; blank where none decided
+    cpu_seconds: float
+    memory_mebibytes: float
+    isolation: str
+
+
+def judged(completion: Completion) -> Judged | None:
+    """A completion's judgement; None where it holds no program, or is not judged yet."""
+    found = completion.judged
+    if not found:
+        return None
+    test = found["test"] or {}
+    used = test or found
+    return Judged(
+        verdict=found["verdict"],
+        words=programs_report.VERDICT_WORDS[found["verdict"]],
+        language=found["language"],
+        passed=found["passed"],
+        tests=found["tests"],
+        test=test.get("name", ""),
+        cpu_seconds=used["cpu_seconds"],
+        memory_mebibytes=used["memory_bytes"] / (1 << 20),
+        isolation=found["isolation"],
+    )
 
 
 def _natural(name: str) -> tuple[int, str]:
@@ -119,6 +184,21 @@ class ProblemView:
     outcomes: list[str]
     previous: Problem | None
     following: Problem | None
+
+    @property
+    def rows(self) -> list[tuple[Completion, Judged | None]]:
+        """Every sample with what the judge said of it."""
+        return [(completion, judged(completion)) for completion in self.completions]
+
+    @property
+    def are_programs(self) -> bool:
+        """Whether the answers are programs."""
+        return any(completion.judged for completion in self.completions)
+
+    @property
+    def judged(self) -> Judged | None:
+        """The judgement of the sample that is shown."""
+        return None if self.shown is None else judged(self.shown)
 
     @property
     def previous_sample(self) -> int | None:

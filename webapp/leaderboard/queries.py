@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from evaluator import benchmarks as registry
-from evaluator import passport
+from evaluator import passport, programs_report
 from evaluator.errors import InputError
+from evaluator.programs_report import RatingRow
+from evaluator.rating import Mode
 from evaluator.statistics import compare_paired, holm
 from webapp.benchmarks.models import Benchmark
 from webapp.runs.models import Evaluation
@@ -20,7 +22,7 @@ PUBLISHED_FILE = Path(__file__).resolve().parent / "published.json"
 SIGNIFICANCE = 0.05
 # Ranks compare every pair of rows. Beyond so many rows the pairs take longer than a page may.
 RANKED_ROWS = 30
-SORTS = ("score", "name", "newest")
+SORTS = ("score", "rating", "name", "newest")
 
 # Benchmarks that only published rows have, as their papers write them.
 TITLES = {
@@ -62,6 +64,11 @@ class Row:
     comparable: bool = True
     differs: tuple[str, ...] = ()  # the measurement's fields in which most rows are different
     rank: int | None = None
+    ratings: tuple[RatingRow, ...] = ()  # programs: measured here, rating@1 first
+    rating: float | None = None  # Elo points: rating@1, or what was published
+    rating_note: str = ""
+    unrated: str = ""  # why programs that were measured here have no rating
+    unsafe: bool = False  # the programs ran without isolation
 
     @property
     def is_published(self) -> bool:
@@ -92,7 +99,8 @@ def tabs() -> list[Tab]:
     """Benchmarks with scores: those measured here first."""
     counts = Counter(_scored().order_by().values_list("benchmark__name", flat=True))
     titles = dict(Benchmark.objects.order_by("created_at").values_list("name", "title"))
-    keys = {key for row in published() for key in row["cells"] if key.endswith(":pass@1")}
+    shown = (":pass@1", ":rating")
+    keys = {key for row in published() for key in row["cells"] if key.endswith(shown)}
     elsewhere = {key.split(":")[0] for key in keys}
     names = sorted(counts) + sorted(elsewhere - set(counts))
     return [Tab(name, titles.get(name) or title_of(name), counts[name]) for name in names]
@@ -118,6 +126,7 @@ def _measured(evaluation: Evaluation) -> Row:
     bounds = metrics.get("bounds") or {}
     defined = {int(k): v for k, v in (metrics.get("cons@k") or {}).items() if v is not None}
     k = max((k for k in defined if k > 1), default=None)
+    ratings = tuple(row for row in programs_report.ratings(metrics) if row.mode == Mode.ELO)
     return Row(
         name=str(evaluation.checkpoint),
         value=first.get("value"),
@@ -127,6 +136,10 @@ def _measured(evaluation: Evaluation) -> Row:
         consensus_k=k,
         evaluation=evaluation,
         complete=bool(metrics.get("complete")),
+        ratings=ratings,
+        rating=ratings[0].value if ratings else None,
+        unrated=(metrics.get("rating") or {}).get("missing") or "",
+        unsafe=programs_report.unsafe(metrics),
     )
 
 
@@ -211,14 +224,17 @@ def _published_rows(benchmark: str) -> list[Row]:
     found = []
     for entry in published():
         cells = entry["cells"]
-        single = cells.get(f"{benchmark}:pass@1")
-        if single is None:
+        single = cells.get(f"{benchmark}:pass@1") or {}
+        rating = cells.get(f"{benchmark}:rating") or {}
+        if not single and not rating:
             continue
         consensus = cells.get(f"{benchmark}:cons@64") or {}
         found.append(
             Row(
                 name=entry["model"],
-                value=single["value"],
+                value=single.get("value"),
+                rating=rating.get("value"),
+                rating_note=rating.get("note", ""),
                 consensus=consensus.get("value"),
                 consensus_k=64 if consensus else None,
                 source=entry["source"],
@@ -238,4 +254,10 @@ def _sorted(found: list[Row], sort: str) -> list[Row]:
             key=lambda row: row.evaluation is not None and row.evaluation.created_at.timestamp(),
             reverse=True,
         )
-    return sorted(found, key=lambda row: (row.value is None, -(row.value or 0.0), row.name))
+    order = ("rating", "value") if sort == "rating" else ("value", "rating")
+
+    def place(row: Row) -> tuple[Any, ...]:
+        values = [getattr(row, name) for name in order]
+        return (*((value is None, -(value or 0.0)) for value in values), row.name)
+
+    return sorted(found, key=place)

@@ -78,6 +78,7 @@ def _sample(completion: Completion) -> dict[str, Any]:
         "outcome": completion.outcome,
         "answer": completion.answer,
         "reason": completion.reason,
+        "judged": completion.judged,
         "finish_reason": completion.finish_reason,
         "completion_tokens": completion.completion_tokens,
     }

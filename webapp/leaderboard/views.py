@@ -42,6 +42,7 @@ def index(request: HttpRequest) -> HttpResponse:
         "measured": sum(not row.is_published for row in rows),
         "mixed": any(not row.comparable for row in rows),
         "ranked": any(row.rank is not None for row in rows),
+        "rated": any(row.rating is not None or row.unrated for row in rows),
     }
     return render(request, "leaderboard/index.html", context)
 
@@ -71,6 +72,7 @@ def evaluation(request: HttpRequest, pk: int) -> HttpResponse:
         "outcomes": evaluations.outcome_counts(found),
         "curves": curves_figure(metrics),
         "diagnostics": diagnostics(found),
+        "programs": evaluations.programs(metrics),
         "by": evaluations.groups(metrics),
         "page": page,
         "problems": evaluations.problem_rows(found, list(page)),

@@ -216,9 +216,10 @@ def _add_completions(
 
 
 _SET_OUTCOMES = """
-UPDATE runs_completion AS c SET outcome = v.outcome, answer = v.answer, reason = v.reason
-FROM unnest(%s::text[], %s::int[], %s::text[], %s::text[], %s::text[])
-     AS v (problem_id, sample, outcome, answer, reason),
+UPDATE runs_completion AS c
+SET outcome = v.outcome, answer = v.answer, reason = v.reason, judged = v.judged::jsonb
+FROM unnest(%s::text[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[])
+     AS v (problem_id, sample, outcome, answer, reason, judged),
      benchmarks_problem AS p, runs_evaluation AS e
 WHERE e.id = %s AND c.evaluation_id = e.id AND p.benchmark_id = e.benchmark_id
   AND p.problem_id = v.problem_id AND c.problem_id = p.id AND c.sample = v.sample
@@ -232,6 +233,10 @@ def _set_outcomes(evaluation_id: int | None, rows: list[Mapping[str, Any]]) -> N
         [row["outcome"] for row in rows],
         [None if row["answer"] is None else storable(row["answer"]) for row in rows],
         [storable(row["reason"]) for row in rows],
+        [
+            None if row.get("judged") is None else json.dumps(storable_json(row["judged"]))
+            for row in rows
+        ],
     ]
     with connection.cursor() as cursor:
         cursor.execute(_SET_OUTCOMES, [*columns, evaluation_id])

@@ -190,6 +190,9 @@ class Completion(models.Model):
     outcome = models.CharField(max_length=20, blank=True, help_text="blank until graded")
     answer = models.TextField(null=True, blank=True)
     reason = models.TextField(blank=True, help_text="why it was graded so")
+    judged = models.JSONField(
+        null=True, blank=True, help_text="of a program: verdict, tests, time, memory"
+    )
     finish_reason = models.CharField(max_length=10)
     prompt_tokens = models.IntegerField(null=True)
     completion_tokens = models.IntegerField(null=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
@@ -15,7 +16,7 @@ from distiller.recipe import Recipe
 from evaluator import benchmarks as registry
 from evaluator import graders
 from evaluator.engines.replay import read_completions
-from evaluator.errors import InputError
+from evaluator.errors import GraderError, InputError
 from evaluator.graders.extraction import detect_thinking
 from evaluator.protocol import Protocol, measurement_hash, preset, run_fingerprint, samples_for
 from webapp.benchmarks.models import Benchmark, PromptSet
@@ -301,6 +302,7 @@ def _evaluation(
     engine: str,
     role: str = "",
 ) -> Evaluation:
+    _check_judge(benchmark)
     samples = samples_for(protocol, benchmark.name)
     resolved = protocol.model_copy(update={"samples": samples})
     return Evaluation.objects.create(
@@ -319,6 +321,19 @@ def _evaluation(
         ),
         run_fingerprint=run_fingerprint(resolved, samples=samples, engine={"name": engine}),
     )
+
+
+def _check_judge(benchmark: Benchmark) -> None:
+    """Refuse programs before anything is generated, where this host is to run them and cannot.
+
+    Where RETORT_QUEUES says that the judge is another host's, that one says so when it comes to it.
+    """
+    if celery.JUDGE not in settings.RETORT_QUEUES:
+        return
+    try:
+        graders.get(benchmark.grader).check_available()
+    except GraderError as error:
+        raise UserError(f"benchmark: {benchmark.title}: {error}", "benchmark") from None
 
 
 def _checkpoint(name: str, field: str) -> Checkpoint:

@@ -22,7 +22,7 @@ from webapp.benchmarks.models import Benchmark, PromptSet
 from webapp.checkpoints import services as checkpoints
 from webapp.checkpoints.models import Checkpoint
 from webapp.config import celery
-from webapp.runs import files, redraw
+from webapp.runs import files, ratings, redraw
 from webapp.runs.models import Completion, Evaluation, Run, Shard, Stage
 
 Spec = dict[str, Any]
@@ -272,7 +272,7 @@ def _keep_rendered_prompt(stage: Stage) -> None:
 
 
 def _keep_metrics(stage: Stage) -> None:
-    metrics = stage.result["metrics"]
+    metrics = stage.result["metrics"] | ratings.rating_of(_evaluation(stage))
     # The hashes, too: a grader that has become another since the launch is another measurement.
     Evaluation.objects.filter(stages=stage).update(
         metrics=metrics,
