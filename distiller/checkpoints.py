@@ -82,6 +82,14 @@ def config(folder: Path) -> dict[str, Any]:
     return _read_json(folder / "config.json", folder)
 
 
+def note(folder: Path) -> dict[str, Any] | None:
+    """How a checkpoint made here came about: its training.json or merge.json; None elsewhere."""
+    for name in ("merge.json", "training.json"):
+        if (folder / name).is_file():
+            return _read_json(folder / name, folder)
+    return None
+
+
 def content_hash(folder: Path) -> str:
     """SHA-256 over the sorted (relative name, SHA-256) of every file: a checkpoint's address."""
     rows = [[path.relative_to(folder).as_posix(), _sha256(path)] for path in _files(folder)]

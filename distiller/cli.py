@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from distiller.commands import corpus, filtering, generate, preflight, toy, train, verify
+from distiller.commands import corpus, filtering, generate, merge, preflight, toy, train, verify
 from distiller.errors import DistillerError, InputError, disk_error
 from distiller.stages import FACTORIES
 from evaluator.child import serve
@@ -53,8 +53,9 @@ app.command("filters")(filtering.show_filters)
 app.command()(preflight.preflight)
 app.command()(corpus.corpus)
 app.command()(train.train)
-
 app.command()(verify.verify)
+app.command()(merge.merge)
+
 
 @app.command(hidden=True)
 def stage(spec: Annotated[Path, typer.Argument(help="The stage's spec.json.")]) -> None:
