@@ -32,5 +32,9 @@ class GraderError(EvaluatorError):
     """A grader failed to reach a verdict: never the same thing as a wrong answer."""
 
 
+class UndecidedError(EvaluatorError):
+    """Two answers were not shown to be the same, and would not be on another try."""
+
+
 class StoreError(EvaluatorError):
     """A segment on disk is not what its name or hash says."""

@@ -55,6 +55,8 @@ class Grader(ABC):
     def equal_slow(self, first: str, second: str, policy: GradingPolicy) -> bool:
         """Compare by evaluation, in a process that can be killed. Symmetric.
 
-        Only called where :meth:`equal_fast` returned None.
+        Only called where :meth:`equal_fast` returned None. Raises UndecidedError where the two
+        were not shown to be the same because their own content cannot be worked with: they count
+        as different. Every other exception is a failure of the grader, and no verdict.
         """
         raise NotImplementedError(f"{self.name} decides every comparison without evaluation")

@@ -28,7 +28,7 @@ FUNCTIONS = frozenset(
 )  # fmt: skip
 _SPELLINGS = {
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "tg": "tan", "ctg": "cot",
-    "cosec": "csc", "ceiling": "ceil",
+    "arctg": "arctan", "cosec": "csc", "ceiling": "ceil",
 }  # fmt: skip
 _GREEK = frozenset(
     ["alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "vartheta",
@@ -39,6 +39,7 @@ _GREEK = frozenset(
 _SAME_LETTER = {"varepsilon": "epsilon", "vartheta": "theta", "varphi": "phi"}
 _FACTORS = FUNCTIONS | _GREEK | {
     "pi", "log", "lg", "sqrt", "frac", "binom", "dbinom", "tbinom", "lfloor", "lceil", "lvert",
+    "vec", "overrightarrow", "hat", "bar", "overline", "tilde", "dot",
 }  # fmt: skip
 _PLAIN = sorted(
     FUNCTIONS | _SPELLINGS.keys() | _GREEK | {"pi", "log", "sqrt", "cbrt", "lg"},
@@ -48,14 +49,19 @@ _PLAIN = sorted(
 # What a slower reader knows and this one does not; all other unknown commands are not read at all.
 _BEYOND = re.compile(
     r"\\(?:int|iint|oint|sum|prod|lim|leq|geq|neq|in|notin|cup|cap|setminus|subset|subseteq|mathbb"
-    r"|emptyset|begin|end|land|lor|wedge|vee|mod|pmod|bmod|gcd|lcm|max|min|det|vec|hat|bar"
-    r"|overline(?!\{\d)|to|mid|quad|cdots|dots|ldots|operatorname)(?![a-zA-Z])|[<>=]"
+    r"|emptyset|begin|end|land|lor|wedge|vee|mod|pmod|bmod|gcd|lcm|max|min|det"
+    r"|to|mid|quad|cdots|dots|ldots|operatorname)(?![a-zA-Z])|[<>=]"
 )
 _NUMBER = re.compile(
     r"(?:(?P<head>\d*\.\d*)\\overline\{(?P<period>\d{1,50})\})|\d+(?:\.\d*)?|\.\d+"
 )
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _WORD = re.compile(r"[a-zA-Z]+")
+# One name, not a function of the letters below the mark.
+_ACCENTED = re.compile(
+    r"\\(?P<mark>vec|overrightarrow|hat|bar|overline|tilde|dot)\s*"
+    r"(?:\{\s*(?P<name>[a-zA-Z]{1,2}|\\[a-zA-Z]+)\s*\}|(?P<letter>[a-zA-Z])(?![a-zA-Z]))"
+)
 _SPACE = re.compile(r"\s+")
 _INDEX = re.compile(r"_(?:\{((?:[\w, +'*-]|\\[a-zA-Z]+){1,20})\}|(\w|\\[a-zA-Z]+))")
 _APPLIED = re.compile(r"\(-?\w{1,3}\)")  # f(2) is a value of f, not 2f
@@ -201,6 +207,8 @@ class _Reader:
     def _powers_of(self, base: Tree) -> Tree:
         while True:
             if self._take("!"):
+                if self._peek("!"):
+                    raise UnreadableError("a double factorial is not known")
                 self._link()
                 base = ("factorial", base)
             elif self._peek("^\\circ", "^{\\circ}", "^\\degree", "\\degree"):
@@ -217,7 +225,9 @@ class _Reader:
         if self._take("-"):
             tree: Tree = ("negative", self._exponent())
         elif self._peek("{"):
-            tree = self._powers_of(self._bracketed("{"))
+            tree = self._bracketed("{")
+            if self._peek("^", "!"):
+                raise UnreadableError("two exponents, or what is raised is not clear")
         else:
             tree = self._power()
         self._depth -= 1
@@ -306,6 +316,11 @@ class _Reader:
         if match is None:
             raise UnreadableError("a stray backslash")
         name = match[1]
+        accent = _ACCENTED.match(self._text, self._at)
+        if accent:
+            self._at = accent.end()
+            mark = "bar" if accent["mark"] == "overline" else accent["mark"]
+            return ("symbol", f"{mark} {accent['name'] or accent['letter']}")
         brackets = {"lfloor": "floor", "lceil": "ceil", "lvert": "abs"}
         if name in brackets:
             return self._between(f"\\{name}", f"\\r{name[1:]}", brackets[name])

@@ -54,6 +54,14 @@ _MARKED = re.compile(r"\s*(?P<mark>\*\*|__|`+)(?P<inside>[^*`]+)(?P=mark)\s*\.?\
 _TAGGED = re.compile(r"<answer>(?P<inside>[^<]+)</answer>\s*$")
 _HASHED = re.compile(r"(?:^|\n)####[ \t]*(?P<inside>[^\n]+)\s*$")  # GSM8K's own mark
 _TEXT_PHRASE = re.compile(r"^\s*\\text\{[^{}]*\banswer(?: is|:)[^{}\w]*\}", re.IGNORECASE)
+_TEXT_ALONE = re.compile(r"\s*\\text\{(?P<inside>[^{}]+)\}\s*")
+# What turns "is 5" or "to 5" into something else.
+_NOT_STATED = re.compile(
+    r"\b(?:not|never|cannot|close|closest|near|nearly|almost|about|approximately|roughly|around|least"
+    r"|most|than|except|unlike|up|either|unequal|between|over|under)\b|n['’]t\b",
+    re.IGNORECASE,
+)
+_DIGIT = re.compile(r"\d")
 _CJK = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
 _NOT_WORDS = re.compile(
     r"\$\$[^$]*\$\$|\$[^$\n]*\$|\\\([^()]*\\\)|\\\[[^\[\]]*\\\]|\\[a-zA-Z]+(?:\s*\{[^{}]*\})?"
@@ -228,6 +236,9 @@ def _read_once(text: str, policy: GradingPolicy) -> str:
     marked = _MARKED.fullmatch(text) or _TAGGED.search(text) or _HASHED.search(text)
     if marked:
         return marked["inside"]
+    words = _TEXT_ALONE.fullmatch(text)
+    if words and _is_prose(words["inside"]):
+        return words["inside"]
     text = _TEXT_PHRASE.sub("", text)
     if "boxed" in text or "fbox" in text:
         boxed = boxed_answer(text, policy)
@@ -263,6 +274,10 @@ def _is_prose(text: str) -> bool:
 
 
 def _only_group(pattern: re.Pattern[str], text: str) -> str | None:
-    """The group of the pattern's last match in the text's last line."""
-    found = pattern.findall(text.strip().rpartition("\n")[2])
-    return str(found[-1]).strip() if found else None
+    """The group of the pattern's last match in the text's last line, if that is stated of it."""
+    found = list(pattern.finditer(text.strip().rpartition("\n")[2]))
+    if not found:
+        return None
+    number = next(group for group in found[-1].groups() if group is not None)
+    before = _DIGIT.split(found[-1].string[: found[-1].start(found[-1].lastindex or 0)])[-1]
+    return None if _NOT_STATED.search(before[-MAX_PHRASE_CHARACTERS:]) else str(number).strip()

@@ -13,7 +13,7 @@ class IntegerGrader(Grader):
     """Compares as integers; whatever is not one equals nothing."""
 
     name = "integer"
-    version = 2
+    version = 3
 
     def equal_fast(self, first: str, second: str, policy: GradingPolicy) -> bool:
         """Whether both are the same integer."""

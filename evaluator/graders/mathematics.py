@@ -13,16 +13,19 @@ from fractions import Fraction
 
 import mpmath  # type: ignore[import-untyped]
 
+from evaluator.errors import UndecidedError
 from evaluator.graders import values
 from evaluator.graders.base import Grader
 from evaluator.graders.expressions import Tree, UnreadableError, read
 from evaluator.graders.extraction import read_answer
+from evaluator.graders.forms import same_form
 from evaluator.graders.normalise import (
     Number,
     clean,
     left_side,
     parse_number,
     units_conflict,
+    without_unit_of,
 )
 from evaluator.graders.structure import (
     Sequence,
@@ -32,12 +35,14 @@ from evaluator.graders.structure import (
     split,
     unordered_match,
 )
+from evaluator.graders.words import plain
 from evaluator.protocol import GradingPolicy
 
 MAX_COMPARED_CHARACTERS = 5000  # longer answers are the same only word for word
 MAX_EVALUATED_CHARACTERS = 1000  # longer answers are compared as text only
 MAX_SLOW_CHARACTERS = 300  # of what is handed to the slow way
 ROUNDING_DECIMALS = 2  # fewest digits after the point that count as a rounding
+MAX_STEPS = 6  # of a computation that is written down with its result
 MAX_SOLVED_SYMBOLS = 2  # equations in more are compared as multiples of each other only
 
 Evaluate = Callable[[str, str], bool | None]
@@ -49,16 +54,17 @@ _HUGE = re.compile(
 )
 _MEMBER_OF = re.compile(r"^\\?[a-zA-Z]+(?:_\{\w+\})?\s*\\in(?![a-zA-Z])\s*")
 _BUILDER = re.compile(
-    r"\\\{(?P<name>[a-zA-Z])(?:\s*\\in\s*\\mathbb\{?R\}?)?\s*(?:\||:|\\mid|\\vert)\s*"
-    r"(?P<condition>[^|]*[<>=][^|]*|[^|]*\\(?:leq|geq|neq)[^|]*)\\\}"
+    r"(?P<slash>\\)?\{(?P<name>[a-zA-Z])(?:\s*\\in\s*\\mathbb\{?R\}?)?\s*(?:\||:|\\mid(?![a-zA-Z])|\\vert(?![a-zA-Z]))\s*"
+    r"(?P<condition>[^|]*[<>=][^|]*|[^|]*\\(?:leq|geq|neq)[^|]*)(?(slash)\\)\}"
 )
+_POINT = re.compile(r"^[A-Z](?=\([^()]*,[^()]*\)$)")
 _NAMED_TUPLE = re.compile(r"\((?P<names>[a-zA-Z](?:,[a-zA-Z])+)\)=\((?P<members>.*)\)")
 _GROUPED = re.compile(r"-?[1-9]\d{0,2}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?")
 _LABEL = re.compile(r"[A-Z]{2,}")  # of points, or an order: no product
 _NAME_LAST = re.compile(r"^(?P<value>[^=]+)=[a-zA-Z]$")
 _WORDS = re.compile(r"[A-Za-z]{4,}|[A-Za-z]{2,}(?:[ -][A-Za-z]+)+|(?i:yes|no|odd|all)")
 _SET_AS_TEXT = re.compile(
-    r"[\s$]*\\(?:text(?:bf|it|rm|normal)?|mbox)\{[A-Za-z][A-Za-z .'-]+\}[\s$.]*"
+    r"[\s$]*\\(?:text(?:bf|it|rm|normal)?|mbox)\{(?!.*\b(?:and|or)\b)[A-Za-z][A-Za-z .'-]+\}[\s$.]*"
 )
 _SPACE = re.compile(r"(?<!\d) | (?!\d)")  # not the one of 2 1/2
 _ABSENT = frozenset(["None", "null", "nan", "NaN"])  # what a program writes for no answer
@@ -72,14 +78,13 @@ _SLOW = re.compile(
 _EVALUATED_AS_SET = re.compile(
     r"[<>]|\\(?:leq|geq|neq|begin|mathbb|emptyset|setminus|infty|cap)(?![a-zA-Z])"
 )
-_RATIO = re.compile(r"[1-9]\d{0,17}(?::[1-9]\d{0,17})+")
 
 
 class MathGrader(Grader):
     """Compares as mathematics. Symmetric and total; bounded by the pool that calls it."""
 
     name = "math"
-    version = 2
+    version = 3
 
     def read(self, prediction: str, policy: GradingPolicy) -> str:
         """The answer in a text that was given as one: out of its box or its sentence."""
@@ -90,10 +95,26 @@ class MathGrader(Grader):
         return _equal(first, second, policy, lambda one, other: None)
 
     def equal_slow(self, first: str, second: str, policy: GradingPolicy) -> bool:
-        """Whether both are the same, by symbolic algebra where nothing else tells."""
+        """Whether both are the same, by symbolic algebra where nothing else tells.
+
+        Raises UndecidedError where a pair of members could not be compared and none of the others
+        showed that the answers are the same.
+        """
         from evaluator.graders import symbolic
 
-        return bool(_equal(first, second, policy, symbolic.equal))
+        failures: list[str] = []
+
+        def evaluate(one: str, other: str) -> bool:
+            try:
+                return symbolic.equal(one, other)
+            except UndecidedError as failure:
+                failures.append(str(failure))
+                return False
+
+        verdict = bool(_equal(first, second, policy, evaluate))
+        if failures and not verdict:
+            raise UndecidedError(failures[0])
+        return verdict
 
 
 def _equal(  # noqa: PLR0911 - a list of cases
@@ -107,17 +128,24 @@ def _equal(  # noqa: PLR0911 - a list of cases
     one, other = clean(first), clean(second)
     if not one.text or not other.text:
         return False
-    if _SET_AS_TEXT.fullmatch(first) or _SET_AS_TEXT.fullmatch(second):  # words, not products
-        return _SPACE.sub("", one.text).casefold() == _SPACE.sub("", other.text).casefold()
+    texts = plain(one.text), plain(other.text)
+    if any(
+        _SET_AS_TEXT.fullmatch(answer) and cleaned.text == text
+        for answer, cleaned, text in zip((first, second), (one, other), texts, strict=True)
+    ):  # words, not products
+        return _SPACE.sub("", texts[0]).casefold() == _SPACE.sub("", texts[1]).casefold()
     if policy.units and units_conflict(one.unit, other.unit):
         return False
     if not policy.units and one.unit != other.unit:
         return False
-    return _same(one.text, other.text, policy, evaluate)
+    if policy.units:
+        texts = without_unit_of(other.unit, texts[0]), without_unit_of(one.unit, texts[1])
+    return _same(*texts, policy, evaluate)
 
 
 def _same(one: str, other: str, policy: GradingPolicy, evaluate: Evaluate) -> bool | None:
     """Compare cleaned answers, or members of their sequences."""
+    one, other = plain(one), plain(other)
     verdict = _same_text(one, other, policy)
     if verdict is not None:
         return verdict
@@ -179,7 +207,7 @@ def _same_equations(one: str, other: str, policy: GradingPolicy, evaluate: Evalu
     if verdict:
         return True
     names = values.symbols(("sum", (*first, *second)))
-    return False if len(names) > MAX_SOLVED_SYMBOLS else _ask(one, other, evaluate)
+    return _ask(one, other, evaluate) if 0 < len(names) <= MAX_SOLVED_SYMBOLS else False
 
 
 def _ask(one: str, other: str, evaluate: Evaluate) -> bool | None:
@@ -212,21 +240,19 @@ def _same_text(one: str, other: str, policy: GradingPolicy) -> bool | None:
         return _same_number(first, second, policy)
     if _same_decimal_comma(one, second) or _same_decimal_comma(other, first):
         return True
-    if _RATIO.fullmatch(one) and _RATIO.fullmatch(other):
-        return _same_ratio([int(n) for n in one.split(":")], [int(n) for n in other.split(":")])
-    return None
-
-
-def _same_ratio(one: list[int], other: list[int]) -> bool:
-    """Whether 2:4 and 1:2 are the same ratio."""
-    return len(one) == len(other) and all(
-        a * other[0] == b * one[0] for a, b in zip(one, other, strict=True)
-    )
+    return same_form(one, other)
 
 
 def _same_decimal_comma(text: str, number: Number | None) -> bool:
-    """Whether a text is a decimal, its point written as a comma. Beside a list it is a list."""
-    if number is None or number.decimals is None or not _DECIMAL_COMMA.fullmatch(text):
+    """Whether a text is a decimal, its point written as a comma. Beside a list it is a list.
+
+    Beside a fraction, only 0,75 is no list.
+    """
+    if number is None or not _DECIMAL_COMMA.fullmatch(text):
+        return False
+    if number.decimals is None and (
+        number.value.denominator == 1 or not text.lstrip("-").startswith("0,")
+    ):
         return False
     decimal = parse_number(text.replace(",", "."))
     return decimal is not None and decimal.value == number.value and not number.percent
@@ -281,7 +307,9 @@ def _without_names(one: str, other: str) -> tuple[str, str]:
     r"""Take off ``x=``, ``f(x)=``, ``x \in`` and ``=x`` where the other answer lacks the name."""
     if "=" in one and "=" in other:
         one, other = _spread(one), _spread(other)
-    one, other = _without_variable(one), _without_variable(other)
+    one, other = _as_intervals(_without_variable(one), _without_variable(other))
+    if other.startswith("(") or one.startswith("("):  # A(1,2)
+        one, other = (_POINT.sub("", text) for text in (one, other))
     names = left_side(one), left_side(other)
     if names[0] is not None and names[0] == names[1]:
         return _without_name(one), _without_name(other)
@@ -302,8 +330,15 @@ def _without_variable(text: str) -> str:
     r"""The set of ``x \in A``, the condition of ``\{x \mid x>2\}``."""
     text = _MEMBER_OF.sub("", text)
     builder = _BUILDER.fullmatch(text)
-    text = builder["condition"] if builder else text
-    return intervals(text) or text
+    return builder["condition"] if builder else text
+
+
+def _as_intervals(one: str, other: str) -> tuple[str, str]:
+    """Conditions on one name as intervals, unless the names differ."""
+    first, second = intervals(one), intervals(other)
+    if first is not None and second is not None and first[0] != second[0]:
+        return one, other
+    return first[1] if first else one, second[1] if second else other
 
 
 def _spread(text: str) -> str:
@@ -321,6 +356,8 @@ def _without_name(text: str) -> str:
     """The value of an assignment or of a chain of equalities; other equations stay as they are."""
     name = left_side(text)
     last = _NAME_LAST.match(text)
+    if name is None and last is None:
+        return _computed(text)
     if name is not None:
         rest = text[len(name) + 1 :]
         if not isinstance(parse(rest), Sequence):
@@ -329,7 +366,23 @@ def _without_name(text: str) -> str:
     return last["value"] if last else text
 
 
-def _same_sequences(  # noqa: PLR0911 - a list of cases
+def _computed(text: str) -> str:
+    """The result of ``2+3=5``: a computation that holds, from one number to another form of it."""
+    sides = split(text, "equals")
+    if not 1 < len(sides) <= MAX_STEPS:
+        return text
+    try:
+        trees = [read(side) for side in sides]
+    except UnreadableError:
+        return text
+    first = trees[0]
+    if first is None or trees[-1] == first or values.symbols(first):
+        return text
+    holds = all(tree is not None and values.compare(first, tree) for tree in trees[1:])
+    return sides[-1] if holds else text
+
+
+def _same_sequences(  # noqa: PLR0911, PLR0912 - a list of cases
     left: Sequence | str,
     right: Sequence | str,
     texts: tuple[str, str],
@@ -345,11 +398,15 @@ def _same_sequences(  # noqa: PLR0911 - a list of cases
         sequence, single = (right, left) if isinstance(left, str) else (left, right)
         if not isinstance(sequence, Sequence) or not isinstance(single, str):
             return False
-        if sequence.is_unordered and len(sequence.members) == 1:
+        if sequence.holds_one:
             return same(sequence.members[0], single)
         if _EVALUATED_AS_SET.search(single):
             return _ask(*texts, evaluate)
         return False
+    if left.holds_one and texts[1][:1] in ("(", "["):
+        return same(left.members[0], texts[1])
+    if right.holds_one and texts[0][:1] in ("(", "["):
+        return same(texts[0], right.members[0])
     if left.kind == right.kind and left.kind in ("ordered", "matrix"):
         if left.brackets != right.brackets:
             return False
@@ -362,6 +419,9 @@ def _same_sequences(  # noqa: PLR0911 - a list of cases
         if left.kind == right.kind and unordered_match(left.members, right.members, same):
             return True
         return _ask(*texts, evaluate)
+    if {left.kind, right.kind} == {"ordered", "matrix"} and "()" in (left.brackets, right.brackets):
+        shape = left.brackets if left.kind == "matrix" else right.brackets
+        return "1" in shape.split("x") and ordered_match(left.members, right.members, same)
     if {left.kind, right.kind} == {"ordered", "list"} and "()" in (left.brackets, right.brackets):
         return ordered_match(left.members, right.members, same)
     return False

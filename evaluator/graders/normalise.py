@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -26,8 +28,18 @@ _CHARACTERS = str.maketrans(
         "υ": r"\upsilon ", "φ": r"\phi ", "χ": r"\chi ", "ψ": r"\psi ", "ω": r"\omega ",
         "Γ": r"\Gamma ", "Δ": r"\Delta ", "Θ": r"\Theta ", "Λ": r"\Lambda ", "Ξ": r"\Xi ",
         "Π": r"\Pi ", "Σ": r"\Sigma ", "Φ": r"\Phi ", "Ψ": r"\Psi ", "Ω": r"\Omega ",
-        **{chr(0xFF10 + digit): str(digit) for digit in range(10)},  # of full width
-        "，": ",", "；": ";", "：": ":", "（": "(", "）": ")", "％": "%", "［": "[", "］": "]",
+        **{chr(0xFF10 + digit): str(digit) for digit in range(10)},  # of full width, as below
+        **{chr(code + 0xFEE0): chr(code) for code in range(0x21, 0x7F) if not chr(code).isdigit()},
+        "﹣": "-", "⩽": r"\leq ", "⩾": r"\geq ", "•": r"\cdot ", "∙": r"\cdot ", "∗": "*",
+        "∜": r"\sqrt[4]", "…": "...", "∣": "|", "≡": r"\equiv ",
+        **dict.fromkeys("\u200b\u200c\u200d\u2060\u2061\u2062\ufeff\u00ad"),  # seen by nobody
+        **{
+            character: "\\frac{" + unicodedata.normalize("NFKC", character).replace("⁄", "}{") + "}"
+            for character in "⅓⅔⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
+        },
+        **{  # the letters and digits of mathematical alphabets
+            chr(code): unicodedata.normalize("NFKC", chr(code)) for code in range(0x1D400, 0x1D800)
+        },
     }
 )  # fmt: skip
 
@@ -35,13 +47,38 @@ _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ", "0123456789+-ni", 
 _LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n", strict=True))
 _RAISED_RUN = re.compile("[" + "".join(_RAISED) + "]+")
 _LOWERED_RUN = re.compile("[" + "".join(_LOWERED) + "]+")
+_DEGREE_OF_ROOT = re.compile(r"^\s*([³⁴⁵⁶⁷⁸⁹])√\s*(\w)")  # inside a product it is an exponent
 _RADICAL = re.compile(r"√\s*(?:\(([^()]*)\)|(\d+(?:\.\d+)?))")
 
-_REPLACEMENTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+
+def _joined(match: re.Match[str]) -> str:
+    """Thousands without their commas: no member of a list is written 000 or 042."""
+    return match[0].replace(",", "")
+
+
+def _chosen(match: re.Match[str]) -> str:
+    """A binomial coefficient, where what is chosen is no more than what there is."""
+    n, k = (match[1], match[2]) if match[1] else (match[3], match[4])
+    return rf"\binom{{{n}}}{{{k}}}" if int(k) <= int(n) else match[0]
+
+
+def _continental(match: re.Match[str]) -> str:
+    """1.234,5 and 1 000,5: both separators stand there, so that each one's part is plain."""
+    return f"{match[1].replace('.', '').replace(' ', '')}.{match[2]}"
+
+
+_REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?(?=[^\w\s]|\\|$)", ""),
         (r"(?<=\.)(\d*)\\dot\s*\{?(\d)\}?(?!\d|\\dot)", r"\1\\overline{\2}"),
+        (r"\\[hv]space\*?\s*\{[^{}]*\}|\\[hv]?phantom\s*\{[^{}]*\}", " "),
+        (r"\{\s*\\(?:bf|rm|it|sf|tt|cal)(?![a-zA-Z])\s*([^{}]*)\}", r"{\1}"),
+        (
+            r"\\begin\{(align|gather|equation|aligned)(\*?)\}([^&\\]*)(?:\\\\\s*)?\\end\{\1\2\}",
+            r"\3",
+        ),
+        (r"\\[lc]?dots[bcm]?(?![a-zA-Z])", r"\\ldots "),
         (r"\\(?:large|Large|LARGE|huge|small|boldmath)(?![a-zA-Z])", ""),
         (r"\\(?:text)?color\s*\{[a-zA-Z]+\}", ""),
         (r"(?:\\\\\s*)+$", ""),
@@ -52,7 +89,44 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<!\\)\\[!,;:> ]|\\(?:quad|qquad|thinspace|medspace)(?![a-zA-Z])|~", " "),
         (r"\^\s*\{?\s*\\(?:text|mathrm)\s*\{\s*(?:st|nd|rd|th)\s*\}\s*\}?", ""),  # 12th
         (r"(?<=\d)(?:st|nd|rd|th)(?![a-zA-Z])", ""),
-        (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
+        (r"\\(?:[dtc]|nice|s)frac(?![a-zA-Z])", r"\\frac"),
+        (r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}", r"\\frac{\1}{\2}"),
+        (r"^([^{}]*)\\over(?![a-zA-Z])([^{}]*)$", r"\\frac{\1}{\2}"),
+        (r"\{([^{}]*)\\choose(?![a-zA-Z])([^{}]*)\}", r"\\binom{\1}{\2}"),
+        (r"^(\w+) choose (\w+)$", r"\\binom{\1}{\2}"),
+        (
+            r"\\(?:operatorname\*?|mathrm|text)\s*\{\s*(arc)?(tg|ctg|sin|cos|tan|cot|gcd|lcm)\s*\}",
+            r"\\\1\2 ",
+        ),
+        (r"(?<![\\a-zA-Z])(arc)?(c?tg)(?![a-zA-Z])", r"\\\1\2"),
+        (r"(?<![\\a-zA-Z])log(2|10)\(", r"\\log_{\1}("),
+        (r"\\(?:hat|vec|widehat)\s*\{?\s*\\?([ijk])(?:math)?\s*\}?(?![a-zA-Z])", r"\1"),
+        (r"\\mathbb\s*([A-Z])(?![a-zA-Z])", r"\\mathbb{\1}"),
+        (r"\\mathbf\s*\{?\s*([RZQN])\s*\}?", r"\\mathbb{\1}"),
+        (r"(?<=[)\]}])\s*U\s*(?=[(\[\\])", r"\\cup "),
+        (r"(?<=\d)\s*[xX]\s*(?=10\s*(?:\^|\*\*))", r"\\times "),
+        (r"(?<![a-zA-Z\\])([a-zA-Z])_(\d{2,})", r"\1_{\2}"),
+        (r"\\colon(?![a-zA-Z])", ":"),
+        (r"\+/-", r"\\pm "),
+        (r"\\(?:boxed|fbox)\s*(\w)(?!\w)", r"\1"),
+        (r"(?<![\\a-zA-Z])(?:binomial|binom|comb)\((\w+), ?(\w+)\)", r"\\binom{\1}{\2}"),
+        (r"(?<![\\a-zA-Z])factorial\((\w+)\)", r"(\1)!"),
+        (r"\{\}_\{?(\w+)\}?\s*C_\{?(\w+)\}?", r"\\binom{\1}{\2}"),
+        (
+            r"(?<![\\a-zA-Z])C(?:_\{?(\d{1,4})\}?\^\{?(\d{1,4})\}?|\((\d{1,4}), ?(\d{1,4})\))",
+            _chosen,
+        ),
+        (r"^(-?\d{1,3}(?:[. ]\d{3})+),(\d+)$", _continental),
+        (r"^(-?\d*\.\d*)\((\d+)\)$", r"\1\\overline{\2}"),
+        (r"(?<=\.)(\d*)\\bar\s*\{?(\d+)\}?", r"\1\\overline{\2}"),
+        (r"^\](?=[^\[\]]*[,;])([^\[\]]+)([\[\]])$", r"(\1\2"),  # half-open in the French way
+        (r"^([(\[])(?=[^\[\]]*[,;])([^\[\]]+)\[$", r"\1\2)"),
+        (r"(?<=\.)(\d{0,20}?)(\d{1,20}?)\2{2,}(?:\\ldots ?|\.\.\.)$", r"\1\\overline{\2}"),
+        (r"(?<![\d.,])([1-9]\d{0,2}(?:,\d{3})*,0\d\d(?:,\d{3})*)(?![\d,])", _joined),
+        (
+            r"(?<![\\a-zA-Z])(alpha|beta|gamma|delta|theta|lambda|sigma|omega|phi|rho)(?![a-zA-Z])",
+            r"\\\1",
+        ),
         (r"\\\$|\$", ""),
         (r"\\(?:lbrace|{)(?![a-zA-Z])", r"\\{"),
         (r"\\(?:rbrace|})(?![a-zA-Z])", r"\\}"),
@@ -84,12 +158,13 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 
 _TEXT_COMMAND = re.compile(
-    r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|mathrm|mathbf|mathit|mathsf|mathcal|mbox|operatorname|bold|bm"
+    r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|mathrm|mathbf|mathit|mathsf|mathcal|[mh]box|operatorname|ensuremath"
+    r"|bold|bm"
     r"|boldsymbol|underline)"
     r"\s*\{([^{}]*)\}"
 )
 _TRAILING_UNIT = re.compile(
-    r"(?<=[\d\w})\]%])\s*\\(?:text(?:bf|it|rm|normal)?|mathrm|mbox)\s*\{(?P<unit>[^{}]*)\}"
+    r"(?<=[\d\w})\]%])\s*\\(?:text(?:bf|it|rm|normal)?|mathrm|[mh]box)\s*\{(?![ei]\})(?P<unit>[^{}]*)\}"
     r"(?:\s*\^\s*\{?(?P<power>\d)\}?)?\s*\.?$"
 )
 _DEGREES = re.compile(
@@ -100,28 +175,52 @@ _WORD_UNIT = re.compile(
     r"(?P<unit>[a-zA-Z]{2,}(?:[ -][a-zA-Z]+)*)(?:\s*\^\s*\{?(?P<power>\d)\}?)?\.?$"
 )
 _FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")  # of an angle in degrees
+_SHORT_UNIT = re.compile(r"(?P<value>-?[\d.,]+) ?(?P<unit>[a-zA-Z])")
+_LONG_UNIT = re.compile(  # after what is no mere number: 2\pi cm, 5\sqrt{2} units
+    r"(?<=[\d\w})\]]) (?P<unit>(?:square |cubic |sq )?(?:units?|[mck]m|inches|feet|ft|yards|miles"
+    r"|meters|centimeters|kilometers|degrees|radians|seconds|minutes|hours|kg|grams|dollars|cents))"
+    r"(?:\s*\^\s*\{?(?P<power>\d)\}?)?$"
+)
+_TIME = re.compile(
+    r"(?P<time>\d{1,2}(?::\d\d)?)\s*(?:\\(?:text|mathrm)\s*\{\s*)?(?P<half>[apAP])\.?\s?[mM]\.?\s*\}?"
+)
 _SPEED_OR_AREA = re.compile(
     r"^(?P<value>[-+]?\d[\d,]*(?:\.\d+)?"
     r"(?:\s*\\(?:times|cdot)\s*10\s*\^\s*(?:\{-?\d+\}|\d+))?)\s+(?P<unit>m|km|cm)"
-    r"(?:\s*\^\s*\{?(?P<power>[23])\}?|/(?P<per>h|s))$"
+    r"(?:\s*\^\s*\{?(?P<power>[23])\}?|/(?P<per>h|s(?:\s*\^\s*(?:2|\{2\}))?))$"
 )
 _NO_UNIT = frozenset(  # words that change the number before them
     ["pi", "and", "or", "base", "half", "dozen", "hundred", "thousand", "million", "billion",
      "trillion", "more", "less", "fewer", "least", "most", "plus", "minus", "times", "not", "mod"]
 )  # fmt: skip
 _OPTION = re.compile(r"^(?:option|choice) ?(\(?[A-J]\)?)$", re.IGNORECASE)
+_DIGITS_ALONE = re.compile(r"-?(?:0|[1-9]\d{0,300})")
+_FULL_STOP = re.compile(r"(?<!\.)\.$")  # 5... goes on
+_NAME_ALONE = re.compile(r"[a-zA-Z](?:_\{\w+\})?")
+_IN_BASE = re.compile(
+    r"(?P<open>\()?0*(?P<digits>[1-9][\dA-F]*|0)(?(open)\))"
+    r"(?:_\{(?P<index>\d{1,2})\}| \(?base[ -]?(?P<base>\d{1,2})\)?)"
+)
+_CURRENCIES = {"€": "euro", "¥": "yen", "₹": "rupee", "£": "?£"}  # £ is no pound of weight
 _CURRENCY = re.compile(r"^[£€¥₹]\s*|\s*[£€¥₹]$")
 
 # Spellings of one unit; two answers whose units are both known and differ are not the same.
 _UNITS = {
     spelling: names.split()[0]
     for names in (
-        "mm millimeter millimeters", "cm centimeter centimeters", "m meter meters",
-        "km kilometer kilometers", "inch inches in", "ft foot feet", "yd yard yards",
-        "mi mile miles", "s second seconds sec", "min minute minutes", "h hour hours hr hrs",
-        "day days", "week weeks", "month months", "year years", "g gram grams",
-        "kg kilogram kilograms", "lb pound pounds lbs", "oz ounce ounces", "dollar dollars",
-        "cent cents", "mph", "km/h kph kmh", "m/s", "radian radians",
+        "mm millimeter millimeters", "cm centimeter centimeters", "m meter meters metre metres",
+        "km kilometer kilometers kilometre kilometres", "nm nanometer nanometers",
+        "inch inches in", "ft foot feet", "yd yard yards", "mi mile miles",
+        "s second seconds sec secs", "ms millisecond milliseconds", "min minute minutes mins",
+        "h hour hours hr hrs", "day days", "week weeks", "month months", "year years",
+        "mg milligram milligrams", "g gram grams", "kg kilogram kilograms", "lb pound pounds lbs",
+        "oz ounce ounces", "ton tons", "L l liter liters litre litres",
+        "mL ml milliliter milliliters millilitre millilitres", "gallon gallons gal",
+        "quart quarts", "pint pints", "cup cups", "N newton newtons", "J joule joules",
+        "kJ kilojoule kilojoules", "W watt watts", "kW kilowatt kilowatts", "V volt volts",
+        "Hz hertz", "Pa pascal pascals", "K kelvin kelvins", "dollar dollars usd",
+        "cent cents", "euro euros", "yen", "rupee rupees", "mph", "km/h kph kmh kmph", "m/s mps",
+        "m/s^2", "am", "pm", "degree degrees", "celsius", "fahrenheit", "radian radians rad",
     )
     for spelling in names.split()
 }  # fmt: skip
@@ -148,44 +247,75 @@ class Number:
 def clean(answer: str) -> Cleaned:
     """Spell an answer in one way and set its unit aside. Linear time but for nested commands."""
     text = answer
+    if _DIGITS_ALONE.fullmatch(text):
+        return Cleaned(text)
     if not text.isascii():
+        text = _DEGREE_OF_ROOT.sub(lambda match: rf"\sqrt[{_RAISED[match[1]]}]{match[2]}", text)
         text = _RADICAL.sub(lambda match: rf"\sqrt{{{match[1] or match[2]}}}", text)
         text = _RAISED_RUN.sub(lambda run: "^{" + "".join(_RAISED[c] for c in run[0]) + "}", text)
         text = _LOWERED_RUN.sub(lambda run: "_{" + "".join(_LOWERED[c] for c in run[0]) + "}", text)
         text = text.translate(_CHARACTERS)
-    text = text.strip()
-    text = re.sub(r"^\\[\[(]|\\[\])]$", "", text).strip()
+    text = re.sub(r"^\\[\[(]|\\[\])]\s*\.?$", "", text.strip()).strip()
+    if "\\langle" in text and "," in text:  # a vector; two arguments of a product stay as they are
+        text = text.replace("\\langle", "(").replace("\\rangle", ")")
     if "\\begin" not in text:  # outside a matrix a doubled backslash is one escaped twice
         text = re.sub(r"\\\\(?=[a-zA-Z{}])", r"\\", text)
     for pattern, replacement in _REPLACEMENTS:
         text = pattern.sub(replacement, text)
-    text = re.split(r"\\approx(?![a-zA-Z])", text, maxsplit=1)[0].strip() or text
-    text, unit = _split_unit(text.strip().rstrip(" ."))
-    text = _CURRENCY.sub("", text)
+    text = _without_approximation(text)
+    text = _FULL_STOP.sub("", text.strip()).rstrip()
+    text, unit = _split_unit(text)
+    currency = _CURRENCY.search(text) if unit is None else None
+    if currency:
+        text, unit = _CURRENCY.sub("", text), _CURRENCIES[currency[0].strip()]
+    elif unit is None and answer.strip().startswith("\\$"):
+        unit = "dollar"
     while True:
         unwrapped = _TEXT_COMMAND.sub(lambda match: f" {match[1].strip()} ", text)
         if unwrapped == text:
             break
         text = unwrapped
-    text = re.sub(r"\s+", " ", text).strip(" ,;:").rstrip(".")
+    text = _FULL_STOP.sub("", re.sub(r"\s+", " ", text).strip(" ,;:"))
+    based = _IN_BASE.fullmatch(text)
+    if based:
+        text = f"{based['digits']}_{{{based['index'] or based['base']}}}"
     text = _OPTION.sub(r"\1", text)
     return Cleaned(re.sub(r"\s*([-+=<>/^(){}\[\]&])\s*(?!(?:and|or)\b)", r"\1", text), unit)
+
+
+def _without_approximation(text: str) -> str:
+    r"""What ``\approx`` is said of, unless that is a mere name: about 5 is not 5."""
+    exact, sign, rest = text.partition("\\approx")
+    if not sign or rest[:1].isalpha():
+        return text
+    if _NAME_ALONE.fullmatch(exact.strip()):
+        return text
+    return exact.strip() or text
 
 
 def _split_unit(text: str) -> tuple[str, str | None]:  # noqa: PLR0911 - a list of cases
     """Take a trailing unit off: degrees, words in a text command, words after a number."""
     degrees = _DEGREES.search(text)
     if degrees and degrees.start() and not _FUNCTION.search(text):
-        return text[: degrees.start()], "degree"
+        scale = re.search(r"[CF]", degrees[0].rpartition("circ")[2].rpartition("degree")[2])
+        names = {"C": "celsius", "F": "fahrenheit"}
+        return text[: degrees.start()], names[scale[0]] if scale else "degree"
+    time = _TIME.fullmatch(text)
+    if time:
+        return time["time"], f"{time['half'].lower()}m"
     match = _SPEED_OR_AREA.match(text)
     if match is not None:
-        unit = match["unit"] + (f"/{match['per']}" if match["per"] else "")
+        per = re.sub(r"[\s{}]", "", match["per"] or "")
+        unit = match["unit"] + (f"/{per}" if per else "")
         return match["value"], _unit_name(unit, match["power"])
     match = _TRAILING_UNIT.search(text)
     if match is None:
         match = _WORD_UNIT.match(text)
         if match is None:
-            return text, None
+            longer = _LONG_UNIT.search(text)
+            if longer is None or not text[: longer.start()].strip("+-*/= "):
+                return text, None
+            return text[: longer.start()], _unit_name(longer["unit"], longer["power"])
         if not _NO_UNIT.isdisjoint(match["unit"].lower().split()):
             return text, None
         return match["value"], _unit_name(match["unit"], match["power"])
@@ -197,7 +327,10 @@ def _split_unit(text: str) -> tuple[str, str | None]:  # noqa: PLR0911 - a list 
 
 def _unit_name(words: str, power: str | None) -> str:
     """One name for a unit: ``square inches`` and ``inches^2`` are ``inch^2``."""
-    words = words.strip().lower().rstrip(".")
+    words = words.strip().rstrip(".")
+    words = words if words in _UNITS else words.lower()
+    words = words.removeprefix("degrees ").replace("miles per hour", "mph")
+    words = words.replace("kilometers per hour", "km/h").replace("meters per second", "m/s")
     for prefix, exponent in (("square ", "2"), ("sq ", "2"), ("cubic ", "3")):
         if words.startswith(prefix):
             words, power = words.removeprefix(prefix), exponent
@@ -209,7 +342,19 @@ def units_conflict(one: str | None, other: str | None) -> bool:
     """Whether both units are known and are not the same one."""
     if one is None or other is None or one[0] == "?" or other[0] == "?":
         return False
-    return one != other
+    angles = {"degree", "celsius", "fahrenheit"}  # 20° may be a temperature
+    return one != other and not (one in angles and other in angles and "degree" in (one, other))
+
+
+def without_unit_of(other: str | None, text: str) -> str:
+    """A number without the short name of the other answer's unit: ``3 h`` beside ``3 hours``.
+
+    Beside another answer, 3 h is a product.
+    """
+    match = _SHORT_UNIT.fullmatch(text)
+    if match and other is not None and _UNITS.get(match["unit"]) == other:
+        return match["value"]
+    return text
 
 
 _INTEGER = r"\d+|[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?: \d{3})+"

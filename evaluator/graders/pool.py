@@ -51,8 +51,8 @@ class GradeRequest:
 class _Comparison:
     """Whether two answers are the same.
 
-    ``intractable`` says what was used up before they could be shown to be: then they count as
-    different. ``error`` says why nothing is known.
+    ``intractable`` says what was used up, or what failed on these two, before they could be shown
+    to be: then they count as different. ``error`` says why nothing is known.
     """
 
     equal: bool
@@ -96,7 +96,13 @@ class _Worker:
         if "error" in answer:
             self.close()  # what fills its memory goes with it
             raise _NoRoomError(answer["error"])
-        return _Comparison(equal=bool(answer["equal"]), cpu_seconds=float(answer["cpu_seconds"]))
+        if "fault" in answer:
+            raise GraderError(f"the grader failed: {answer['fault']}")
+        return _Comparison(
+            equal=bool(answer["equal"]),
+            cpu_seconds=float(answer["cpu_seconds"]),
+            intractable=answer.get("undecided"),
+        )
 
     def _start(self) -> subprocess.Popen[bytes]:
         root = str(Path(__file__).resolve().parents[2])

@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from evaluator.graders.normalise import parse_number
+
 MAX_DEPTH = 50
 
 _TOKEN = re.compile(
     r"(?P<open>\\\{|\\begin\{\w+\*?\}|[{(\[])|(?P<close>\\\}|\\end\{\w+\*?\}|[})\]])"
-    r"|(?P<equals>=)|(?P<cup>\\cup(?![a-zA-Z]))|(?P<comma>(?P<semicolon>;)|,(?:\s*(?:and|or)\b)?|(?P<conjunction>(?<=\s)(?:and|or)(?=\s)))"
+    r"|(?P<equals>=)|(?P<cup>\\cup(?![a-zA-Z]))|(?P<comma>(?P<semicolon>;)|,(?:\s*(?:and|or)\b)?|(?P<conjunction>(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])))"
     r"|\\[a-zA-Z]+|\\."
 )
 _MATRIX = re.compile(
@@ -23,8 +25,14 @@ _SYSTEM = re.compile(
     r"(?P<body>(?:(?!\\begin).)*)\\end\{(?P=kind)\}"
 )
 _CONDITION = re.compile(
-    r"(?P<name>[a-zA-Z])\s*(?P<relation><|>|\\leq|\\geq)(?![a-zA-Z])\s*(?P<bound>[^<>=]+)"
+    r"(?P<name>[a-zA-Z])\s*(?P<relation>[<>]|\\[lg]eq(?![a-zA-Z]))\s*(?P<bound>[^<>=]+)"
 )
+_RELATION = re.compile(r"[<>]|\\(?:leq|geq)(?![a-zA-Z])")
+_CHAIN = re.compile(
+    r"(?P<left>[^<>=,]+?)\s*(?P<first>[<>]|\\[lg]eq(?![a-zA-Z]))\s*(?P<name>[a-zA-Z])\s*"
+    r"(?P<second>[<>]|\\[lg]eq(?![a-zA-Z]))\s*(?P<right>[^<>=,]+)"
+)
+MAX_CONDITION_CHARACTERS = 200
 _NAMED = re.compile(r"(\\?[a-zA-Z]+'?(?:_\{\w+\})?)=(?!=)")
 _PLUS_MINUS = re.compile(r"\\(?P<sign>pm|mp)(?![a-zA-Z])\s*")
 MAX_UNORDERED = 24  # members not spelled the same whose partners are looked for
@@ -46,6 +54,11 @@ class Sequence:
     def is_unordered(self) -> bool:
         """A set, or a list without brackets."""
         return self.kind in ("set", "list")
+
+    @property
+    def holds_one(self) -> bool:
+        """A set of one thing, which stands for it; the set of the empty set is not empty."""
+        return self.is_unordered and len(self.members) == 1 and self.members[0] != "\\emptyset"
 
     @property
     def is_named(self) -> bool:
@@ -105,15 +118,44 @@ def _groups(text: str) -> tuple[str, ...]:
     return ()
 
 
-def intervals(text: str) -> str | None:
-    """``x<-1 or x>1`` as a union of intervals; None for what is not two such conditions or more."""
-    parts = re.split(r"\s+or\s+|\\cup(?![a-zA-Z])|\\lor(?![a-zA-Z])|\\vee(?![a-zA-Z])", text)
-    if len(parts) < 2:
+def intervals(text: str) -> tuple[str, str] | None:  # noqa: PLR0911 - a list of cases
+    """``x<-1 or x>1`` as (the name, a union of intervals), ``1<x<3`` as (the name, an interval).
+
+    None for a single condition and for what is none.
+    """
+    if len(text) > MAX_CONDITION_CHARACTERS or not _RELATION.search(text):
         return None
-    matches = [_CONDITION.fullmatch(part.strip()) for part in parts]
-    if not all(matches) or len({match["name"] for match in matches if match}) != 1:
+    chain = _CHAIN.fullmatch(text)
+    if chain:
+        return _between(chain)
+    both = re.split(r"\s+and\s+|,|\\land(?![a-zA-Z])|\\wedge(?![a-zA-Z])", text)
+    either = re.split(r"\s+or\s+|\\cup(?![a-zA-Z])|\\lor(?![a-zA-Z])|\\vee(?![a-zA-Z])", text)
+    parts = both if len(both) == 2 else either
+    matches = [match for match in (_CONDITION.fullmatch(part.strip()) for part in parts) if match]
+    if not 1 < len(matches) == len(parts) or len({match["name"] for match in matches}) != 1:
         return None
-    return "\\cup ".join(_interval(match) for match in matches if match)
+    if parts is either:
+        return matches[0]["name"], "\\cup ".join(map(_interval, matches))
+    upward = [match["relation"] in (">", "\\geq") for match in matches]
+    if upward[0] == upward[1]:
+        return None
+    low, high = matches if upward[0] else reversed(matches)
+    ends = parse_number(low["bound"].strip()), parse_number(high["bound"].strip())
+    if ends[0] and ends[1] and ends[0].value >= ends[1].value:
+        return None  # nothing lies between them
+    return low["name"], _interval(low).partition(",")[0] + "," + _interval(high).partition(",")[2]
+
+
+def _between(chain: re.Match[str]) -> tuple[str, str] | None:
+    """The interval of ``1<x<3`` or ``3>x>1``."""
+    relations = chain["first"], chain["second"]
+    upward = [relation in ("<", "\\leq") for relation in relations]
+    if upward[0] != upward[1]:
+        return None
+    ends = (chain["left"].strip(), relations[0]), (chain["right"].strip(), relations[1])
+    low, high = ends if upward[0] else reversed(ends)
+    opening, closing = "[" if "eq" in low[1] else "(", "]" if "eq" in high[1] else ")"
+    return chain["name"], f"{opening}{low[0]},{high[0]}{closing}"
 
 
 def _interval(condition: re.Match[str]) -> str:

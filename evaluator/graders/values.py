@@ -18,6 +18,8 @@ MAX_BITS = 200_000  # of an exact number
 MAX_EXPONENT_BITS = 100_000  # of the size of an inexact one
 MAX_FACTORIAL = 3000
 DIGITS = 100
+MORE_DIGITS = 400  # tell a tiny value, which they leave as it is, from the rounding of nothing
+SPARE_DIGITS = 30  # lost to rounding
 _SAME = mpmath.mpf(10) ** -70
 _DIFFERENT = mpmath.mpf(10) ** -60
 
@@ -28,9 +30,17 @@ _POINTS: tuple[tuple[int, ...], ...] = (
     (12, 103, 47, 5, 83, 31, 66, 23, 97, 55), (-37, -44, -51, -58, -65, -72, -80, -87, -94, -101),
     (-113, -19, -62, -7, -88, -29, -45, -73, -15, -59),
 )  # fmt: skip
+# Where a factorial or a binomial coefficient of a symbol has values: odd and even ones, and neither
+# always larger than its neighbour.
+_NATURAL_POINTS: tuple[tuple[int, ...], ...] = (
+    (12, 5, 17, 9, 14, 3, 20, 8, 11, 6), (7, 11, 4, 16, 6, 19, 2, 13, 10, 15),
+    (9, 4, 13, 2, 18, 7, 10, 5, 16, 3), (16, 10, 3, 21, 5, 12, 8, 18, 2, 14),
+    (5, 8, 20, 12, 9, 2, 15, 4, 7, 19),
+)  # fmt: skip
 _DENOMINATOR = 41
 _OF_ANGLES = frozenset(["sin", "cos", "tan", "cot", "sec", "csc"])
 _FAMILIAR_ANGLES = 12  # multiples of a twelfth of pi
+_INFINITY = "\\infty"
 
 Value = Any  # Fraction | mpf | mpc
 
@@ -38,9 +48,16 @@ Value = Any  # Fraction | mpf | mpc
 class Point(dict[str, Fraction]):
     """Values for symbols. Where ``real``, all has to stay real: the root of -2 has no value."""
 
-    def __init__(self, names: Sequence[str], numbers: Sequence[int], *, real: bool) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        numbers: Sequence[int],
+        *,
+        real: bool,
+        denominator: int = _DENOMINATOR,
+    ) -> None:
         super().__init__(
-            (name, Fraction(number, _DENOMINATOR))
+            (name, Fraction(number, denominator))
             for name, number in zip(names, numbers, strict=False)
         )
         self.real = real
@@ -59,26 +76,40 @@ def compare(one: Tree, other: Tree) -> bool | None:
     if one == other:
         return True
     names = sorted(symbols(one) | symbols(other))
-    if len(names) > len(_POINTS[0]):
-        return None
+    if len(names) > len(_POINTS[0]) or _INFINITY in names:
+        return None  # infinity is no number: it is the same only where it is spelled the same
     real = bool(names) and not _holds("i", one) and not _holds("i", other)
     agreed, lopsided = 0, False
-    for numbers in _POINTS if names else _POINTS[:1]:
-        point = Point(names, numbers, real=real)
+    for point in _points(names, (one, other), real=real):
         try:
             first, second = _value_at(one, point), _value_at(other, point)
+            if first is None or second is None:
+                lopsided |= first is not second
+                continue
+            same = _near((one, first), (other, second), point)
         except HugeError:
             return False  # spelled the same or not shown to be the same
-        if first is None or second is None:
-            lopsided |= first is not second
-            continue
-        same = _near(first, second)
         if same is False:
             return False
         agreed += same is True
     if lopsided and _holds("abs", one) != _holds("abs", other):
         return False  # ln|x| has values where ln x has none, and says so
     return True if agreed >= (2 if names else 1) else None
+
+
+def _points(names: Sequence[str], trees: Sequence[Tree], *, real: bool) -> list[Point]:
+    """Where to compare: natural numbers if that is where a factorial has values."""
+    if not names:
+        return [Point((), (), real=real)]
+    if any(_counts(tree) for tree in trees):
+        return [Point(names, row, real=real, denominator=1) for row in _NATURAL_POINTS]
+    return [Point(names, row, real=real) for row in _POINTS]
+
+
+def _counts(tree: Tree) -> bool:
+    """Whether a factorial or a binomial coefficient of a symbol stands in a tree."""
+    own = tree[0] in ("factorial", "binomial") and bool(symbols(tree))
+    return own or any(map(_counts, _parts(tree)))
 
 
 def proportional(one: tuple[Tree, Tree], other: tuple[Tree, Tree]) -> bool | None:
@@ -98,12 +129,12 @@ def proportional(one: tuple[Tree, Tree], other: tuple[Tree, Tree]) -> bool | Non
             a, b = evaluate(first, point), evaluate(second, point)
         except (UndefinedError, HugeError):
             continue
-        if a == 0 or b == 0:
+        if _is_nothing(first, a, point) or _is_nothing(second, b, point):
             return None
         if ratio is None:
             ratio = (a, b)
             continue
-        if not _near(_times(ratio[0], b), _times(ratio[1], a)):
+        if not _close(_times(ratio[0], b), _times(ratio[1], a)):
             return False
         agreed += 1
     return True if agreed >= 2 else None
@@ -149,18 +180,40 @@ def _value_at(tree: Tree, point: Point) -> Value | None:
         return None
 
 
-def _near(first: Value, second: Value) -> bool | None:
+def _near(one: tuple[Tree, Value], other: tuple[Tree, Value], point: Point) -> bool | None:
+    """Whether two trees, given with their values at a point, have the same one there."""
+    if isinstance(one[1], Fraction) and isinstance(other[1], Fraction):
+        return bool(one[1] == other[1])
+    nothing = _is_nothing(*one, point), _is_nothing(*other, point)
+    if any(nothing):
+        return all(nothing)
+    same = _close(one[1], other[1])
+    if same and not point:  # one pair of numbers is all the evidence: take more of their digits
+        first, second = (evaluate(tree, point, MORE_DIGITS) for tree, _ in (one, other))
+        return _close(first, second, MORE_DIGITS)
+    return same
+
+
+def _is_nothing(tree: Tree, value: Value, point: Point) -> bool:
+    """Whether a tree's value is 0. What only rounding keeps from it shrinks as digits are added."""
+    if isinstance(value, Fraction) or value == 0 or abs(value) > _DIFFERENT:
+        return bool(value == 0)
+    return bool(abs(evaluate(tree, point, MORE_DIGITS)) < abs(value) * _SAME)
+
+
+def _close(first: Value, second: Value, digits: int = DIGITS) -> bool | None:
+    """Whether two values, neither of them 0 but for rounding, agree in their leading digits."""
     if isinstance(first, Fraction) and isinstance(second, Fraction):
         return first == second
-    with mpmath.workdps(DIGITS):
+    with mpmath.workdps(digits):
         one, other = _inexact(first), _inexact(second)
         difference = abs(one - other)
-        size = max(abs(one), abs(other), 1)
+        size = max(abs(one), abs(other))
         if not mpmath.isfinite(difference):
             return None
-        if difference <= size * _SAME:
+        if difference <= size * mpmath.mpf(10) ** (SPARE_DIGITS - digits):
             return True
-        return False if difference > size * _DIFFERENT else None
+        return False if difference > size * mpmath.mpf(10) ** (SPARE_DIGITS + 10 - digits) else None
 
 
 @lru_cache(maxsize=4096)
@@ -190,9 +243,9 @@ def _inexact(value: Value) -> Any:
     return value
 
 
-def evaluate(tree: Tree, point: Point) -> Value:
-    """The value of a tree; raises UndefinedError or HugeError."""
-    with mpmath.workdps(DIGITS):
+def evaluate(tree: Tree, point: Point, digits: int = DIGITS) -> Value:
+    """The value of a tree, worked out with so many digits; raises UndefinedError or HugeError."""
+    with mpmath.workdps(digits):
         try:
             return _value(tree, point)
         except OverflowError as error:

@@ -17,9 +17,10 @@ import time
 from typing import Any
 
 from evaluator import graders
-from evaluator.errors import GraderError
+from evaluator.errors import GraderError, UndecidedError
 from evaluator.protocol import GradingPolicy
 
+MAX_FAULT_CHARACTERS = 300
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 
 
@@ -60,8 +61,12 @@ def _compare(request: dict[str, Any], cpu_seconds: float) -> dict[str, Any]:
         verdict: dict[str, Any] = {
             "equal": grader.equal_slow(request["first"], request["second"], policy)
         }
+    except UndecidedError as error:
+        verdict = {"equal": False, "undecided": str(error)}
     except (GraderError, MemoryError, RecursionError) as error:
         verdict = {"error": str(error) or type(error).__name__}
+    except Exception as error:  # a fault of this program: told, and never a verdict
+        verdict = {"fault": f"{type(error).__name__}: {error}"[:MAX_FAULT_CHARACTERS]}
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
     return {**verdict, "cpu_seconds": time.process_time() - started}
