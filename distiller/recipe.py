@@ -43,6 +43,12 @@ class Generation(Config):
     """
 
     engine: Literal["transformers", "vllm", "openai"] = "transformers"
+    base_url: Annotated[
+        str | None, Field(description="engine openai: the endpoint; the webapp fills it in")
+    ] = None
+    model: Annotated[
+        str | None, Field(description="engine openai: its name there; None: the teacher's")
+    ] = None
     samples: Annotated[int, Field(ge=1, le=256, description="traces per prompt")] = 4
     stop_after: Annotated[
         int | None,
@@ -171,13 +177,18 @@ class EvaluationPlan(Config):
     benchmarks: tuple[str, ...] = ()
     protocol: Protocol = PROTOCOL_PRESETS["quick"]
     roles: tuple[Literal["student", "base", "teacher"], ...] = ("student", "base", "teacher")
+    engine: Annotated[
+        Literal["transformers", "vllm"] | None,
+        Field(description="of checkpoints; None: generation's, transformers beside an endpoint"),
+    ] = None
 
 
 class Recipe(Config):
     """Teacher, prompts, filters, training and evaluation of one distillation.
 
     ``teacher`` and ``base`` are checkpoint names in the webapp and folders on the command line;
-    ``student`` names the checkpoint to be made.
+    with generation's engine ``openai`` the teacher is an endpoint's name, or any name. ``student``
+    names the checkpoint to be made.
     """
 
     name: str = "distillation"

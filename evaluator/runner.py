@@ -91,6 +91,7 @@ def draw(
                     seed=completion_seed(protocol.seed, problem.id, sample),
                     start=forced_start(texts[order], protocol.thinking),
                     options=order,
+                    again=bool(done),
                 )
             )
         rendered = rendered or requests[0].prompt

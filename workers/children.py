@@ -16,12 +16,13 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from django.conf import settings
 
+from webapp.endpoints.services import KEY_VARIABLE
 from webapp.runs import stages
 from webapp.runs.models import Stage
 from workers import endings
@@ -38,19 +39,29 @@ ALLOWED = frozenset(
         *("CUDA_HOME", "CUDA_PATH", "OMP_NUM_THREADS", "MKL_NUM_THREADS"),
     )
 )
+# The key of the endpoint that a stage asks: its child's environment is the only place for it.
+SECRETS = frozenset({KEY_VARIABLE})
 ALLOWED_PREFIXES = ("LC_", "VLLM_", "NCCL_", "TORCH_", "PYTORCH_", "TRITON_")
 
 logger = logging.getLogger(__name__)
 
 
-def child_environment(devices: Sequence[str]) -> dict[str, str]:
-    """The child's environment; ``devices`` are the ones it may see, none for the CPU."""
+def child_environment(
+    devices: Sequence[str], secrets: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The child's environment; ``devices`` are the ones it may see, none for the CPU.
+
+    ``secrets`` are what this stage needs of ``SECRETS``, and no other stage's child is told.
+    """
+    secrets = secrets or {}
+    assert secrets.keys() <= SECRETS, "a secret that no child may know"
     kept = {
         name: value
         for name, value in os.environ.items()
         if name in ALLOWED or name.startswith(ALLOWED_PREFIXES)
     }
-    return kept | {"CUDA_VISIBLE_DEVICES": ",".join(devices), "PYTHONUNBUFFERED": "1"}
+    own = {"CUDA_VISIBLE_DEVICES": ",".join(devices), "PYTHONUNBUFFERED": "1"}
+    return kept | own | dict(secrets)
 
 
 def child_command(stage: Stage, spec: Path) -> list[str]:

@@ -99,6 +99,7 @@ def supervise(stage: Stage, claim: Claim, post: Post) -> None:
     office = post.office
     try:
         spec = office.write_spec(stage, "cuda" if post.devices else "cpu")
+        environment = child_environment(post.devices, stages.secrets(stage))
     except (Error, LeaseLostError):
         raise
     except Exception as error:
@@ -107,7 +108,7 @@ def supervise(stage: Stage, claim: Claim, post: Post) -> None:
         sentence = f"The stage cannot start: {error}" if known is None else known.sentence
         office.fail_shard(claim, sentence, transient=known is not None and known.transient)
         raise
-    child = Child(child_command(stage, spec), child_environment(post.devices))
+    child = Child(child_command(stage, spec), environment)
     loaded = time.monotonic()
     current: Claim | None = claim
     try:

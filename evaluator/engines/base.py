@@ -25,6 +25,7 @@ class Request:
     seed: int
     start: str = ""
     options: tuple[int, ...] = ()  # multiple choice: the order in which the prompt shows them
+    again: bool = False  # others of the run were answered before: a refusal is about this one
 
     @property
     def key(self) -> tuple[str, int]:

@@ -112,6 +112,7 @@ class OpenAIEngine:
             timeout_seconds=timeout_seconds,
             public_only=public_only,
         )
+        self._proven = False  # that the endpoint answers what we ask in the way we ask it
         self._greeting = asyncio.run(self._greet())
 
     async def _greet(self) -> Greeting:
@@ -198,11 +199,13 @@ class OpenAIEngine:
             fields=self._fields(sampling),
             pace=Pace(self._concurrency),
             retries=self._retries,
+            proven=self._proven or any(ask.request.again for ask in asks),
         )
         asks.clear()
         loop = asyncio.new_event_loop()
         try:
             while ended := loop.run_until_complete(drawing.next()):
+                self._proven = self._proven or any(each.error is None for each in ended)
                 yield from ended
         except KeyboardInterrupt:
             yield from drawing.take()  # these came before the interrupt
@@ -254,6 +257,7 @@ class _Drawing:
         fields: dict[str, Any],
         pace: Pace,
         retries: int,
+        proven: bool,
     ) -> None:
         self._endpoint = endpoint
         self._fresh = fresh
@@ -261,6 +265,7 @@ class _Drawing:
         self._fields = fields
         self._pace = pace
         self._retries = retries
+        self._proven = proven
         self._limit_name = "max_tokens"  # newer models of OpenAI's know another name only
         self._order = itertools.count()
         self._later: list[tuple[float, int, _Ask]] = []  # heap by the time at which each is due
@@ -393,7 +398,7 @@ class _Drawing:
             self._try_at(now, ask)
             return
         if not refusal.transient:
-            if self._answered and refusal.own_fault:
+            if (self._answered or self._proven) and refusal.own_fault:
                 self._give_up(ask, refusal)
             else:
                 self._stop(self._permanent(ask, refusal))
@@ -445,7 +450,7 @@ class _Drawing:
             error=f"{refusal}{tried}",
         )
         self._given_up_in_row += 1
-        if not self._answered:
+        if not self._answered and (refusal.down or not self._proven):
             self._doubted.append(failed)
             if len(self._doubted) >= _STOP_AFTER or refusal.status is None:
                 self._stop(

@@ -9,6 +9,7 @@ import random
 import socket
 import time
 from collections import Counter
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,29 @@ def test_a_prompt_that_alone_is_refused_is_an_error_of_its_own() -> None:
     assert found[90].error == "HTTP 400: too long"
     assert found[90].finish_reason is FinishReason.ERROR
     assert sum(completion.error is not None for completion in found.values()) == 1
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_what_alone_is_left_and_is_refused_again_is_its_own_error_and_not_the_endpoints(
+    status: int,
+) -> None:
+    """A run goes on with the samples that failed: all that it asks now is refused, once more."""
+
+    async def picky(stub: Stub, request: web.Request, body: Body) -> web.StreamResponse:
+        return refuse(status, "never") if body["seed"] < 1003 else reply(body)
+
+    with Stub(picky) as stub:
+        again = [replace(request, again=True) for request in requests(3)]
+        found = list(engine(stub, retries=0).generate(again, SAMPLING))
+        assert {each.error for each in found} == {f"HTTP {status}: never"}
+        assert len(found) == 3
+        # Within one sitting the engine knows by itself that others were answered.
+        source = engine(stub, retries=0)
+        assert sum(each.error is None for each in source.generate(requests(9)[3:], SAMPLING)) == 6
+        found = list(source.generate(requests(2), SAMPLING))
+        assert {each.error for each in found} == {f"HTTP {status}: never"}
+        with pytest.raises(InputError):
+            list(engine(stub, retries=0).generate(requests(3), SAMPLING))
 
 
 def test_what_fails_after_all_tries_is_a_row_with_its_reason() -> None:

@@ -66,7 +66,8 @@ def text_of(response: Any) -> str:
 
 STATIC_PAGES = [
     "leaderboard:index", "runs:index", "runs:index_live", "runs:distil", "runs:evaluate",
-    "runs:import", "checkpoints:index", "checkpoints:upload", "benchmarks:index",
+    "runs:import", "checkpoints:index", "checkpoints:upload", "endpoints:index",
+    "endpoints:register", "benchmarks:index",
 ]  # fmt: skip
 
 
@@ -353,7 +354,7 @@ def test_empty_pages_say_what_to_do(page: Client) -> None:
     assert "import_benchmark" in text_of(page.get(reverse("benchmarks:index")))
     for name in ("runs:index", "checkpoints:index"):
         assert 'class="empty"' in text_of(page.get(reverse(name)))
-    assert "Upload a checkpoint first" in text_of(page.get(reverse("runs:evaluate")))
+    assert "register an endpoint first" in text_of(page.get(reverse("runs:evaluate")))
 
 
 # --- query counts

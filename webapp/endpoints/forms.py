@@ -22,7 +22,7 @@ def _key(help_text: str) -> forms.CharField:
 def _price(which: str) -> forms.FloatField:
     return forms.FloatField(
         required=False, min_value=0, max_value=1_000_000, label=f"Price of {which} tokens",
-        help_text="Per million. Empty: not accounted.",
+        help_text="US dollars per million. Empty: not accounted.",
     )  # fmt: skip
 
 

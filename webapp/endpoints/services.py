@@ -103,10 +103,10 @@ def delete(endpoint: Endpoint) -> None:
             checkpoint.delete()
 
 
-def lock(endpoint: Endpoint) -> None:
+def lock(endpoint: Endpoint, field: str) -> None:
     """Keep it from being deleted until the transaction ends. Raises UserError where it is gone."""
     if not Endpoint.objects.select_for_update(no_key=True).filter(pk=endpoint.pk).exists():
-        raise UserError("endpoint: it has been deleted meanwhile; choose another.", "checkpoint")
+        raise UserError("endpoint: it has been deleted meanwhile; choose another.", field)
 
 
 def ask(endpoint: Endpoint) -> Probe:

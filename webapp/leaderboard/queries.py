@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from evaluator import benchmarks as registry
 from evaluator import passport, programs_report
@@ -74,6 +75,15 @@ class Row:
     def is_published(self) -> bool:
         """Whether somebody else measured this."""
         return self.evaluation is None
+
+    @property
+    def served_as(self) -> str:
+        """Model and address where an endpoint answered; empty for a checkpoint."""
+        engine = {} if self.evaluation is None else self.evaluation.engine
+        if engine.get("name") != "openai":
+            return ""
+        host = urlsplit(str(engine.get("base_url", ""))).netloc
+        return f"{engine.get('model', '')} at {host}"
 
 
 @lru_cache(maxsize=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.db.models import QuerySet
@@ -15,8 +15,13 @@ from webapp.benchmarks.models import Benchmark, PromptSet
 from webapp.benchmarks.queries import latest_benchmarks, latest_prompt_sets
 from webapp.checkpoints.forms import usable_name
 from webapp.checkpoints.models import Checkpoint
-from webapp.checkpoints.queries import with_files
+from webapp.checkpoints.queries import runnable, with_files
 from webapp.core.forms import speak
+
+if TYPE_CHECKING:
+    _CheckpointField = forms.ModelChoiceField[Checkpoint]
+else:
+    _CheckpointField = forms.ModelChoiceField
 
 LONGEST_TRACE_TOKENS = 32768
 LONGEST_TOKENS = 1_048_576  # more than any model's context
@@ -56,8 +61,9 @@ class LaunchForm(forms.Form):
 
     # Field → what to do where it has nothing to choose from.
     REMEDIES = {
-        "teacher": "Upload a teacher and a base first: no checkpoint with files is here.",
-        "checkpoint": "Upload a checkpoint first: none with files is here.",
+        "teacher": "Upload a teacher or register an endpoint first: neither is here.",
+        "base": "Upload a base first: no checkpoint with files is here.",
+        "checkpoint": "Upload a checkpoint or register an endpoint first: neither is here.",
         "prompt_set": "Import a prompt set first: none is installed.",
         "benchmark": "Import a benchmark first: none is installed.",
     }
@@ -83,11 +89,21 @@ class LaunchForm(forms.Form):
         )
 
 
+class AnswererField(_CheckpointField):
+    """Chooses what can answer: checkpoints with files, and models that an endpoint serves."""
+
+    def label_from_instance(self, obj: Any) -> str:
+        """The name, and where it is when it is not here."""
+        return str(obj) if obj.has_files else f"{obj} (endpoint)"
+
+
 class DistillationForm(LaunchForm):
     """Teacher, base, prompts and what to measure; the rest has defaults that work."""
 
-    teacher = forms.ModelChoiceField(
-        Checkpoint.objects.none(), empty_label="choose…", help_text="Writes the reasoning traces."
+    teacher = AnswererField(
+        Checkpoint.objects.none(),
+        empty_label="choose…",
+        help_text="Writes the reasoning traces: a checkpoint, or an endpoint's model.",
     )
     base = forms.ModelChoiceField(
         Checkpoint.objects.none(),
@@ -158,7 +174,7 @@ class DistillationForm(LaunchForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.offer("teacher", with_files())
+        self.offer("teacher", runnable())
         self.offer("base", with_files())
         self.offer("prompt_set", latest_prompt_sets())
         self.offer("benchmarks", latest_benchmarks())
@@ -241,7 +257,11 @@ def _context(checkpoint: Checkpoint) -> int:
 class EvaluationForm(LaunchForm):
     """checkpoint × benchmark × protocol."""
 
-    checkpoint = forms.ModelChoiceField(Checkpoint.objects.none(), empty_label="choose…")
+    checkpoint = AnswererField(
+        Checkpoint.objects.none(),
+        empty_label="choose…",
+        label="Checkpoint or endpoint",
+    )
     benchmark = forms.ModelChoiceField(Benchmark.objects.none(), empty_label="choose…")
     protocol = forms.ChoiceField(choices=PRESET_CHOICES, initial="quick")
     samples = forms.IntegerField(
@@ -250,12 +270,13 @@ class EvaluationForm(LaunchForm):
     )  # fmt: skip
     engine = forms.ChoiceField(
         choices=[("transformers", "transformers"), ("vllm", "vLLM")], initial="transformers",
-        help_text="vLLM needs its package on the worker's machine.",
+        help_text="Of checkpoints; an endpoint is asked where it is. vLLM needs its package on "
+        "the worker's machine.",
     )  # fmt: skip
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.offer("checkpoint", with_files())
+        self.offer("checkpoint", runnable())
         self.offer("benchmark", latest_benchmarks())
 
     @property

@@ -12,13 +12,20 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
-from distiller.recipe import Recipe
+from distiller.recipe import Price, Recipe
 from evaluator import benchmarks as registry
 from evaluator import graders
 from evaluator.engines.replay import read_completions
 from evaluator.errors import GraderError, InputError
 from evaluator.graders.extraction import detect_thinking
-from evaluator.protocol import Protocol, measurement_hash, preset, run_fingerprint, samples_for
+from evaluator.protocol import (
+    Protocol,
+    engine_settings,
+    measurement_hash,
+    preset,
+    run_fingerprint,
+    samples_for,
+)
 from webapp.benchmarks.models import Benchmark, PromptSet
 from webapp.benchmarks.services import read_prompts
 from webapp.checkpoints.models import Checkpoint
@@ -26,6 +33,8 @@ from webapp.checkpoints.services import check_name, completions_only
 from webapp.config import celery
 from webapp.core.errors import UserError
 from webapp.core.models import User
+from webapp.endpoints import services as endpoints
+from webapp.endpoints.models import Endpoint
 from webapp.runs import files, leases, redraw, stages
 from webapp.runs.models import FINAL_STATES, Evaluation, Run, Shard, Stage, State
 
@@ -41,7 +50,9 @@ def launch_distillation(*, owner: User, recipe: Recipe) -> Run:
     Every role of the recipe's evaluation plan is measured on every benchmark of it. Raises
     UserError naming the recipe's field that cannot be followed.
     """
-    teacher = _checkpoint(recipe.teacher, "teacher")
+    teacher, endpoint = _teacher(recipe)
+    if endpoint is not None:
+        recipe = _taught_by(endpoint, recipe)
     base = _checkpoint(recipe.base, "base")
     check_name(recipe.student, "student")
     prompt_set = PromptSet.objects.filter(name=recipe.prompts.set).first()
@@ -54,7 +65,11 @@ def launch_distillation(*, owner: User, recipe: Recipe) -> Run:
     targets = [_benchmark(name) for name in plan.benchmarks]
     prompts = [each.id for each in read_prompts(prompt_set)][: recipe.prompts.limit]
     config = {"teacher": teacher.pk, "base": base.pk, "prompt_set": prompt_set.pk}
+    asked = {} if endpoint is None else {"endpoint": endpoint.pk}
+    local = plan.engine or ("transformers" if endpoint else recipe.generation.engine)
     with transaction.atomic():
+        if endpoint is not None:
+            endpoints.lock(endpoint, "teacher")
         run = Run.objects.create(
             kind=Run.Kind.DISTILLATION,
             name=recipe.name,
@@ -64,7 +79,7 @@ def launch_distillation(*, owner: User, recipe: Recipe) -> Run:
         plans = [
             _PlannedStage("preflight", "Check the recipe", config),
             _PlannedStage(
-                "generate", "Generate traces", config, unit="traces",
+                "generate", "Generate traces", config | asked, unit="traces",
                 problem_ids=prompts, chunk=recipe.generation.shard_prompts,
                 samples=recipe.generation.samples,
             ),
@@ -76,7 +91,7 @@ def launch_distillation(*, owner: User, recipe: Recipe) -> Run:
             for role in plan.roles:
                 evaluation = _evaluation(
                     run, roles[role], benchmark, plan.protocol,
-                    engine=recipe.generation.engine, role=role,
+                    engine="openai" if endpoint and role == "teacher" else local, role=role,
                 )  # fmt: skip
                 plans += _measuring_stages(evaluation, f"{role} on {benchmark.title}")
         _create_stages(run, plans)
@@ -91,15 +106,24 @@ def launch_evaluation(
     protocol: Protocol,
     engine: str = "transformers",
 ) -> Run:
-    """Start the measurement of a checkpoint on a benchmark. Raises UserError."""
-    if not checkpoint.has_files:
+    """Start the measurement of a checkpoint on a benchmark. Raises UserError.
+
+    A model that an endpoint serves is asked there, whatever ``engine`` says.
+    """
+    endpoint = Endpoint.objects.filter(checkpoint=checkpoint).first()
+    if endpoint is not None:
+        _check_askable(protocol, "protocol")
+        engine = "openai"
+    elif not checkpoint.has_files:
         raise UserError(
             f"checkpoint: {checkpoint.name} has no files, only completions; upload the model.",
             "checkpoint",
         )
-    if engine not in ENGINES:
+    elif engine not in ENGINES:
         raise UserError(f"engine: {engine!r} is not known; use {' or '.join(ENGINES)}.", "engine")
     with transaction.atomic():
+        if endpoint is not None:
+            endpoints.lock(endpoint, "checkpoint")
         run = _evaluation_run(owner, checkpoint, benchmark, protocol)
         evaluation = _evaluation(run, checkpoint, benchmark, protocol, engine=engine)
         _create_stages(run, _measuring_stages(evaluation, f"{checkpoint} on {benchmark.title}"))
@@ -217,7 +241,7 @@ class _PlannedStage:
     @property
     def queue(self) -> str:
         """Whose workers may do it."""
-        return stages.queue_of(self.kind, self.evaluation)
+        return stages.queue_of(self.kind, self.evaluation, self.config)
 
     def works(self) -> Iterator[tuple[dict[str, Any], int]]:
         """Yield each shard's work and its total in the stage's unit (0: not known yet)."""
@@ -264,8 +288,13 @@ def _measuring_stages(evaluation: Evaluation, what: str) -> list[_PlannedStage]:
     ids = list(
         evaluation.benchmark.problems.order_by("position").values_list("problem_id", flat=True)
     )
+    engine = evaluation.engine["name"]
+    config = {"engine": engine}
+    if engine == "openai":
+        assert evaluation.checkpoint is not None
+        config["endpoint"] = evaluation.checkpoint.endpoint.pk
     evaluate = _PlannedStage(
-        "evaluate", f"Evaluate {what}", {"engine": evaluation.engine["name"]},
+        "evaluate", f"Evaluate {what}", config,
         evaluation=evaluation, problem_ids=ids, samples=evaluation.samples, unit="completions",
     )  # fmt: skip
     return [evaluate, _grading_stage(evaluation, what, "evaluate")]
@@ -341,6 +370,52 @@ def _checkpoint(name: str, field: str) -> Checkpoint:
     if checkpoint is None or not checkpoint.has_files:
         raise UserError(f"{field}: no checkpoint with files is called {name!r}.", field)
     return checkpoint
+
+
+def _teacher(recipe: Recipe) -> tuple[Checkpoint, Endpoint | None]:
+    """The recipe's teacher: a checkpoint, and the endpoint where one serves it."""
+    endpoint = Endpoint.objects.filter(checkpoint__name=recipe.teacher).first()
+    if endpoint is not None:
+        return endpoint.checkpoint, endpoint
+    if recipe.generation.engine == "openai":
+        raise UserError(
+            f"teacher: no endpoint is called {recipe.teacher!r}; register one first.", "teacher"
+        )
+    return _checkpoint(recipe.teacher, "teacher"), None
+
+
+def _taught_by(endpoint: Endpoint, recipe: Recipe) -> Recipe:
+    """The recipe with what is known of its teacher, as it is kept with the run."""
+    if recipe.thinking.response_start:
+        raise UserError(
+            "thinking: an endpoint renders its prompts itself, so that nothing can be forced; "
+            "leave out forced.",
+            "thinking",
+        )
+    if "teacher" in recipe.evaluation.roles and recipe.evaluation.benchmarks:
+        _check_askable(recipe.evaluation.protocol, "protocol")
+    known: dict[str, Any] = {
+        "engine": "openai", "base_url": endpoint.base_url, "model": endpoint.model,
+    }  # fmt: skip
+    prices = (endpoint.input_price, endpoint.output_price)
+    if recipe.generation.price is None and prices != (None, None):
+        known["price"] = Price(input_per_million=prices[0] or 0, output_per_million=prices[1] or 0)
+    generation = recipe.generation.model_copy(update=known)
+    return recipe.model_copy(update={"generation": generation})
+
+
+def _check_askable(protocol: Protocol, field: str) -> None:
+    """Refuse what only a prompt that is rendered here can hold."""
+    if (
+        engine_settings(protocol)
+        or protocol.chat_template is not None
+        or protocol.thinking.response_start
+    ):
+        raise UserError(
+            f"{field}: an endpoint renders its prompts itself; leave out chat_template, "
+            "context_tokens, rope and thinking.forced.",
+            field,
+        )
 
 
 def _benchmark(name: str) -> Benchmark:

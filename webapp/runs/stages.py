@@ -22,6 +22,7 @@ from webapp.benchmarks.models import Benchmark, PromptSet
 from webapp.checkpoints import services as checkpoints
 from webapp.checkpoints.models import Checkpoint
 from webapp.config import celery
+from webapp.endpoints import services as endpoints
 from webapp.runs import files, ratings, redraw
 from webapp.runs.models import Completion, Evaluation, Run, Shard, Stage
 
@@ -73,11 +74,18 @@ def is_full(queue: str) -> bool:
     return celery.is_full(queue)
 
 
-def queue_of(kind: str, evaluation: Evaluation | None) -> str:
+def queue_of(kind: str, evaluation: Evaluation | None, config: Mapping[str, Any]) -> str:
     """The queue of a new stage: ``judge`` where it runs programs that a model wrote."""
+    if "endpoint" in config:  # the model runs elsewhere
+        return celery.CPU
     if kind == "grade" and evaluation is not None and runs_programs(evaluation.benchmark.grader):
         return celery.JUDGE
     return REGISTRY[kind].queue
+
+
+def secrets(stage: Stage) -> dict[str, str]:
+    """What the child's environment alone may tell it. Raises UserError."""
+    return endpoints.secrets_of(stage.config["endpoint"]) if "endpoint" in stage.config else {}
 
 
 def runs_programs(grader: str) -> bool:
@@ -147,6 +155,13 @@ def _checkpoint_folder(pk: int) -> str:
     return str(files.store_path(Checkpoint.objects.get(pk=pk).path))
 
 
+def _engine(stage: Stage, name: str, checkpoint: int) -> Spec:
+    """What answers: the endpoint that the stage names, or a checkpoint's folder."""
+    if "endpoint" in stage.config:
+        return endpoints.engine_of(stage.config["endpoint"])
+    return {"name": name, "model": _checkpoint_folder(checkpoint)}
+
+
 def _prompts_file(stage: Stage) -> str:
     return str(files.store_path(PromptSet.objects.get(pk=stage.config["prompt_set"]).path))
 
@@ -171,11 +186,10 @@ def _measurement(stage: Stage) -> Spec:
 
 def _generate(stage: Stage, device: str) -> Spec:
     recipe = _recipe(stage.run)
-    model = _checkpoint_folder(stage.config["teacher"])
     return {
         "recipe": recipe.model_dump(mode="json"),
         "prompts_file": _prompts_file(stage),
-        "engine": {"name": recipe.generation.engine, "model": model},
+        "engine": _engine(stage, recipe.generation.engine, stage.config["teacher"]),
     }
 
 
@@ -220,8 +234,7 @@ def _train(stage: Stage, device: str) -> Spec:
 def _evaluate(stage: Stage, device: str) -> Spec:
     checkpoint = _evaluation(stage).checkpoint
     assert checkpoint is not None, "the student is attached before its evaluation is queued"
-    model = str(files.store_path(checkpoint.path))
-    return _measurement(stage) | {"engine": {"name": stage.config["engine"], "model": model}}
+    return _measurement(stage) | {"engine": _engine(stage, stage.config["engine"], checkpoint.pk)}
 
 
 def _import(stage: Stage, device: str) -> Spec:
