@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import itertools
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,15 +42,20 @@ async def draw(url: str, work: Iterator[tuple[Problem, int]]) -> list[tuple[Prob
 
 def main() -> None:
     """Draw every set, and grade it where asked to."""
-    url, *sets = [word for word in sys.argv[1:] if word != "--grade"]
-    for each in sets:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("url", help="of the endpoint, with /v1")
+    parser.add_argument("sets", nargs="+", metavar="SET", help="BENCHMARK=PROBLEMS.jsonl*SAMPLES")
+    parser.add_argument("--grade", action="store_true", help="grade what is drawn, too")
+    options = parser.parse_args()
+    url = options.url
+    for each in options.sets:
         name, _, rest = each.partition("=")
         path, _, samples = rest.rpartition("*")
         problems = load_problems(Path(path))
         work = itertools.product(problems, range(int(samples)))
         drawn = asyncio.run(draw(url, iter(work)))
         right = 0
-        if "--grade" in sys.argv:
+        if options.grade:
             spec, protocol = benchmarks.get(name), Protocol()
             with GraderPool(2) as pool:
                 asked = (

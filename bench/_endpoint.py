@@ -7,10 +7,10 @@ with a boxed result: three times in four the right one, else another problem's.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -72,4 +72,6 @@ async def main(answers: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(json.loads(Path(sys.argv[1]).read_text())))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("answers", type=Path, help="JSON list: the right answer of each problem")
+    asyncio.run(main(json.loads(parser.parse_args().answers.read_text())))

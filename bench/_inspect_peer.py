@@ -6,8 +6,8 @@ scorer compares the boxed text as a string, which is less work than what ours do
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import inspect_ai
@@ -20,8 +20,13 @@ from inspect_ai.solver import generate
 
 def main() -> None:
     """Draw and score every set."""
-    url, logs, *sets = sys.argv[1:]
-    for each in sets:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("url", help="of the endpoint, with /v1")
+    parser.add_argument("logs", help="folder for the peer's own logs")
+    parser.add_argument("sets", nargs="+", metavar="SET", help="NAME=PROBLEMS.jsonl*SAMPLES")
+    options = parser.parse_args()
+    url, logs = options.url, options.logs
+    for each in options.sets:
         name, _, rest = each.partition("=")
         path, _, samples = rest.rpartition("*")
         rows = [json.loads(line) for line in Path(path).read_text().splitlines()]

@@ -10,6 +10,7 @@ that differs from the published one, with its reason.
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import sys
@@ -165,6 +166,14 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
+    """Measure all, print it and keep the result; or be one side's process."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--child", nargs=3, metavar=("SIDE", "SOURCE", "OUTPUT"), help=argparse.SUPPRESS
+    )
+    if (asked := parser.parse_args().child) is not None:
+        child(*asked)
+        return
     sets = {"integers": one_set("integers", integer_rows())}
     if DATA.is_dir():
         real, cases = real_rows(), case_rows()
@@ -184,7 +193,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--child"]:
-        child(*sys.argv[2:])
-    else:
-        main()
+    main()
