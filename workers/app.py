@@ -25,7 +25,7 @@ from celery.platforms import SecurityWarning  # noqa: E402
 
 from webapp.config.celery import app  # noqa: E402
 from webapp.core.errors import UserError  # noqa: E402
-from workers import queues  # noqa: E402
+from workers import judging, queues  # noqa: E402
 from workers.names import worker_name  # noqa: E402
 from workers.tasks import stages, upkeep  # noqa: E402
 
@@ -37,7 +37,10 @@ _upkeep: list[threading.Thread] = []
 
 @signals.worker_ready.connect
 def _begin(**_: object) -> None:
-    _upkeep.append(upkeep.start(worker_name(), queues.served()))
+    name = worker_name()
+    restricted = judging.is_restricted()
+    thread = upkeep.start_judging(name) if restricted else upkeep.start(name, queues.served())
+    _upkeep.append(thread)
 
 
 @signals.worker_shutdown.connect
@@ -62,6 +65,7 @@ def main() -> None:
     """Serve this machine's queues until told to stop."""
     try:
         served = queues.served()
+        queues.refuse_more_than_the_role_may(served, restricted=judging.is_restricted())
     except UserError as error:
         sys.stderr.write(f"{error.sentence}\n")
         sys.exit(2)

@@ -6,7 +6,7 @@ import logging
 
 from django.conf import settings
 
-from webapp.config.celery import GPU, QUEUES
+from webapp.config.celery import GPU, JUDGE, QUEUES
 from webapp.core.errors import UserError
 from workers import gpus
 
@@ -31,6 +31,14 @@ def served() -> list[str]:
             "CPU do it"
         )
     return kept
+
+
+def refuse_more_than_the_role_may(served: list[str], *, restricted: bool) -> None:
+    """Raise UserError where the judge's database role is to serve other queues."""
+    if restricted and served != [JUDGE]:
+        raise UserError(
+            "RETORT_QUEUES: the role of DATABASE_URL may only judge; set RETORT_QUEUES=judge."
+        )
 
 
 def most_devices() -> int | None:

@@ -76,6 +76,15 @@ class Scene:
     def control(self) -> Path:
         return self.var / "control"
 
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Of the servers: workers that are told them do not start what the storm has stopped."""
+        where = f"host={self.servers.postgres_sockets}&user=postgres"
+        return {
+            "DATABASE_URL": f"postgres:///retort?{where}",
+            "CELERY_BROKER_URL": self.servers.broker_url,
+        }
+
     def fill_up(self) -> None:
         """Start workers until there are enough, on two hosts by turns."""
         self.workers = [worker for worker in self.workers if worker.poll() is None]
@@ -85,7 +94,8 @@ class Scene:
             self.workers.append(
                 subprocess.Popen(
                     [sys.executable, str(ROOT / "tests" / "chaos" / "worker.py")],
-                    cwd=ROOT, env=os.environ | {"RETORT_HOST": host}, start_new_session=True,
+                    cwd=ROOT, start_new_session=True,
+                    env=os.environ | self.addresses | {"RETORT_HOST": host},
                     stdout=(log := (self.var / "workers.log").open("ab")), stderr=log,
                 )
             )  # fmt: skip

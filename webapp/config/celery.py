@@ -15,6 +15,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.config.settings")
 GPU, CPU, JUDGE, UPKEEP = QUEUES = ("gpu", "cpu", "judge", "upkeep")
 RUN_STAGE = "workers.run_stage"
 TIDY = "workers.tidy"
+SETTLE = "workers.settle"
 MAX_WAITING = 50  # doorbells of a queue; more of them would wake nobody sooner
 
 app = Celery("retort", broker=settings.CELERY_BROKER_URL, set_as_current=True)
@@ -47,6 +48,11 @@ def ring(stage_id: int, queue: str) -> None:
 def ask_to_tidy() -> None:
     """Ask a worker of the upkeep queue to tidy up."""
     app.send_task(TIDY, queue=UPKEEP, ignore_result=True)
+
+
+def ask_to_settle() -> None:
+    """Ask a worker of the upkeep queue to go on with runs whose programs have been judged."""
+    app.send_task(SETTLE, queue=UPKEEP, ignore_result=True)
 
 
 def is_full(queue: str) -> bool:

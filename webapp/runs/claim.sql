@@ -4,7 +4,7 @@
 -- (sticky); of the person with the fewest shards being done; of the oldest run; the first by index.
 -- People who have as many shards being done as they may are passed over. A shard whose row somebody
 -- else is just changing is skipped, never waited for. tests/webapp/test_claim_order.py compares the
--- order with a model of it.
+-- order with a model of it. Times are those of the statement, as Django's Now() is.
 --
 -- The rows of stage and run are only read: whoever cancels locks run, stages and shards in that
 -- order, and would deadlock with a claim that came from the other end.
@@ -31,7 +31,7 @@ BEGIN
             SELECT r.owner_id, count(*) AS shards
             FROM runs_shard s JOIN runs_stage st ON st.id = s.stage_id
                  JOIN runs_run r ON r.id = st.run_id
-            WHERE s.state = 'running' AND s.lease_expires_at >= now()
+            WHERE s.state = 'running' AND s.lease_expires_at >= statement_timestamp()
             GROUP BY r.owner_id
         ), ranked AS (
             SELECT st.id, st.run_id, r.owner_id, r.priority, st.position,
@@ -56,14 +56,14 @@ BEGIN
              JOIN LATERAL (
                  SELECT o.id FROM runs_shard o
                  WHERE o.stage_id = ranked.id AND o.state IN ('queued', 'running')
-                   AND ((o.state = 'queued' AND (o.not_before IS NULL OR o.not_before <= now()))
-                        OR (o.state = 'running' AND o.lease_expires_at < now()))
+                   AND ((o.state = 'queued' AND (o.not_before IS NULL OR o.not_before <= statement_timestamp()))
+                        OR (o.state = 'running' AND o.lease_expires_at < statement_timestamp()))
                  ORDER BY o.index LIMIT 32
              ) AS open ON true
              JOIN runs_shard s ON s.id = open.id
         WHERE (ranked.owner_limit IS NULL OR ranked.active < ranked.owner_limit)
-          AND ((s.state = 'queued' AND (s.not_before IS NULL OR s.not_before <= now()))
-               OR (s.state = 'running' AND s.lease_expires_at < now()))
+          AND ((s.state = 'queued' AND (s.not_before IS NULL OR s.not_before <= statement_timestamp()))
+               OR (s.state = 'running' AND s.lease_expires_at < statement_timestamp()))
         ORDER BY ranked.priority DESC, (ranked.id IS NOT DISTINCT FROM sticky) DESC,
                  ranked.active, ranked.run_id, ranked.position, s.index
         LIMIT 1
@@ -78,7 +78,7 @@ BEGIN
             FROM runs_shard s JOIN runs_stage st ON st.id = s.stage_id
                  JOIN runs_run r ON r.id = st.run_id
             WHERE r.owner_id = chosen.owner_id AND s.state = 'running'
-              AND s.lease_expires_at >= now();
+              AND s.lease_expires_at >= statement_timestamp();
             IF busy >= chosen.owner_limit THEN
                 passed_over := passed_over || chosen.owner_id;
                 CONTINUE;
@@ -86,8 +86,8 @@ BEGIN
         END IF;
         UPDATE runs_shard s
         SET state = 'running', lease_token = gen_random_uuid(), not_before = NULL,
-            lease_expires_at = now() + make_interval(secs => lease_seconds),
-            worker = worker_name, attempts = s.attempts + 1, updated_at = now()
+            lease_expires_at = statement_timestamp() + make_interval(secs => lease_seconds),
+            worker = worker_name, attempts = s.attempts + 1, updated_at = statement_timestamp()
         WHERE s.id = chosen.id
         RETURNING s.lease_token INTO token;
         shard_id := chosen.id; stage_id := chosen.of_stage; run_id := chosen.run_id;

@@ -76,7 +76,8 @@ def _held(claim: Claim) -> QuerySet[Shard]:
     return Shard.objects.filter(pk=claim.shard_id, lease_token=claim.token, state=State.RUNNING)
 
 
-def _lock_run(run_id: int) -> Run:
+def lock_run(run_id: int) -> Run:
+    """The run's row, locked against other transitions of the run."""
     # "no key": rows that refer to the run may be inserted meanwhile.
     return Run.objects.select_for_update(no_key=True).get(pk=run_id)
 
@@ -185,7 +186,7 @@ def accept_segment(claim: Claim, *, name: str, size_bytes: int, sha256: str) -> 
         if not created or stage.evaluation is None:
             return
         if stage.kind == "grade":
-            _set_outcomes(stage.evaluation_id, [row for _, row in content])
+            set_outcomes(stage.evaluation_id, [row for _, row in content])
         else:
             _add_completions(stage, segment, content)
 
@@ -226,7 +227,8 @@ WHERE e.id = %s AND c.evaluation_id = e.id AND p.benchmark_id = e.benchmark_id
 """
 
 
-def _set_outcomes(evaluation_id: int | None, rows: list[Mapping[str, Any]]) -> None:
+def set_outcomes(evaluation_id: int | None, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write verdicts into the rows of their completions."""
     columns = [
         [row["problem_id"] for row in rows],
         [row["sample"] for row in rows],
@@ -283,7 +285,7 @@ def finish_shard(claim: Claim, result: Mapping[str, Any]) -> None:
     Raises LeaseLostError, or stages.IncompleteError where rows are missing that the work names.
     """
     with transaction.atomic():
-        run = _lock_run(claim.run_id)
+        run = lock_run(claim.run_id)
         shard = _held(claim).select_for_update(no_key=True).first()
         if shard is None:
             raise LeaseLostError("the lease is no longer ours")
@@ -294,10 +296,10 @@ def finish_shard(claim: Claim, result: Mapping[str, Any]) -> None:
             state=State.FINISHED, result=outcome, done=F("total"),
             lease_token=None, lease_expires_at=None, error="", updated_at=Now(),
         )  # fmt: skip
-        _advance(run, stage)
+        advance(run, stage)
 
 
-def _advance(run: Run, stage: Stage) -> None:
+def advance(run: Run, stage: Stage) -> None:
     """A shard of the stage was finished: let the merging one begin, or finish the stage."""
     if stage.shards.filter(state__in=LIVE).exists():
         return
@@ -333,7 +335,12 @@ def _finish_stage(run: Run, stage: Stage, result: dict[str, Any]) -> None:
 
 
 def ring_after_commit(stage: Stage) -> None:
-    """Wake workers for the stage's shards. A lost ring is the reaper's to make good."""
+    """Wake workers for the stage's shards. A lost ring is the reaper's to make good.
+
+    Workers of the judge queue may not read what its children have to be told, so it is written now.
+    """
+    if stage.queue == celery.JUDGE:
+        stages.write_spec(stage, "cpu")
     count = min(max(stage.shards.exclude(state=State.FINISHED).count(), 1), MAX_RINGS)
     transaction.on_commit(lambda: stages.ring(stage, times=count), robust=True)
 
@@ -344,7 +351,7 @@ def fail_shard(claim: Claim, sentence: str, *, transient: bool, log_tail: str = 
     Raises LeaseLostError.
     """
     with transaction.atomic():
-        run = _lock_run(claim.run_id)
+        run = lock_run(claim.run_id)
         shard = _held(claim).select_for_update(no_key=True).first()
         if shard is None:
             raise LeaseLostError("the lease is no longer ours")
@@ -358,10 +365,11 @@ def fail_shard(claim: Claim, sentence: str, *, transient: bool, log_tail: str = 
             )  # fmt: skip
             Stage.objects.filter(pk=claim.stage_id).update(log_tail=log_tail)
             return
-        _fail_run(run, shard, sentence, log_tail)
+        fail_run(run, shard, sentence, log_tail)
 
 
-def _fail_run(run: Run, shard: Shard, sentence: str, log_tail: str) -> None:
+def fail_run(run: Run, shard: Shard, sentence: str, log_tail: str) -> None:
+    """The shard failed for good, and with it its stage and run."""
     Shard.objects.filter(pk=shard.pk).update(
         state=State.FAILED, lease_token=None, lease_expires_at=None, error=sentence,
         updated_at=Now(),
@@ -392,14 +400,14 @@ def reap() -> list[int]:
         state=State.RUNNING, attempts__gte=MAX_LOST + F("failures")
     ).select_related("stage"):
         with transaction.atomic():
-            run = _lock_run(shard.stage.run_id)
+            run = lock_run(shard.stage.run_id)
             still = live.filter(pk=shard.pk, state=State.RUNNING).select_for_update(of=["self"])
             if still.exists():
                 sentence = (
                     f"Shard {shard.index}: {MAX_LOST} workers vanished while doing it; "
                     "look into their logs (memory?) and retry."
                 )
-                _fail_run(run, shard, sentence, shard.stage.log_tail)
+                fail_run(run, shard, sentence, shard.stage.log_tail)
     waiting = list(Stage.objects.filter(pk__in=live.values("stage_id")).order_by("pk"))
     full = {queue for queue in {stage.queue for stage in waiting} if stages.is_full(queue)}
     for stage in waiting:

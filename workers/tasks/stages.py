@@ -6,11 +6,11 @@ import logging
 import threading
 from collections.abc import Sequence
 
-from webapp.config.celery import RUN_STAGE, app
+from webapp.config.celery import JUDGE, RUN_STAGE, app
 from webapp.runs import hosts, leases
 from webapp.runs.leases import Claim
 from webapp.runs.models import Stage
-from workers import gpus, queues, supervisor
+from workers import gpus, judging, queues, supervisor
 from workers.gpus import Grant
 from workers.names import worker_name
 
@@ -25,7 +25,10 @@ def run_stage(stage_id: int) -> None:
     The stage's id says why the message was sent, not what is to be done: others may have waited
     longer.
     """
-    do_work(worker_name(), queues.served())
+    if judging.is_restricted():
+        judge(worker_name())
+    else:
+        do_work(worker_name(), queues.served())
 
 
 def do_work(worker: str, served: Sequence[str]) -> None:
@@ -42,6 +45,18 @@ def do_work(worker: str, served: Sequence[str]) -> None:
                 supervisor.supervise(stage, claim, post)
         finally:
             hosts.beat(worker, doing="")
+
+
+def judge(worker: str) -> None:
+    """Do shards of the judge queue with the judge's rights until there are none."""
+    while not stopping.is_set() and (claim := judging.claim(worker)) is not None:
+        stage = judging.stage_of(claim)
+        post = supervisor.Post(worker, (JUDGE,), judging, stopping)
+        judging.beat(worker, gpus.host_name(), "judging programs")
+        try:
+            supervisor.supervise(stage, claim, post)
+        finally:
+            judging.beat(worker, gpus.host_name(), "")
 
 
 def _claim(worker: str, served: Sequence[str]) -> tuple[Claim, Stage, Grant | None] | None:

@@ -16,9 +16,9 @@ from django.db import Error, connection
 from kombu.exceptions import OperationalError
 
 from webapp.config import celery
-from webapp.config.celery import TIDY, app
-from webapp.runs import hosts, leases
-from workers import gpus
+from webapp.config.celery import SETTLE, TIDY, app
+from webapp.runs import hosts, leases, settling
+from workers import gpus, judging
 
 BEAT_SECONDS = 10.0
 TIDY_ROUNDS = 40  # the reaper's rounds, of this worker, between two requests to tidy up
@@ -33,11 +33,39 @@ def tidy() -> None:
     hosts.tidy()
 
 
+@app.task(name=SETTLE)
+def settle() -> None:
+    """Go on with runs whose programs have been judged."""
+    settling.settle()
+
+
 def start(worker: str, queues: Sequence[str]) -> threading.Thread:
     """Begin; the thread ends with ``stopping``."""
     thread = threading.Thread(target=_run, args=(worker, queues), name="upkeep", daemon=True)
     thread.start()
     return thread
+
+
+def start_judging(worker: str) -> threading.Thread:
+    """Signs of life of a worker of the judge queue, who may do no upkeep."""
+    thread = threading.Thread(target=_run_judging, args=(worker,), name="upkeep", daemon=True)
+    thread.start()
+    return thread
+
+
+def _run_judging(worker: str) -> None:
+    while not stopping.is_set():
+        try:
+            judging.beat(worker, gpus.host_name())
+        except Error:
+            logger.warning("no sign of life; it is tried again", exc_info=True)
+            connection.close()
+        stopping.wait(min(BEAT_SECONDS, settings.RETORT_REAP_SECONDS))
+    try:
+        judging.forget(worker)
+    except Error:
+        logger.warning("the sign of life is left behind", exc_info=True)
+    connection.close()
 
 
 def _run(worker: str, queues: Sequence[str]) -> None:
@@ -51,6 +79,7 @@ def _run(worker: str, queues: Sequence[str]) -> None:
             hosts.beat(worker)
             gpus.record(gpus.host_name(), gpus.samples())
             if hosts.takes_turn(settings.RETORT_REAP_SECONDS):
+                settling.settle()
                 leases.reap()
                 hosts.free_devices()
                 rounds += 1

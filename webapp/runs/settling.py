@@ -1,0 +1,63 @@
+"""What finished and failed shards of the judge queue mean for their runs.
+
+Workers of that queue may only say that a shard is finished; here, with the rights of everybody
+else, their verdicts are read from the segments and the run goes on. What they delivered is checked
+like anything that comes from beside untrusted programs.
+"""
+
+from __future__ import annotations
+
+from django.db import transaction
+
+from evaluator.errors import StoreError
+from evaluator.store import read_segment
+from webapp.config.celery import JUDGE
+from webapp.core.errors import UserError
+from webapp.runs import files, leases, stages
+from webapp.runs.models import Segment, Shard, Stage, State
+
+
+def settle() -> list[int]:
+    """Go on with every stage of the judge queue that waits for it; returns their ids."""
+    live = Stage.objects.filter(queue=JUDGE, state__in=leases.LIVE, run__state__in=leases.LIVE)
+    return [pk for pk in live.values_list("pk", flat=True) if _settle(pk)]
+
+
+def _settle(stage_id: int) -> bool:
+    stage = Stage.objects.select_related("evaluation").get(pk=stage_id)
+    with transaction.atomic():
+        run = leases.lock_run(stage.run_id)
+        stage.refresh_from_db(fields=["state"])
+        if run.state not in leases.LIVE or stage.state not in leases.LIVE:
+            return False
+        failed = stage.shards.filter(state=State.FAILED).order_by("index").first()
+        if failed is not None:
+            leases.fail_run(run, failed, failed.error, stage.log_tail)
+            return True
+        if stage.shards.filter(state__in=leases.LIVE).exists():
+            return False
+        last = stage.shards.filter(state=State.FINISHED).order_by("-index").first()
+        if last is None:
+            return False
+        try:
+            with transaction.atomic():
+                _take_in(stage)
+                leases.advance(run, stage)
+        except (StoreError, stages.IncompleteError, UserError, KeyError, TypeError) as error:
+            sentence = f"What the judge delivered cannot be used ({error}); retry the run."
+            leases.fail_run(run, last, sentence, stage.log_tail)
+    return True
+
+
+def _take_in(stage: Stage) -> None:
+    """Set the outcomes that the shards' segments hold, each for its own problems only."""
+    for shard in stage.shards.filter(state=State.FINISHED).order_by("index"):
+        ids = set(shard.work.get("problem_ids", ()))
+        rows = []
+        for segment in Segment.objects.filter(shard=shard).order_by("pk"):
+            path = files.segments_folder(stage) / segment.name
+            rows += [row for _, row in read_segment(path, sha256=segment.sha256)]
+        if ids:
+            rows = [row for row in rows if row["problem_id"] in ids]
+        leases.set_outcomes(stage.evaluation_id, rows)
+        stages.check_complete(stage, Shard.objects.get(pk=shard.pk))
