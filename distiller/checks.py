@@ -14,11 +14,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from distiller.corpus import Corpus
+from distiller.corpus import TRACES, Corpus
 from distiller.encoding import Encoder, Example, Rendered
 from distiller.errors import InputError
 from distiller.recipe import Recipe
-from evaluator.engines.base import forced_start
 
 LOOKED_AT = 1000  # traces, chats or prompts of each kind; more would not be a matter of seconds
 SHOWN_CHARACTERS = 3000  # of each half of the example that is shown
@@ -159,14 +158,12 @@ def _padding(encoder: Encoder) -> Check:
 def _thoughts(examples: Sequence[Example], encoder: Encoder, recipe: Recipe) -> Check:
     """The thinking tags must still be there when the ids are read back."""
     name, tags = "thinking tags", recipe.thinking
-    if tags.kind != "tags":
+    if tags.kind == "none":
         return note(name, "this recipe has none")
-    chosen = spread(range(len(examples)))
+    chosen = [each for each in (examples[i] for i in spread(range(len(examples))))
+              if each.source == TRACES]  # fmt: skip
     lost: list[str] = []
-    for index in chosen:
-        example = examples[index]
-        if example.source != "traces":
-            continue
+    for example in chosen:
         prompt = encoder.decode(example.input_ids[: example.prompt_tokens])
         response = encoder.decode(example.input_ids[example.prompt_tokens :])
         if prompt.rstrip().endswith(tags.close):
@@ -176,16 +173,16 @@ def _thoughts(examples: Sequence[Example], encoder: Encoder, recipe: Recipe) -> 
                 "so the student would learn to think outside of them; give a template that does "
                 "not, in corpus.chat_template",
             )
-        opened = forced_start(prompt, tags) or tags.open in response
+        opened = prompt.rstrip().endswith(tags.open) or tags.open in response
         if not opened or (tags.close not in response and not example.cut):
             lost.append(tags.open if not opened else tags.close)
     if lost:
-        share = f"{lost[0]} is lost between template and tokenizer, or missing, in {len(lost)} of "
         say = error if len(lost) == len(chosen) else warning
         return say(
             name,
-            f"{share}{len(chosen)} examples: the student would not learn to think; switch the "
-            "format filter on, or set thinking to the tags that the traces have",
+            f"{lost[0]} is lost between template and tokenizer, or missing, in {len(lost)} of "
+            f"{len(chosen)} examples: the student would not learn to think; switch the format "
+            "filter on, or set thinking to the tags that the traces have",
         )
     pieces = {tag: encoder.ids(tag) for tag in (tags.open, tags.close)}
     split = [f"{tag} as {len(ids)} tokens" for tag, ids in pieces.items() if len(ids) > 1]

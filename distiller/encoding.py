@@ -140,7 +140,7 @@ class Encoder:
         prompt = self.prompt(trace.problem.problem)
         thinking, thoughts = self._recipe.thinking, trace.completion.reasoning
         text = trace.text
-        if thoughts and thinking.kind == "tags" and thinking.close not in text:
+        if thoughts and thinking.kind != "none" and thinking.close not in text:
             text = f"{thinking.open}\n{thoughts.strip()}\n{thinking.close}\n\n{text.lstrip()}"
         return Rendered(
             trace.problem.id, trace.completion.sample, prompt, self.response(prompt, text)

@@ -130,7 +130,7 @@ def _rendered(
 def _stand_in(problem: Problem, recipe: Recipe) -> Trace:
     """What a perfect teacher might answer."""
     tags = recipe.thinking
-    thoughts = f"{tags.open}\nFirst.\n{tags.close}\n\n" if tags.kind == "tags" else ""
+    thoughts = f"{tags.open}\nFirst.\n{tags.close}\n\n" if tags.kind != "none" else ""
     text = f"{thoughts}\\boxed{{{problem.answer}}}"
     return Trace(problem, Completion(problem.id, 0, text, FinishReason.STOP))
 
@@ -168,7 +168,7 @@ def _template(encoder: Encoder, recipe: Recipe) -> Check:
     if encoder.template is None:
         return note("chat template", "none: prompts are plain text, as corpus.chat_template says")
     whose = "the recipe's" if recipe.corpus.chat_template else "the base's own"
-    if tags.kind == "tags" and templates.drops_thoughts(
+    if tags.kind != "none" and templates.drops_thoughts(
         encoder.tokenizer, encoder.template, tags.open, tags.close
     ):
         return note(
@@ -242,10 +242,12 @@ def _promptlengths_of(encoder: Encoder, recipe: Recipe, prompts: Sequence[Proble
     limit, name = recipe.training.max_length_tokens, "prompt length"
     over = sum(length >= limit for length in lengths)
     if not over:
-        return ok(name, f"the longest of {len(lengths)} prompts has {max(lengths)} tokens")
+        return ok(
+            name, f"the longest of {len(lengths)} prompts looked at has {max(lengths)} tokens"
+        )
     sentence = (
-        f"{over} of {len(lengths)} prompts leave no room for a response in {limit} tokens; raise "
-        "training.max_length_tokens, or leave them out"
+        f"{over} of {len(lengths)} prompts looked at leave no room for a response in {limit} "
+        "tokens; raise training.max_length_tokens, or leave them out"
     )
     return error(name, sentence) if over == len(lengths) else warning(name, sentence)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distiller.errors import InputError
+from evaluator.records import canonical_json
 
 PLAIN = "none"  # evaluator.protocol.Protocol.chat_template's word for plain text
 _ANSWER = "ANSWER"
@@ -53,8 +54,11 @@ def drops_thoughts(tokenizer: Any, template: str, open_tag: str, close_tag: str)
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """SHA-256 of the vocabulary, merges, rules and added tokens of a fast tokenizer."""
-    text = tokenizer.backend_tokenizer.to_str()
+    """SHA-256 of the vocabulary, merges, rules and added tokens; of the vocabulary alone where the
+    tokenizer is not one of the tokenizers library.
+    """
+    inner = getattr(tokenizer, "backend_tokenizer", None)
+    text = canonical_json(tokenizer.get_vocab()) if inner is None else inner.to_str()
     return hashlib.sha256(text.encode()).hexdigest()
 
 

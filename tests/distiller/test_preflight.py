@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,18 @@ def test_traces_without_thoughts(tiny_qwen: Path) -> None:
     assert check(tiny_qwen, "thinking tags", thinking=forced).level is Level.OK
 
 
+@pytest.mark.parametrize("kind", ["tags", "field"])
+def test_thoughts_of_a_field_of_their_own_are_put_between_the_tags(
+    kind: str, tiny_qwen: Path
+) -> None:
+    apart = trace("\\boxed{2}")
+    apart = Trace(apart.problem, replace(apart.completion, reasoning="well"))
+    thinking = Thinking(kind=kind).model_dump()
+    encoder = Encoder(tiny_qwen, recipe(tiny_qwen, thinking=thinking))
+    assert encoder.render(apart).response == GOOD
+    assert check(tiny_qwen, "thinking tags", traces=[apart], thinking=thinking).level is Level.OK
+
+
 def without_words(base: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     """The base with its tokenizer.json changed."""
     shutil.copytree(base, folder)
@@ -203,7 +216,7 @@ def test_prompts_without_room_for_a_response(tiny_qwen: Path) -> None:
     long = Problem("b", "1+" * 100 + "1", "101")
     found = check(tiny_qwen, "prompt length", prompts=[*PROMPTS, long])
     assert found.level is Level.WARNING
-    assert "1 of 7 prompts leave no room" in found.detail
+    assert "1 of 7 prompts looked at leave no room" in found.detail
     assert check(tiny_qwen, "prompt length", prompts=[long]).level is Level.ERROR
 
 
