@@ -49,6 +49,7 @@ def main() -> int:
 app.command()(toy.toy)
 app.command()(generate.generate)
 app.command("filter")(filtering.filter_traces)
+app.command("filters")(filtering.show_filters)
 app.command()(preflight.preflight)
 app.command()(corpus.corpus)
 app.command()(train.train)

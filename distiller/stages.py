@@ -115,7 +115,7 @@ class FilterStage:
             lambda done, total, _: report.progress(done, total, unit="checks", tokens=0)
         )
         return refining.refine(
-            list(traces.read(segments, self._prompts, self._recipe.thinking)),
+            segments,
             prompts=self._prompts,
             recipe=self._recipe,
             benchmarks=self._benchmarks,

@@ -9,17 +9,38 @@ from pydantic import ValidationError
 from distiller.errors import InputError
 from distiller.filters.answer import Answer
 from distiller.filters.base import Context, Filter, Reason, Trace
+from distiller.filters.code import Code
 from distiller.filters.duplicates import Duplicates
 from distiller.filters.format import Format
+from distiller.filters.guessable import Guessable
+from distiller.filters.length import LengthBounds
 from distiller.filters.loops import Loops
 from distiller.filters.mixed_language import MixedLanguage
+from distiller.filters.paragraphs import Paragraphs
+from distiller.filters.pass_rate import PassRate
+from distiller.filters.select import Select
 from distiller.filters.truncated import Truncated
 from distiller.recipe import FilterChoice
 
 __all__ = ["Context", "Filter", "Reason", "Trace", "create", "get", "names"]
 
+# The order in which they are best switched on: what tells most of a fault first, graders late.
 _REGISTRY: dict[str, type[Filter]] = {
-    kind.name: kind for kind in (Truncated, Format, Answer, MixedLanguage, Loops, Duplicates)
+    kind.name: kind
+    for kind in (
+        Loops,
+        Truncated,
+        Format,
+        MixedLanguage,
+        Paragraphs,
+        Code,
+        LengthBounds,
+        Answer,
+        Guessable,
+        PassRate,
+        Duplicates,
+        Select,
+    )
 }
 
 
@@ -38,9 +59,10 @@ def get(name: str) -> type[Filter]:
 
 
 def create(choices: Sequence[FilterChoice]) -> list[Filter]:
-    """Build the filters that a recipe switches on, in its order.
+    """Build the filters that a recipe switches on: those of one trace first, else in its order.
 
-    Raises InputError for an unknown filter or parameter, before anything is filtered.
+    Raises InputError for an unknown filter or parameter, or one that is switched on twice, before
+    anything is filtered.
     """
     built: list[Filter] = []
     for choice in choices:
@@ -56,4 +78,7 @@ def create(choices: Sequence[FilterChoice]) -> list[Filter]:
             raise InputError(
                 f"filters: {choice.name}: {first} (its parameters: {known})."
             ) from error
-    return built
+    chosen = [rule.name for rule in built]
+    if twice := [name for name in chosen if chosen.count(name) > 1]:
+        raise InputError(f"filters: {twice[0]} is switched on twice; leave one out.")
+    return sorted(built, key=lambda rule: rule.scope != "trace")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
-from evaluator.protocol import Config, Thinking
-from evaluator.records import Completion, FinishReason, Problem
+from evaluator.graders.pool import GradeRequest, GraderPool
+from evaluator.protocol import Config, GradingPolicy, Thinking
+from evaluator.records import Completion, FinishReason, Problem, Verdict
 
 Reason = str | None  # None keeps the trace
+JudgeVerdict = Literal["correct", "wrong", "unsure"]
+Key = tuple[str, int]  # problem id, sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class Trace:
             "problem": self.problem.problem,
             "answer": self.problem.answer,
         }
+        if self.completion.reasoning is not None:
+            row["reasoning"] = self.completion.reasoning
         return row if reason is None else {**row, "reason": reason}
 
     @classmethod
@@ -45,26 +51,73 @@ class Trace:
             sample=int(row["sample"]),
             text=row["completion"],
             finish_reason=FinishReason(row["finish_reason"]),
+            reasoning=row.get("reasoning"),
         )
         return cls(problem, completion)
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a filter may need beside its own parameters."""
+    """What a filter may need beside its own parameters and the traces that are left.
+
+    ``drawn`` are all traces of the questions at hand, dropped ones included: a pass rate counts
+    those too. ``guesses`` and ``judged`` hold what was read from files: answers that were given
+    without thinking, by problem id, and a judge's verdicts.
+    """
 
     thinking: Thinking
-    jobs: int = 1  # grader processes
+    jobs: int = 1  # grader processes, where no pool is given
+    pool: GraderPool | None = None
+    drawn: Sequence[Trace] = ()
+    guesses: Mapping[str, Sequence[Completion]] = field(default_factory=dict)
+    judged: Mapping[Key, JudgeVerdict] = field(default_factory=dict)
+
+    def verdicts(
+        self, traces: Sequence[Trace], *, grader: str, policy: GradingPolicy
+    ) -> list[Verdict]:
+        """The rule's verdict on each trace, in order. The pool remembers equal answers."""
+        requests = (
+            GradeRequest(
+                kind=grader,
+                gold=trace.problem.answer,
+                thinking=self.thinking,
+                policy=policy,
+                completion=trace.completion,
+            )
+            for trace in traces
+        )
+        with self._a_pool() as pool:
+            return list(pool.grade(requests))
+
+    @contextmanager
+    def _a_pool(self) -> Iterator[GraderPool]:
+        if self.pool is not None:
+            yield self.pool
+        else:
+            with GraderPool(self.jobs) as pool:
+                yield pool
 
 
 class Filter(Config):
-    """Base of every filter. Its fields are its parameters; unknown ones are refused."""
+    """Base of every filter. Its fields are its parameters; unknown ones are refused.
+
+    ``scope`` says what a verdict may depend on: one trace, or all that are left of a question.
+    Filters of one trace come first, whatever the recipe's order.
+    """
 
     name: ClassVar[str]
+    scope: ClassVar[Literal["trace", "question"]] = "trace"
 
     def reasons(self, traces: Sequence[Trace], context: Context) -> list[Reason]:
         """One entry per trace, in order: None to keep it, or the reason code it is dropped for."""
         raise NotImplementedError
+
+
+def split(trace: Trace, thinking: Thinking) -> tuple[str, str]:
+    """(thoughts, answer part) of a trace, wherever its thoughts stand."""
+    if thinking.kind == "field":
+        return trace.completion.reasoning or "", trace.text
+    return split_thoughts(trace.text, thinking)
 
 
 def split_thoughts(text: str, thinking: Thinking) -> tuple[str, str]:

@@ -2,60 +2,71 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from distiller.filters.base import Context, Filter, Reason, Trace, split_thoughts
-from evaluator.graders.extraction import boxes
-from evaluator.protocol import Thinking
-
-_PARAGRAPH_END = re.compile(r"\n\s*\n")
+from distiller.filters.base import Context, Filter, Reason, Trace, split
+from evaluator import graders
+from evaluator.graders.extraction import boxes, final_answers
+from evaluator.protocol import GradingPolicy, Thinking
 
 
 class Format(Filter):
-    """One opening tag at the start, one closing tag, thoughts between, an answer behind.
+    """Thoughts opened at the start and closed once, not empty, and one final answer behind them.
 
-    Reasons: ``tags``, ``empty_thoughts``, ``no_answer_part``, ``no_box``, ``long_paragraph``,
-    ``code_block``.
+    Reasons, the first that holds: ``not_opened``, ``text_before_thoughts``, ``not_closed``,
+    ``opened_twice``, ``closed_twice``, ``empty_thoughts``, ``no_answer_part``, ``no_box``,
+    ``no_final_answer``, ``several_answers``.
     """
 
     name: ClassVar[str] = "format"
-    min_thought_characters: Annotated[int, Field(ge=0)] = 1
-    require_box: bool = True  # the answer part holds a balanced \boxed{…}
-    max_paragraph_characters: Annotated[
-        int | None, Field(ge=1, description="longest paragraph of the thoughts; None: any")
-    ] = None
-    allow_code_blocks: Annotated[bool, Field(description="``` in the thoughts")] = True
+    min_thought_characters: Annotated[int, Field(ge=0, description="white space aside")] = 1
+    require_box: Annotated[bool, Field(description="the answer stands in \\boxed{…}")] = False
+    require_answer: Annotated[bool, Field(description="off for prompts without a short answer")] = (
+        True
+    )
+    one_answer: Annotated[bool, Field(description="refuse two different final answers")] = True
 
     def reasons(self, traces: Sequence[Trace], context: Context) -> list[Reason]:
         """See :meth:`Filter.reasons`."""
-        return [self._reason(trace.text, context.thinking) for trace in traces]
+        return [self._reason(trace, context.thinking) for trace in traces]
 
-    def _reason(self, text: str, thinking: Thinking) -> Reason:
-        thoughts, answer = split_thoughts(text, thinking)
-        found: list[tuple[bool, str]] = []
-        if thinking.kind == "tags":
-            found = [
-                (not _well_tagged(text, thinking), "tags"),
-                (len(thoughts.strip()) < self.min_thought_characters, "empty_thoughts"),
-            ]
-        longest = max(map(len, _PARAGRAPH_END.split(thoughts)))
-        limit = self.max_paragraph_characters
-        found += [
-            (not answer.strip(), "no_answer_part"),
-            (self.require_box and not boxes(answer), "no_box"),
-            (limit is not None and longest > limit, "long_paragraph"),
-            (not self.allow_code_blocks and "```" in thoughts, "code_block"),
-        ]
-        return next((reason for bad, reason in found if bad), None)
+    def _reason(self, trace: Trace, thinking: Thinking) -> Reason:
+        if thinking.kind == "tags" and (fault := _tag_fault(trace.text, thinking)):
+            return fault
+        thoughts, answer = split(trace, thinking)
+        if thinking.kind != "none" and len(thoughts.strip()) < self.min_thought_characters:
+            return "empty_thoughts"
+        if not answer.strip():
+            return "no_answer_part"
+        if self.require_box and not boxes(answer):
+            return "no_box"
+        found = final_answers(answer)
+        if self.require_answer and not found:
+            return "no_final_answer"
+        return "several_answers" if self.one_answer and _differ(found) else None
 
 
-def _well_tagged(text: str, thinking: Thinking) -> bool:
-    return (
-        text.lstrip().startswith(thinking.open)
-        and text.count(thinking.open) == 1
-        and text.count(thinking.close) == 1
+def _differ(answers: Sequence[str]) -> bool:
+    """Whether two of the answers are not plainly the same one."""
+    grader, policy = graders.get("math"), GradingPolicy()
+    return any(
+        other != answers[0] and grader.equal_fast(answers[0], other, policy) is not True
+        for other in answers[1:]
     )
+
+
+def _tag_fault(text: str, thinking: Thinking) -> Reason:
+    before, opened, _ = text.partition(thinking.open)
+    closings = text.count(thinking.close)
+    if not opened:
+        return "not_opened"
+    if before.strip():
+        return "text_before_thoughts" if thinking.close not in before else "closed_twice"
+    if not closings:
+        return "not_closed"
+    if closings > 1:
+        return "closed_twice"
+    return "opened_twice" if text.count(thinking.open) > 1 else None

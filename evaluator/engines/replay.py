@@ -46,7 +46,7 @@ def read_completions(path: Path, *, model: str | None = None) -> list[Completion
                 f"{where}: model {str(wrote)[:99]!r} after rows of {str(first)[:99]!r}; say whose "
                 "completions to take (--model NAME, or --every-model)."
             )
-        completion = _completion(row, where, following)
+        completion = read_completion(row, where, following)
         if completion.key in seen:
             raise InputError(
                 f"{where}: sample {completion.sample} of problem {completion.problem_id!r} "
@@ -96,7 +96,14 @@ def _row(line: str, where: str) -> dict[str, Any]:
     return row
 
 
-def _completion(row: Mapping[str, Any], where: str, following: Mapping[str, int]) -> Completion:
+def read_completion(
+    row: Mapping[str, Any], where: str, following: Mapping[str, int]
+) -> Completion:
+    """The completion in a row of :func:`read_completions`' form.
+
+    ``where`` begins the message of the InputError for a field that cannot be used; ``following`` is
+    the sample that a row without one is, by problem.
+    """
     problem_id = row.get("problem_id")
     if isinstance(problem_id, bool) or not isinstance(problem_id, str | int) or problem_id == "":
         raise InputError(f"{where}: problem_id must be a text or a whole number.")

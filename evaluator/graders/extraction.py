@@ -28,6 +28,7 @@ _PHRASE = re.compile(
     r"(?:\b(?:est|es|é|è|ist)\b|:|—)[ *_:]*",
     re.IGNORECASE,
 )
+_FINAL = re.compile(r"\bfinal\s+$", re.IGNORECASE)
 _MATHS = re.compile(
     r"\$\$(?P<a>[^$]+)\$\$|\$(?P<b>[^$\n]+)\$|\\\((?P<c>.+?)\\\)|\\\[(?P<d>.+?)\\\]", re.DOTALL
 )
@@ -147,18 +148,41 @@ def boxed_answer(text: str, policy: GradingPolicy) -> str | None:
 
     Boxes that are linked by "and", "or" or a comma alone are one answer written in pieces.
     """
-    spans = _box_spans(text)
-    if not spans:
-        return None
     if policy.several_boxes == "all":
-        return ", ".join(dict.fromkeys(content for _, _, content in spans))
-    contents = [spans[-1][2]]
-    for index in range(len(spans) - 1, 0, -1):
-        gap = text[spans[index - 1][1] : spans[index][0]]
-        if not _LINK.fullmatch(gap):
-            break
-        contents.insert(0, spans[index - 1][2])
-    return ", ".join(contents)
+        return ", ".join(dict.fromkeys(boxes(text))) or None
+    groups = _box_groups(text)
+    return groups[-1] if groups else None
+
+
+def _box_groups(text: str) -> list[str]:
+    """Contents of the boxes; those that are one answer written in pieces are joined."""
+    spans = _box_spans(text)
+    groups: list[list[str]] = []
+    for index, (_, _, content) in enumerate(spans):
+        if index and _LINK.fullmatch(text[spans[index - 1][1] : spans[index][0]]):
+            groups[-1].append(content)
+        else:
+            groups.append([content])
+    return [", ".join(group) for group in groups]
+
+
+def final_answers(part: str) -> list[str]:
+    """Everything in an answer part that is put forward as the final answer, in order.
+
+    Those are the boxes and each number behind "final answer is"; without a box, each number behind
+    "answer is"; without either, what :func:`extract_answer` finds.
+    """
+    boxed = _box_groups(part)
+    stated = [
+        reading
+        for phrase in _PHRASE.finditer(part)
+        if not boxed or _FINAL.search(part[max(0, phrase.start() - 12) : phrase.start()])
+        if _BARE_NUMBER.fullmatch(reading := (_read_phrase(part, phrase) or "").rstrip("."))
+    ]
+    if boxed or stated:
+        return boxed + stated
+    answer = extract_answer(part, GradingPolicy())
+    return [] if answer is None else [answer]
 
 
 def extract_answer(part: str, policy: GradingPolicy) -> str | None:
@@ -179,10 +203,11 @@ def extract_answer(part: str, policy: GradingPolicy) -> str | None:
 def _after_phrase(part: str) -> str | None:
     """What follows the last "answer is" (or "answer:"): its first formula, or its sentence."""
     phrases = list(_PHRASE.finditer(part))
-    if not phrases:
-        return None
-    last = phrases[-1]
-    rest = part[last.end() : last.end() + MAX_PHRASE_CHARACTERS].lstrip()
+    return _read_phrase(part, phrases[-1]) if phrases else None
+
+
+def _read_phrase(part: str, phrase: re.Match[str]) -> str | None:
+    rest = part[phrase.end() : phrase.end() + MAX_PHRASE_CHARACTERS].lstrip()
     paragraph = rest.partition("\n\n")[0]
     sentence = _after_is(paragraph)
     for clause in (sentence, paragraph):

@@ -97,8 +97,10 @@ def test_filter_counts_every_trace_once(tiny_qwen: Path, tmp_path: Path) -> None
     assert code == 0, events
     result = events[-1]["result"]
     out = tmp_path / "s" / LEASE
-    steps = json.loads((out / "funnel.json").read_text())
-    assert result["funnel"] == {"steps": steps}
+    funnel = json.loads((out / "funnel.json").read_text())
+    assert result["funnel"] == funnel
+    assert (funnel["traces"], funnel["kept"], funnel["dropped"]) == (24, 11, 13)
+    steps = funnel["steps"]
     assert [step["step"] for step in steps] == [
         "drawn", "decontamination", "truncated", "format", "answer", "mixed_language",
         "duplicates", "length",
@@ -112,7 +114,7 @@ def test_filter_counts_every_trace_once(tiny_qwen: Path, tmp_path: Path) -> None
     assert reasons["drawn"] == {"engine_error": 1}
     assert reasons["decontamination"] == {"contaminated": 2}
     assert reasons["truncated"] == {"truncated": 1}
-    assert reasons["format"] == {"tags": 1}
+    assert reasons["format"] == {"not_opened": 1}
     assert reasons["answer"] == {"wrong": 1}
     assert reasons["mixed_language"] == {"mixed_language": 1}
     assert reasons["duplicates"] == {"duplicate": 6}
