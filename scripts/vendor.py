@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Copy the browser libraries into webapp/static/vendor.
 
-htmx comes from the django-htmx package; KaTeX and plotly.js come from node_modules (package.json
-pins them; plotly.js in its "basic" build, a fifth of the size of the Python package's). When
-node_modules lacks one of them, ``npm ci`` is run first.
+htmx comes from the django-htmx package; KaTeX, the tus client and plotly.js come from node_modules
+(package.json pins them; plotly.js in its "basic" build, a fifth of the size of the Python
+package's). When node_modules lacks one of them, ``npm ci`` is run first.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ VENDOR = ROOT / "webapp" / "static" / "vendor"
 
 PLOTLY = NODE / "plotly.js-basic-dist-min"
 KATEX = NODE / "katex" / "dist"
+TUS = NODE / "tus-js-client" / "dist"
 
 # Browsers that run the pages' JavaScript all read woff2; the two older formats would only be
 # copied, hashed and never fetched.
@@ -37,7 +38,7 @@ def htmx_folder() -> Path:
 
 def install_node_packages() -> None:
     """Run ``npm ci`` where node_modules lacks a library that package.json names."""
-    if PLOTLY.is_dir() and KATEX.is_dir():
+    if PLOTLY.is_dir() and KATEX.is_dir() and TUS.is_dir():
         return
     npm = shutil.which("npm")
     if npm is None:
@@ -56,6 +57,7 @@ def copy_libraries(target: Path) -> None:
     shutil.copyfile(PLOTLY / "plotly-basic.min.js", target / "plotly-basic.min.js")
     shutil.copyfile(KATEX / "katex.min.js", target / "katex.min.js")
     shutil.copyfile(KATEX / "contrib" / "auto-render.min.js", target / "auto-render.min.js")
+    shutil.copyfile(TUS / "tus.min.js", target / "tus.min.js")
     for font in (KATEX / "fonts").glob("*.woff2"):
         shutil.copyfile(font, fonts / font.name)
     css = OLDER_FONTS.sub("", (KATEX / "katex.min.css").read_text(encoding="utf-8"))

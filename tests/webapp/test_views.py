@@ -414,9 +414,9 @@ def test_a_refused_upload_says_why_and_keeps_nothing(page: Client) -> None:
     assert response.status_code == 400
     assert 'class="error"' in text_of(response)
     assert not Checkpoint.objects.exists()
-    empty = page.post(address, {}, headers={"accept": "application/json"})
+    empty = page.post(address, {})
     assert empty.status_code == 400
-    assert set(empty.json()["errors"]) == {"name", "files"}
+    assert text_of(empty).count('class="error"') == 2
 
 
 @pytest.mark.parametrize(
@@ -440,11 +440,9 @@ def test_hostile_paths_are_refused_and_leave_nothing(
     response = page.post(
         reverse("checkpoints:upload"),
         {"name": "bad", "files": files_, "paths": paths},
-        headers={"accept": "application/json"},
     )
     assert response.status_code == 400
-    (sentence,) = response.json()["errors"]["files"]
-    assert why in sentence
+    assert why in text_of(response)
     assert not Checkpoint.objects.exists()
     store = settings.MEDIA_ROOT / "checkpoints"
     assert not store.exists() or not list(store.iterdir())
@@ -461,15 +459,14 @@ def test_a_checkpoint_of_many_shards_is_not_too_many_files(page: Client) -> None
             "files": [SimpleUploadedFile(name, b"\x00") for name in names],
             "paths": [f"large/{name}" for name in names],
         },
-        headers={"accept": "application/json"},
     )
     assert response.status_code == 400
     # It is refused for what it holds, not for how much of it there is.
-    assert "config.json" in response.json()["errors"]["files"][0]
+    assert "no config.json" in text_of(response)
 
 
 def test_a_request_with_far_too_many_fields_is_a_page_in_the_design(page: Client) -> None:
-    data = {f"field{n}": "" for n in range(2000)}
+    data = {f"field{n}": "" for n in range(3000)}
     response = page.post(reverse("checkpoints:upload"), data)
     assert response.status_code == 400
     assert "could not take this request" in text_of(response)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
+
 from django.conf import settings
 from django.db import models
+from django.db.models.functions import Lower
 from django.urls import reverse
 
 
@@ -50,3 +53,67 @@ class Checkpoint(models.Model):
     def has_files(self) -> bool:
         """False for a model known only by its completions."""
         return bool(self.path)
+
+
+class Upload(models.Model):
+    """A checkpoint's folder on its way here, in quarantine until it is verified."""
+
+    class State(models.TextChoices):
+        """Where an upload stands."""
+
+        RECEIVING = "receiving", "receiving"
+        CHECKING = "checking", "being checked"
+        REGISTERED = "registered", "registered"
+        REFUSED = "refused", "refused"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT)
+    name = models.CharField(max_length=200, help_text="of the checkpoint it will be")
+    state = models.CharField(max_length=10, choices=State.choices, default=State.RECEIVING)
+    reason = models.TextField(blank=True, help_text="why it was refused")
+    checkpoint = models.ForeignKey(
+        Checkpoint, null=True, blank=True, on_delete=models.SET_NULL, related_name="uploads"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    touched_at = models.DateTimeField(auto_now_add=True, help_text="when bytes came last")
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        """The upload's page."""
+        return reverse("checkpoints:resume", args=[self.pk])
+
+
+class UploadFile(models.Model):
+    """One file of an upload: a resource of the tus protocol. Only ``offset_bytes`` of it count."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    upload = models.ForeignKey(Upload, on_delete=models.CASCADE, related_name="files")
+    path = models.CharField(max_length=620, help_text="in the checkpoint's folder")
+    length_bytes = models.BigIntegerField()
+    offset_bytes = models.BigIntegerField(default=0)
+
+    class Meta:
+        ordering = ["path"]
+        constraints = [
+            models.UniqueConstraint(
+                "upload", Lower("path"), name="one_file_of_a_name_in_an_upload"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(offset_bytes__gte=0)
+                & models.Q(offset_bytes__lte=models.F("length_bytes")),
+                name="an_offset_lies_in_its_file",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.path
+
+    @property
+    def complete(self) -> bool:
+        """All of it is here."""
+        return self.offset_bytes == self.length_bytes

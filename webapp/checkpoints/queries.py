@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from django.db.models import Count, QuerySet
+from django.db.models import Count, F, QuerySet, Sum
+from django.db.models.functions import Coalesce
 
-from webapp.checkpoints.models import Checkpoint
+from webapp.checkpoints.models import Checkpoint, Upload
+from webapp.core.models import User
 from webapp.runs.models import Evaluation
 from webapp.runs.queries import with_open_stage
 
@@ -40,3 +42,18 @@ def evaluations_of(checkpoint: Checkpoint) -> QuerySet[Evaluation]:
         .defer("protocol", "rendered_prompt", "run__config")
     )
     return with_open_stage(found).order_by("benchmark__name", "-created_at")
+
+
+def uploads() -> QuerySet[Upload]:
+    """All uploads with their files' number, bytes here and bytes in all."""
+    return Upload.objects.select_related("checkpoint").annotate(
+        file_count=Count("files"),
+        here_bytes=Coalesce(Sum("files__offset_bytes"), 0),
+        total_bytes=Coalesce(Sum("files__length_bytes"), 0),
+    )
+
+
+def unfinished_uploads(owner: User) -> QuerySet[Upload]:
+    """A person's uploads that wait for more files, the latest touched first."""
+    found = uploads().filter(owner=owner, state=Upload.State.RECEIVING)
+    return found.order_by(F("touched_at").desc())

@@ -101,7 +101,7 @@ def receive_upload(
         raise UserError(
             f"files: more than {settings.RETORT_UPLOAD_FILES} came; choose one checkpoint.", "files"
         )
-    paths = [_safe_path(relative) for relative, _ in uploads]
+    paths = [safe_path(relative) for relative, _ in uploads]
     if all(len(path.parts) > 1 and path.parts[0] == paths[0].parts[0] for path in paths):
         paths = [PurePosixPath(*path.parts[1:]) for path in paths]
     names = {str(path).lower() for path in paths}
@@ -161,7 +161,8 @@ def _inspect(folder: Path) -> checkpoints.CheckpointInfo:
         raise UserError(f"files: {sentence}", "files") from None
 
 
-def _safe_path(relative: str) -> PurePosixPath:
+def safe_path(relative: str) -> PurePosixPath:
+    """A name from outside as a plain relative path; raises UserError for any other."""
     path = PurePosixPath(relative.replace("\\", "/"))
     parts = path.parts
     if not parts or len(parts) > 3 or not all(_FILE_PART.fullmatch(part) for part in parts):

@@ -1,19 +1,28 @@
-// Makes the upload form a folder picker with drag and drop and a progress bar. The form works
-// without this script: then the folder's files are chosen one by one.
+// The upload form as a folder picker with drag and drop. The files go in pieces by the tus protocol
+// (tus-js-client), three at a time, so that a broken connection, a pause or a restart loses little.
+// The form works without this script: then the folder's files are chosen one by one and sent whole.
 (function () {
   "use strict";
   var form = document.querySelector("form[data-upload]");
   if (!form) return;
+  var PARALLEL = 3;
+  var PIECE_BYTES = 16 * 1024 * 1024;
+  var RETRY_MS = [0, 1000, 2000, 4000, 8000, 15000, 30000, 60000];
+  var SPEED_SECONDS = 10;
+
+  var find = function (what) { return form.querySelector("[data-" + what + "]"); };
   var input = form.querySelector("input[type=file]");
-  var zone = form.querySelector("[data-drop]");
-  var list = form.querySelector("[data-picked]");
-  var bar = form.querySelector("[data-progress]");
-  var status = form.querySelector("[data-status]");
-  var button = form.querySelector("[data-send]");
-  var chosen = [];
+  var zone = find("drop"), list = find("picked"), bar = find("progress"), status = find("status");
+  var button = find("send"), pause = find("pause");
+  var token = form.elements.namedItem("csrfmiddlewaretoken").value;
+  var known = document.getElementById("upload-so-far");
+  var upload = known ? JSON.parse(known.textContent) : null;
+  var chosen = [], running = [], waiting = [], paused = false, history = [];
 
   input.setAttribute("webkitdirectory", "");
   input.required = false;
+
+  // --- choosing
 
   function size(bytes) {
     var units = ["B", "kB", "MB", "GB", "TB"], unit = 0;
@@ -21,23 +30,35 @@
     return (unit === 0 ? bytes : bytes.toFixed(1)) + " " + units[unit];
   }
 
+  function duration(seconds) {
+    if (seconds < 90) return Math.ceil(seconds) + " s";
+    return seconds < 5400 ? Math.round(seconds / 60) + " min" : (seconds / 3600).toFixed(1) + " h";
+  }
+
+  function row(entry) {
+    var item = document.createElement("li");
+    var name = document.createElement("span");
+    entry.label = document.createElement("span");
+    name.textContent = entry.path;
+    entry.label.textContent = size(entry.file.size);
+    item.append(name, entry.label);
+    return item;
+  }
+
   function show(entries) {
+    var tops = new Set(entries.map(function (entry) { return entry.path.split("/")[0]; }));
+    var inFolder = tops.size === 1 && entries.every(function (e) { return e.path.includes("/"); });
+    var top = inFolder ? entries[0].path.split("/")[0] : "";
+    entries.forEach(function (entry) {
+      if (inFolder) entry.path = entry.path.slice(top.length + 1);
+      entry.sent = 0;
+    });
     chosen = entries;
-    list.replaceChildren.apply(list, entries.map(function (entry) {
-      var row = document.createElement("li");
-      var name = document.createElement("span");
-      var bytes = document.createElement("span");
-      name.textContent = entry.path;
-      bytes.textContent = size(entry.file.size);
-      row.append(name, bytes);
-      return row;
-    }));
+    list.replaceChildren.apply(list, entries.map(row));
     var total = entries.reduce(function (sum, entry) { return sum + entry.file.size; }, 0);
     status.textContent = entries.length + (entries.length === 1 ? " file, " : " files, ") + size(total);
     var name = form.elements.namedItem("name");
-    if (!name.value && entries.length && entries[0].path.includes("/")) {
-      name.value = entries[0].path.split("/")[0].replace(/[^A-Za-z0-9_-]+/g, "-");
-    }
+    if (name && !name.value && top) name.value = top.replace(/[^A-Za-z0-9_-]+/g, "-");
   }
 
   input.addEventListener("change", function () {
@@ -75,12 +96,16 @@
   });
   zone.addEventListener("drop", function (event) {
     event.preventDefault();
-    var entries = Array.from(event.dataTransfer.items)
-      .map(function (item) { return item.webkitGetAsEntry(); }).filter(Boolean);
-    Promise.all(entries.map(walk)).then(function (parts) { show(parts.flat()); }, function () {
-      status.textContent = "The folder could not be read; choose it with the button instead.";
-    });
+    if (!button.disabled) {
+      var entries = Array.from(event.dataTransfer.items)
+        .map(function (item) { return item.webkitGetAsEntry(); }).filter(Boolean);
+      Promise.all(entries.map(walk)).then(function (parts) { show(parts.flat()); }, function () {
+        status.textContent = "The folder could not be read; choose it with the button instead.";
+      });
+    }
   });
+
+  // --- saying what is wrong
 
   function clearErrors() {
     form.querySelectorAll(".error").forEach(function (element) { element.remove(); });
@@ -104,6 +129,143 @@
     });
   }
 
+  function stopped(errors) {
+    running.forEach(function (transfer) { transfer.abort(); });
+    running = [];
+    waiting = [];
+    button.disabled = false;
+    button.textContent = upload ? "Go on" : "Upload";
+    input.disabled = false;
+    pause.hidden = true;
+    if (errors) refuse(errors);
+  }
+
+  // --- sending
+
+  function post(address, fields) {
+    var data = new FormData();
+    fields.forEach(function (pair) { data.append(pair[0], pair[1]); });
+    return fetch(address, { method: "POST", body: data, headers: { "X-CSRFToken": token } })
+      .then(function (answer) {
+        return answer.json().then(function (value) {
+          if (answer.ok) return value;
+          throw value.errors || { __all__: ["The server answered " + answer.status + "; try again."] };
+        }, function () {
+          throw { __all__: ["The server answered " + answer.status + "; try again, or see its log."] };
+        });
+      }, function () {
+        throw { __all__: ["The server cannot be reached; what was sent is kept. Go on when it is back."] };
+      });
+  }
+
+  // Each piece with its SHA-256, where the browser has it (https, or this very machine).
+  function Stack() { this.inner = new tus.DefaultHttpStack({}); }
+  Stack.prototype.getName = function () { return "checked"; };
+  Stack.prototype.createRequest = function (method, address) {
+    var request = this.inner.createRequest(method, address);
+    var send = request.send.bind(request);
+    request.send = function (body) {
+      if (method !== "PATCH" || !body || !window.crypto.subtle) return send(body);
+      return body.arrayBuffer().then(function (bytes) {
+        return window.crypto.subtle.digest("SHA-256", bytes);
+      }).then(function (digest) {
+        var text = btoa(String.fromCharCode.apply(null, new Uint8Array(digest)));
+        request.setHeader("Upload-Checksum", "sha256 " + text);
+        return send(body);
+      });
+    };
+    return request;
+  };
+
+  function progress() {
+    var total = 0, sent = 0, now = Date.now() / 1000;
+    chosen.forEach(function (entry) { total += entry.file.size; sent += entry.sent; });
+    bar.value = total ? sent / total : 1;
+    history.push([now, sent]);
+    while (history.length > 2 && now - history[0][0] > SPEED_SECONDS) history.shift();
+    var text = size(sent) + " of " + size(total);
+    var seconds = now - history[0][0], speed = seconds > 0 ? (sent - history[0][1]) / seconds : 0;
+    if (paused) text += ", paused";
+    else if (speed > 0) text += " · " + size(speed) + "/s · " + duration((total - sent) / speed) + " left";
+    status.textContent = text;
+  }
+
+  function transfer(entry) {
+    var before = upload.files.find(function (file) { return file.path === entry.path; });
+    return new tus.Upload(entry.file, {
+      endpoint: upload.endpoint,
+      uploadUrl: before && before.length === entry.file.size ? before.url : null,
+      chunkSize: PIECE_BYTES,
+      retryDelays: RETRY_MS,
+      storeFingerprintForResuming: false,
+      httpStack: new Stack(),
+      headers: { "X-CSRFToken": token },
+      metadata: { path: entry.path },
+      onProgress: function (sent) {
+        entry.sent = sent;
+        entry.label.textContent = Math.floor(100 * sent / Math.max(entry.file.size, 1)) + " %";
+        progress();
+      },
+      onSuccess: function () {
+        entry.sent = entry.file.size;
+        entry.label.textContent = "here";
+        running.splice(running.indexOf(entry.transfer), 1);
+        progress();
+        next();
+      },
+      onError: function (error) {
+        var answer = error.originalResponse;
+        stopped({ files: [answer && answer.getStatus() < 500 && answer.getBody() ||
+          entry.path + ": the connection broke; what was sent is kept. Go on when it is back."] });
+      },
+    });
+  }
+
+  function next() {
+    if (paused) return;
+    while (running.length < PARALLEL && waiting.length) {
+      var entry = waiting.shift();
+      entry.transfer = transfer(entry);
+      running.push(entry.transfer);
+      entry.transfer.start();
+    }
+    if (!running.length && !waiting.length) finish();
+  }
+
+  function finish() {
+    pause.hidden = true;
+    status.textContent = "Checking the files…";
+    bar.removeAttribute("value");
+    post(upload.finish, []).then(function (value) {
+      window.location.assign(value.location);
+    }, function (errors) {
+      bar.value = 0;
+      bar.hidden = true;
+      status.textContent = "";
+      upload = null;
+      stopped(errors);
+    });
+  }
+
+  pause.addEventListener("click", function () {
+    paused = !paused;
+    pause.textContent = paused ? "Go on" : "Pause";
+    history = [];
+    running.forEach(function (one) { if (paused) one.abort(); else one.start(); });
+    progress();
+    next();
+  });
+
+  function start() {
+    waiting = chosen.slice();
+    history = [];
+    paused = false;
+    pause.textContent = "Pause";
+    pause.hidden = false;
+    bar.hidden = false;
+    next();
+  }
+
   form.addEventListener("submit", function (event) {
     event.preventDefault();
     clearErrors();
@@ -115,44 +277,20 @@
       refuse({ files: ["files: " + chosen.length + " are too many for a checkpoint; choose one checkpoint's folder."] });
       return;
     }
-    var data = new FormData();
-    data.append("csrfmiddlewaretoken", form.elements.namedItem("csrfmiddlewaretoken").value);
-    data.append("name", form.elements.namedItem("name").value);
-    chosen.forEach(function (entry) {
-      data.append("files", entry.file);
-      data.append("paths", entry.path);
-    });
-    var request = new XMLHttpRequest();
-    request.open("POST", form.action);
-    request.setRequestHeader("Accept", "application/json");
-    request.responseType = "json";
-    request.upload.addEventListener("progress", function (progress) {
-      if (!progress.lengthComputable) return;
-      bar.value = progress.loaded / progress.total;
-      status.textContent = progress.loaded === progress.total ? "Checking the files…" :
-        size(progress.loaded) + " of " + size(progress.total);
-    });
-    function done() { button.disabled = false; bar.hidden = true; bar.value = 0; }
-    request.addEventListener("load", function () {
-      if (request.status === 200 && request.response) {
-        window.location.assign(request.response.location);
-        return;
-      }
-      done();
-      status.textContent = "";
-      if (request.status === 400 && request.response && request.response.errors) {
-        refuse(request.response.errors);
-      } else {
-        refuse({ __all__: ["The server answered " + request.status + "; try again, or see its log."] });
-      }
-    });
-    request.addEventListener("error", function () {
-      done();
-      status.textContent = "";
-      refuse({ __all__: ["The connection broke before everything was sent; try again."] });
-    });
     button.disabled = true;
-    bar.hidden = false;
-    request.send(data);
+    input.disabled = true;
+    if (upload) { start(); return; }
+    var fields = [["name", form.elements.namedItem("name").value]];
+    chosen.forEach(function (entry) {
+      fields.push(["paths", entry.path], ["lengths", String(entry.file.size)]);
+    });
+    post(form.dataset.begin, fields).then(function (value) {
+      upload = value;
+      // A reload finds this upload again.
+      window.history.replaceState(null, "", upload.page);
+      start();
+    }, stopped);
   });
+
+  window.addEventListener("beforeunload", function (event) { if (running.length) event.preventDefault(); });
 })();

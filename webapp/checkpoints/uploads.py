@@ -1,0 +1,291 @@
+"""Receiving a checkpoint's folder in pieces: resumable, in quarantine, nothing half-taken.
+
+A row says how much of a file counts; the bytes lie under ``uploads/<upload>/`` in the store, named
+after the row, never after what the sender calls them. What was written past the row's offset (the
+server died before the row was updated) is written over by the next piece.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import Sum
+from django.db.models.functions import Coalesce
+from django.http import UnreadablePostError
+from django.utils import timezone
+
+from distiller import checkpoints
+from distiller.errors import CheckpointError
+from webapp.checkpoints.models import Checkpoint, Upload, UploadFile
+from webapp.checkpoints.services import check_name, register_folder, safe_path
+from webapp.core.errors import UserError
+from webapp.core.models import User
+
+CHECKSUMS = ("sha1", "sha256")
+_READ_BYTES = 1 << 20
+
+
+class UploadError(Exception):
+    """Why a piece was not taken; the base of the reasons below."""
+
+
+class OffsetError(UploadError):
+    """The piece does not begin where the file ends."""
+
+
+class ChecksumError(UploadError):
+    """The piece is not what its sender hashed; none of it was kept."""
+
+
+class BusyError(UploadError):
+    """Another request is writing to the same file."""
+
+
+class Readable(Protocol):
+    """What a piece is read from: a request."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most ``size`` bytes, none at the end."""
+
+
+def begin(owner: User, name: str, files: Sequence[tuple[str, int]] = ()) -> Upload:
+    """Begin an upload, with the (relative name, bytes) of its ``files`` where they are known.
+
+    Raises UserError for an unusable or taken name and for the first file that will not do, before a
+    byte of any was sent; nothing is left behind then.
+    """
+    with transaction.atomic():
+        upload = Upload.objects.create(owner=owner, name=check_name(name))
+        for relative, length_bytes in files:
+            declare(upload, relative, length_bytes)
+    return upload
+
+
+def declare(upload: Upload, relative: str, length_bytes: int) -> UploadFile:
+    """The file of that name in the upload; asked again, the same one.
+
+    What a checkpoint must not hold is refused before its bytes are sent. Raises UserError with the
+    reason: the name, the length, the number of files, the quota, the disk.
+    """
+    _require_receiving(upload)
+    path = str(safe_path(relative))
+    try:
+        checkpoints.refuse_name(path)
+    except CheckpointError as error:
+        raise UserError(f"files: {error}", "files") from None
+    if length_bytes < 0:
+        raise UserError(f"files: {path} has a negative length.", "files")
+    with transaction.atomic():
+        # One at a time for each person: the quota is looked at and used in one go.
+        User.objects.select_for_update().get(pk=upload.owner_id)
+        known = upload.files.filter(path__iexact=path).first()
+        if known is not None:
+            if known.path == path and known.length_bytes == length_bytes:
+                return known
+            raise UserError(
+                f"files: {path} came already with {known.length_bytes:,} bytes; delete the upload "
+                "and begin again if the file changed.",
+                "files",
+            )
+        if upload.files.count() >= settings.RETORT_UPLOAD_FILES:
+            raise UserError(
+                f"files: more than {settings.RETORT_UPLOAD_FILES} came; choose one checkpoint.",
+                "files",
+            )
+        _require_room(upload.owner, length_bytes)
+        try:
+            return UploadFile.objects.create(upload=upload, path=path, length_bytes=length_bytes)
+        except IntegrityError:  # a lower case that the database and ``iexact`` see differently
+            raise UserError(
+                "files: two have the same name; choose one checkpoint.", "files"
+            ) from None
+
+
+def append(
+    file: UploadFile, offset_bytes: int, piece: Readable, checksum: tuple[str, bytes] | None = None
+) -> int:
+    """Append a piece that begins at ``offset_bytes``; returns the new offset. Memory stays flat.
+
+    Where the connection breaks, what came counts, unless a ``checksum`` (algorithm, digest) of the
+    whole piece was promised. Raises OffsetError, ChecksumError, BusyError; UserError where the
+    upload takes no more or the piece runs past the file's end.
+    """
+    _require_receiving(file.upload)
+    place = _place(file)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(place) as target:
+        file.refresh_from_db()
+        if offset_bytes != file.offset_bytes:
+            raise OffsetError(f"the file ends at {file.offset_bytes}, not at {offset_bytes}")
+        digest = hashlib.new(checksum[0]) if checksum else None
+        target.seek(offset_bytes)
+        target.truncate()
+        end, whole = offset_bytes, True
+        for block in _blocks(piece):
+            if block is None:
+                whole = False
+                break
+            end += len(block)
+            if end > file.length_bytes:
+                raise UserError(f"files: {file.path} is longer than was declared.", "files")
+            target.write(block)
+            if digest is not None:
+                digest.update(block)
+        if digest and checksum and not (whole and digest.digest() == checksum[1]):
+            raise ChecksumError("the piece differs from its checksum; send it again")
+        target.flush()
+        os.fsync(target.fileno())
+        UploadFile.objects.filter(pk=file.pk).update(offset_bytes=end)
+    Upload.objects.filter(pk=file.upload_id).update(touched_at=timezone.now())
+    file.offset_bytes = end
+    return end
+
+
+def _blocks(piece: Readable) -> Iterator[bytes | None]:
+    """The piece a megabyte at a time; None, once, where its connection broke."""
+    while True:
+        try:
+            block = piece.read(_READ_BYTES)
+        except UnreadablePostError:
+            yield None
+            return
+        if not block:
+            return
+        yield block
+
+
+def remove_file(file: UploadFile) -> None:
+    """Take one file out of an upload that is still receiving."""
+    _require_receiving(file.upload)
+    place = _place(file)
+    file.delete()
+    place.unlink(missing_ok=True)
+
+
+def finish(upload: Upload) -> Checkpoint:
+    """Verify a complete upload and register its checkpoint.
+
+    Raises UserError where something is missing (the upload goes on receiving) or the folder is
+    refused (its bytes are deleted, the reason stays with the upload).
+    """
+    files = list(upload.files.all())
+    missing = [file for file in files if not file.complete]
+    if not files:
+        raise UserError("files: none came; choose the checkpoint's folder.", "files")
+    if missing:
+        raise UserError(
+            f"files: {missing[0].path} is not here whole ({missing[0].offset_bytes:,} of "
+            f"{missing[0].length_bytes:,} bytes); send the rest first.",
+            "files",
+        )
+    taken = Upload.objects.filter(pk=upload.pk, state=Upload.State.RECEIVING)
+    if not taken.update(state=Upload.State.CHECKING):
+        raise UserError("upload: is being checked already.")
+    try:
+        folder = _arranged(upload, files)
+        checkpoint = register_folder(owner=upload.owner, name=upload.name, folder=folder, move=True)
+    except UserError as error:
+        _close(upload, Upload.State.REFUSED, reason=error.sentence)
+        raise
+    except BaseException:
+        # Nothing is wrong with the files: they wait for another try.
+        Upload.objects.filter(pk=upload.pk).update(state=Upload.State.RECEIVING)
+        raise
+    _close(upload, Upload.State.REGISTERED, checkpoint=checkpoint)
+    return checkpoint
+
+
+def delete(upload: Upload) -> None:
+    """Forget an upload and its bytes; a checkpoint that it became stays."""
+    if upload.state == Upload.State.CHECKING:
+        raise UserError("upload: is being checked; wait for the end of it.")
+    folder = _folder(upload.pk)
+    with transaction.atomic():
+        upload.delete()
+        transaction.on_commit(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def used_bytes(owner: User) -> int:
+    """What a person's checkpoints and unfinished uploads take, at their full length."""
+    arriving = UploadFile.objects.filter(upload__owner=owner, upload__state=Upload.State.RECEIVING)
+    stored = Checkpoint.objects.filter(owner=owner).exclude(path="")
+    return int(
+        arriving.aggregate(total=Coalesce(Sum("length_bytes"), 0))["total"]
+        + stored.aggregate(total=Coalesce(Sum("size_bytes"), 0))["total"]
+    )
+
+
+def _require_receiving(upload: Upload) -> None:
+    if upload.state != Upload.State.RECEIVING:
+        raise UserError(f"upload: is {upload.get_state_display()} and takes no more files.")
+
+
+def _require_room(owner: User, length_bytes: int) -> None:
+    quota, used = settings.RETORT_UPLOAD_QUOTA_BYTES, used_bytes(owner)
+    if quota and used + length_bytes > quota:
+        raise UserError(
+            f"files: your quota is {quota:,} bytes, {used:,} are used, and this file has "
+            f"{length_bytes:,}; delete checkpoints or ask the administrator.",
+            "files",
+        )
+    root = Path(settings.MEDIA_ROOT)
+    root.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(root).free
+    if length_bytes > free:
+        raise UserError(
+            f"files: this file has {length_bytes:,} bytes, the server's disk {free:,} free; ask "
+            "the administrator for room.",
+            "files",
+        )
+
+
+def _folder(upload: uuid.UUID) -> Path:
+    return Path(settings.MEDIA_ROOT) / "uploads" / upload.hex
+
+
+def _place(file: UploadFile) -> Path:
+    return _folder(file.upload_id) / file.pk.hex
+
+
+@contextmanager
+def _locked(place: Path) -> Iterator[BinaryIO]:
+    """The file, open for writing by one request at a time."""
+    with os.fdopen(os.open(place, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as target:
+        try:
+            fcntl.flock(target, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError("another request is sending this file; wait for its end") from None
+        yield target
+
+
+def _arranged(upload: Upload, files: list[UploadFile]) -> Path:
+    """A folder with the files under their names, as links: a failed check leaves them in place."""
+    folder = _folder(upload.pk) / "folder"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file in files:
+        target = folder / safe_path(file.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        place = _place(file)
+        if file.length_bytes == 0:
+            target.touch()
+        else:
+            os.link(place, target)
+    return folder
+
+
+def _close(upload: Upload, state: Upload.State, **values: object) -> None:
+    with transaction.atomic():
+        Upload.objects.filter(pk=upload.pk).update(state=state, **values)
+        folder = _folder(upload.pk)
+        transaction.on_commit(lambda: shutil.rmtree(folder, ignore_errors=True))
