@@ -90,7 +90,7 @@ def run(
         encoder = Encoder(base_model, recipe)
         rendered = _rendered(encoder, recipe, prompts, traces)
         examples: Sequence[Example] = corpus or list(encoder.examples(rendered))
-        chats = _chats(encoder, recipe)
+        chats, asked = _chats(encoder, recipe)
         found = checks_of_corpus(examples, encoder, recipe, known=bool(corpus or traces))
         if corpus is None:
             found += [round_trip(rendered, encoder)]
@@ -105,7 +105,7 @@ def run(
     longest = _longest(encoder, recipe, prompts, lengths, known=bool(corpus or traces))
     add(_promptlengths_of(encoder, recipe, prompts))
     add(_context(encoder, recipe, longest))
-    add(_contamination(recipe, prompts, benchmarks or {}))
+    add(_contamination(recipe, [*prompts, *asked], benchmarks or {}))
     if probe is not None:
         report.checks += _of_model(encoder, recipe, longest, probe, report.figures)
     report.example = mask_pieces(examples[0], encoder)
@@ -135,8 +135,10 @@ def _stand_in(problem: Problem, recipe: Recipe) -> Trace:
     return Trace(problem, Completion(problem.id, 0, text, FinishReason.STOP))
 
 
-def _chats(encoder: Encoder, recipe: Recipe) -> list[Example]:
+def _chats(encoder: Encoder, recipe: Recipe) -> tuple[list[Example], list[Problem]]:
+    """The chats looked at, and what they ask: a benchmark's problem might stand in it."""
     found: list[Example] = []
+    asked: list[Problem] = []
     for source in recipe.corpus.general:
         chats = list(mixing.read_chats(Path(source.file), source.name))
         if not chats:
@@ -144,9 +146,10 @@ def _chats(encoder: Encoder, recipe: Recipe) -> list[Example]:
                 f"corpus.general: {source.name!r} has no chat in {source.file}; leave it out or "
                 "give it some."
             )
-        texts = [encoder.render_chat(chat) for chat in spread(chats)]
-        found += encoder.examples(texts, source=source.name)
-    return found
+        chosen = spread(chats)
+        found += encoder.examples(map(encoder.render_chat, chosen), source=source.name)
+        asked += [Problem(chat.id, chat.asked, "") for chat in chosen]
+    return found, asked
 
 
 def _figures(examples: Sequence[Example], longest: int) -> dict[str, float]:

@@ -289,6 +289,9 @@ def test_the_mix_is_looked_at(tiny_qwen: Path, tmp_path: Path) -> None:
     path.write_text('{"prompt": "hello", "response": "hi"}\n')
     plan = {"general": [{"file": str(path), "name": "talk"}]}
     assert "3 traces : 1 talk" in check(tiny_qwen, "mix", corpus=plan).detail
+    held = {"held@1": [Problem("q7", "hello", "1")]}
+    found = check(tiny_qwen, "contamination", corpus=plan, held=held)
+    assert "1 of 7 prompts stand in a benchmark (the first: talk:1 is q7" in found.detail
     path.write_text(json.dumps({"prompt": "hello", "response": "hi" * 100}) + "\n")
     assert check(tiny_qwen, "mix", corpus=plan).level is Level.ERROR
     path.write_text('{"prompt": "hello"}\n')
