@@ -142,7 +142,7 @@ def run(
             metrics = _draw_and_grade(local, source, pool)
     finally:
         source.close()
-    print_metrics(metrics)
+    print_metrics(metrics, local.diagnostics(local.grades()))
     if metrics["outcomes"]["engine_error"] and (failure := local.first_error()) is not None:
         print(f"a sample failed: {failure}", file=sys.stderr)
     print(f"\n{out / 'metrics.json'}")

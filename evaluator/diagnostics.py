@@ -1,14 +1,19 @@
 """What goes wrong with completions besides wrong answers: cut off, running in circles, too long.
 
-Pure functions over counts, so that a page can count in its database and a report in memory.
+Pure functions over counts and rows: a page counts in its database, a report in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import bisect
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from math import exp, log
+from statistics import fmean, median
 from typing import Any
 
+from evaluator.protocol import Protocol
 from evaluator.records import FinishReason, Outcome
 
 # From this share of completions on, the rate is an alarm. A cut or looping completion scores 0
@@ -47,6 +52,58 @@ class Endings:
     cut_at_most_tokens: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LengthBin:
+    """Completions of ``first`` to ``last`` tokens, both included, by outcome."""
+
+    first: int
+    last: int
+    outcomes: dict[str, int]
+
+    @property
+    def completions(self) -> int:
+        """How many completions are this long."""
+        return sum(self.outcomes.values())
+
+    @property
+    def right_share(self) -> float:
+        """The share of them that is correct, in [0, 1]."""
+        return self.outcomes.get(Outcome.CORRECT, 0) / self.completions
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Length against correctness. Undefined is None; errors and uncounted lengths are left out."""
+
+    counted: int  # completions whose tokens the engine counted
+    uncounted: int
+    median_right: float | None = None  # tokens
+    median_other: float | None = None
+    bins: list[LengthBin] = field(default_factory=list)
+    mixed_problems: int = 0  # that some samples solved and others did not
+    ratio: float | None = None  # there: length of a correct sample over that of another
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostics:
+    """What a page, a report or a table says beside the scores."""
+
+    lengths: Lengths
+    alarms: list[Alarm]
+    endings: Endings
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for the report; shares in [0, 1]."""
+        lengths = asdict(self.lengths)
+        for row, found in zip(lengths["bins"], self.lengths.bins, strict=True):
+            row |= {"completions": found.completions, "right_share": found.right_share}
+        return {
+            "endings": asdict(self.endings),
+            "alarms": [asdict(alarm) for alarm in self.alarms],
+            "lengths": lengths,
+        }
+
+
 def count_endings(rows: Iterable[Mapping[str, Any]]) -> Endings:
     """How ``rows`` ``{outcome, finish_reason, completion_tokens}`` ended; errors are left out."""
     scored = [row for row in rows if not Outcome(row["outcome"]).is_error]
@@ -62,6 +119,75 @@ def count_endings(rows: Iterable[Mapping[str, Any]]) -> Endings:
         cut_at_least_tokens=min(tokens, default=None),
         cut_at_most_tokens=max(tokens, default=None),
     )
+
+
+def diagnose(
+    rows: Iterable[Mapping[str, Any]], *, protocol: Protocol, engine: Mapping[str, Any]
+) -> Diagnostics:
+    """Count ``rows`` ``{problem_id, outcome, finish_reason, completion_tokens}``, one a sample.
+
+    ``engine`` is what drew them, as it describes itself.
+    """
+    scored = [row for row in rows if not Outcome(row["outcome"]).is_error]
+    endings = count_endings(scored)
+    return Diagnostics(
+        lengths=count_lengths(scored),
+        alarms=alarms(
+            endings,
+            max_tokens=protocol.sampling.max_tokens,
+            temperature=protocol.sampling.temperature,
+            replayed=engine["name"] == "replay",
+            context_tokens=engine.get("context_tokens"),
+        ),
+        endings=endings,
+    )
+
+
+def count_lengths(rows: Iterable[Mapping[str, Any]]) -> Lengths:
+    """Length against correctness of ``rows``, as the webapp's database counts it."""
+    scored = [row for row in rows if not Outcome(row["outcome"]).is_error]
+    counted = [row for row in scored if row["completion_tokens"] is not None]
+    uncounted = len(scored) - len(counted)
+    if not counted:
+        return Lengths(counted=0, uncounted=uncounted)
+    tokens: dict[bool, list[int]] = {True: [], False: []}
+    of_problem: dict[str, dict[bool, list[int]]] = defaultdict(lambda: {True: [], False: []})
+    for row in counted:
+        right = Outcome(row["outcome"]) is Outcome.CORRECT
+        tokens[right].append(row["completion_tokens"])
+        of_problem[row["problem_id"]][right].append(row["completion_tokens"])
+    logs = [
+        log(fmean(kinds[True])) - log(fmean(kinds[False]))
+        for kinds in of_problem.values()
+        if sum(kinds[True]) and sum(kinds[False])
+    ]
+    return Lengths(
+        counted=len(counted),
+        uncounted=uncounted,
+        median_right=median(tokens[True]) if tokens[True] else None,
+        median_other=median(tokens[False]) if tokens[False] else None,
+        bins=_bins(counted, min(map(min, filter(None, tokens.values())))),
+        mixed_problems=len(logs),
+        ratio=exp(fmean(logs)) if logs else None,
+    )
+
+
+def _bins(counted: Sequence[Mapping[str, Any]], shortest: int) -> list[LengthBin]:
+    """Outcomes by length; bins that hold nothing are left out."""
+    longest = max(row["completion_tokens"] for row in counted)
+    edges = length_edges(shortest, longest)
+    outcomes: dict[int, Counter[str]] = defaultdict(Counter)
+    for row in counted:
+        place = bisect.bisect_right(edges, row["completion_tokens"]) - 1
+        outcomes[place][str(row["outcome"])] += 1
+    return [
+        LengthBin(
+            first=edges[place],
+            last=edges[place + 1] - 1 if place + 1 < len(edges) else longest,
+            outcomes=dict(found),
+        )
+        for place, found in sorted(outcomes.items())
+    ]
 
 
 def alarms(

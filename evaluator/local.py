@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evaluator import __version__, benchmarks, diagnostics, graders, passport, report, runner
+from evaluator import __version__, benchmarks, graders, passport, report, runner
+from evaluator.diagnostics import Diagnostics, diagnose
 from evaluator.engines import Engine
 from evaluator.errors import InputError
 from evaluator.graders.pool import GraderPool
@@ -225,8 +225,7 @@ class LocalRun:
         metrics_path = self.folder / "metrics.json"
         if not metrics_path.is_file():
             raise InputError(f"{self.folder}: the run is not graded yet; finish it with `run`.")
-        lines = (self.folder / "grades.jsonl").read_text("utf-8").split("\n")
-        grades = [json.loads(line) for line in lines if line]
+        grades = self.grades()
         rendered = self.folder / "rendered_prompt.txt"
         data = {
             "title": f"{self.benchmark.title}: {Path(self.config['checkpoint']).name}",
@@ -235,7 +234,7 @@ class LocalRun:
             "protocol": self.config["protocol"],
             "engine": self.config["engine"],
             "metrics": json.loads(metrics_path.read_text()),
-            "diagnostics": {"alarms": self._alarms(grades), "lengths": {"bins": []}},
+            "diagnostics": self.diagnostics(grades).to_json(),
             "rendered_prompt": rendered.read_text() if rendered.exists() else "",
             "samples": self._samples(grades, per_outcome),
             "generated_at": generated_at,
@@ -246,23 +245,26 @@ class LocalRun:
         hide = self.benchmark.private and not private_texts
         return report.without_texts(data) if hide else data
 
-    def _alarms(self, grades: Sequence[Row]) -> list[Row]:
-        """What a reader of the score must know of how the completions ended."""
+    def diagnostics(self, grades: Sequence[Row]) -> Diagnostics:
+        """What a reader of the score must know of how the completions ended, and how long."""
         outcomes = {(row["problem_id"], row["sample"]): row["outcome"] for row in grades}
-        ended = diagnostics.count_endings(
-            {**row, "outcome": outcomes[key]}
+        rows = (
+            {
+                "problem_id": row["problem_id"],
+                "outcome": outcomes.pop(key),
+                "finish_reason": row["finish_reason"],
+                "completion_tokens": row["completion_tokens"],
+            }
             for row in self.store.rows()
             if (key := (row["problem_id"], row["sample"])) in outcomes
+            and (row["error"] is None or outcomes[key] == Outcome.ENGINE_ERROR)
         )
-        sampling, engine = self.protocol.sampling, self.config["engine"]
-        found = diagnostics.alarms(
-            ended,
-            max_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            replayed=engine["name"] == "replay",
-            context_tokens=engine.get("context_tokens"),
-        )
-        return [asdict(alarm) for alarm in found]
+        return diagnose(rows, protocol=self.protocol, engine=self.config["engine"])
+
+    def grades(self) -> list[Row]:
+        """The verdicts of the graded run."""
+        lines = (self.folder / "grades.jsonl").read_text("utf-8").split("\n")
+        return [json.loads(line) for line in lines if line]
 
     def _samples(self, grades: Sequence[Row], per_outcome: int) -> list[Row]:
         """The first few completions of each outcome, with their texts."""

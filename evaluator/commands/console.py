@@ -24,11 +24,12 @@ from rich.table import Column, Table
 
 from evaluator import benchmarks, graders, programs_report, protocol, report, runner
 from evaluator.benchmarks import codeforces, files, hub
+from evaluator.diagnostics import Diagnostics
 from evaluator.errors import InputError
 from evaluator.live import RunningScore
 from evaluator.programs_report import RatingRow
 from evaluator.protocol import Protocol
-from evaluator.records import Problem
+from evaluator.records import Outcome, Problem
 from evaluator.run_rating import Yardstick
 
 BENCHMARK_HELP = f"One of: {', '.join(benchmarks.names())}."
@@ -107,8 +108,8 @@ def check_writable(path: Path) -> None:
         raise InputError(f"output: {path} is not a file in an existing folder.")
 
 
-def print_metrics(metrics: dict[str, Any]) -> None:
-    """The scores as a table that fits a terminal."""
+def print_metrics(metrics: dict[str, Any], told: Diagnostics | None = None) -> None:
+    """The scores as a table that fits a terminal, then what a reader of them must know."""
     n = metrics["samples"]
     table = Table(title=f"{metrics['benchmark']}: {metrics['problems']} problems × {n} samples")
     table.add_column("measure")
@@ -117,9 +118,13 @@ def print_metrics(metrics: dict[str, Any]) -> None:
     for name, value, interval in report.score_rows(metrics):
         table.add_row(escape(name), value, interval)
     tokens = metrics["tokens"]
-    for name in ("mean", "median", "p95"):
-        if tokens[name] is not None:
-            table.add_row(f"tokens per completion, {name}", f"{tokens[name]:,.0f}", "")
+    lengths = {name: tokens[name] for name in ("mean", "median", "p95", "max")}
+    if told is not None:
+        lengths["median of correct"] = told.lengths.median_right
+        lengths["median of others"] = told.lengths.median_other
+    for name, value in lengths.items():
+        if value is not None:
+            table.add_row(f"tokens each, {name}", f"{value:,.0f}", "")
     for row in programs_report.ratings(metrics):
         table.add_row(escape(row.title), *_rating_cells(row))
     table.add_section()
@@ -132,8 +137,15 @@ def print_metrics(metrics: dict[str, Any]) -> None:
     Console().print(table)
     for sentence in programs_report.notes(metrics):
         print(sentence)
+    for alarm in () if told is None else told.alarms:
+        print(f"{'alarm' if alarm.grave else 'note'}: {alarm.sentence}")
     if not metrics["complete"]:
-        print("incomplete: some samples failed; start the run again to draw or grade them.")
+        failed = {o: n for o, n in metrics["outcomes"].items() if Outcome(o).is_error and n}
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in failed.items())
+        print(
+            f"alarm: incomplete ({counts}): there are bounds and no score until these are drawn or "
+            "graded; start it again."
+        )
 
 
 def _rating_cells(row: RatingRow) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from evaluator.commands.console import (
     print_metrics,
     progress_bar,
 )
+from evaluator.diagnostics import diagnose
 from evaluator.engines.replay import read_completions
 from evaluator.errors import InputError
 from evaluator.graders.extraction import detect_thinking
@@ -111,7 +112,9 @@ def score(
         rated = (yardstick or Yardstick()).rate(graded, problem_ids=known.keys(), samples=n)
         metrics["rating"] = rated
     write_json(output, metrics)
-    print_metrics(metrics)
+    outcomes = {(row["problem_id"], row["sample"]): row["outcome"] for row in graded}
+    ended = ({**row.to_json(), "outcome": outcomes[row.key]} for row in rows)
+    print_metrics(metrics, diagnose(ended, protocol=recipe, engine={"name": "replay"}))
 
 
 def compare(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from typer.testing import CliRunner
 
 from evaluator.benchmarks.arithmetic import generate
 from evaluator.cli import app
-from evaluator.diagnostics import Endings, alarms, count_endings, length_edges
+from evaluator.diagnostics import Endings, alarms, count_endings, count_lengths, length_edges
 from evaluator.records import Outcome
 
 PROTOCOL = {"max_tokens": 4096, "temperature": 0.6}
@@ -105,12 +107,15 @@ def test_endings_are_counted_without_errors() -> None:
     )  # fmt: skip
 
 
-def test_a_report_of_the_command_line_raises_the_alarm(tmp_path: Path) -> None:
+def test_table_and_report_of_the_command_line_raise_the_alarm_and_tell_the_lengths(
+    tmp_path: Path,
+) -> None:
     problems = list(generate(4, seed=1))
     lines = [
         {
             "problem_id": problem.id, "sample": 0, "finish_reason": "length" if cut else "stop",
             "completion": "I add and" if cut else f"\\boxed{{{problem.answer}}}",
+            "completion_tokens": 4096 if cut else 20,
         }
         for cut, problem in zip((True, False, False, False), problems, strict=True)
     ]  # fmt: skip
@@ -120,14 +125,46 @@ def test_a_report_of_the_command_line_raises_the_alarm(tmp_path: Path) -> None:
     out = tmp_path / "run"
     arguments = [
         "run", "--benchmark", "arithmetic", "--problems", tmp_path / "problems.jsonl", "--engine",
-        "replay", "--model", tmp_path / "completions.jsonl", "--protocol", "r1", "--samples", 1,
+        "replay", "--model", tmp_path / "completions.jsonl", "--protocol", "r1", "--samples", 2,
         "--out", out,
     ]  # fmt: skip
     made = CliRunner().invoke(app, [*map(str, arguments)])
     assert made.exit_code == 0, made.output
+    said = " ".join(made.output.split())
+    assert "alarm: 25 % of completions were truncated at 4,096 tokens" in said
+    assert "alarm: incomplete (4 engine_error)" in said
+    for figure in ("p95 │", "max │ 4,096", "median of correct │ 20", "of others │ 4,096"):
+        assert figure in said, said
     for suffix in ("html", "json"):
         made = CliRunner().invoke(app, ["report", str(out), "--output", f"{out}/r.{suffix}"])
         assert made.exit_code == 0, made.output
     (alarm,) = json.loads((out / "r.json").read_text())["diagnostics"]["alarms"]
-    assert alarm["sentence"].startswith("25\N{NO-BREAK SPACE}% of completions were truncated: ")
+    assert alarm["sentence"].startswith("25\N{NO-BREAK SPACE}% of completions were truncated")
     assert alarm["sentence"] in (out / "r.html").read_text()
+    page = (out / "r.html").read_text()
+    assert "<h2>Length against correctness</h2>" in page
+    assert "4,096</td>" in page
+
+
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "problem_id": st.sampled_from("abc"),
+            "outcome": st.sampled_from(list(Outcome)),
+            "finish_reason": st.sampled_from(["stop", "length"]),
+            "completion_tokens": st.none() | st.integers(0, 40_000),
+        }
+    )
+)
+
+
+@given(ROWS)
+def test_every_counted_completion_is_in_the_one_bin_that_spans_it(rows: list[Any]) -> None:
+    found = count_lengths(rows)
+    scored = [row for row in rows if not row["outcome"].is_error]
+    lengths = [r["completion_tokens"] for r in scored if r["completion_tokens"] is not None]
+    assert (found.counted, found.uncounted) == (len(lengths), len(scored) - len(lengths))
+    for each in found.bins:
+        assert each.completions == sum(each.first <= length <= each.last for length in lengths) > 0
+    assert sum(each.completions for each in found.bins) == len(lengths)
+    assert all(one.last < other.first for one, other in pairwise(found.bins))

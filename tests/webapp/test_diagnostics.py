@@ -11,6 +11,8 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from evaluator.diagnostics import diagnose
+from evaluator.protocol import Protocol
 from evaluator.records import FinishReason, Outcome
 from tests.webapp.samples import (
     arithmetic,
@@ -83,6 +85,26 @@ def test_lengths_are_what_a_count_by_hand_gives(user: Any) -> None:
     assert logs
     assert lengths.mixed_problems == len(logs)
     assert lengths.ratio == pytest.approx(math.exp(statistics.fmean(logs)))
+
+
+def test_the_database_counts_what_memory_counts(user: Any) -> None:
+    """A page's diagnostics and a command line report's, of the same completions."""
+    found = evaluated(user, varied_draw)
+    Completion.objects.filter(evaluation=found, sample=7).update(completion_tokens=None)
+    rows = [
+        {
+            "problem_id": each.problem_id, "outcome": each.outcome,
+            "finish_reason": each.finish_reason, "completion_tokens": each.completion_tokens,
+        }
+        for each in found.completions.all()
+    ]  # fmt: skip
+    protocol = Protocol.model_validate(found.protocol)
+    here = diagnose(rows, protocol=protocol, engine=found.engine).to_json()
+    there = diagnostics(found)
+    assert there is not None
+    theirs = there.to_json()
+    assert here["lengths"].pop("ratio") == pytest.approx(theirs["lengths"].pop("ratio"))
+    assert here == theirs
 
 
 def test_diagnostics_take_four_queries_whatever_the_size(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field
 from math import exp
-from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.db.models import (
@@ -24,7 +22,14 @@ from django.db.models import (
 )
 from django.db.models.functions import Cast, Ln
 
-from evaluator.diagnostics import Alarm, Endings, alarms, length_edges
+from evaluator.diagnostics import (
+    Diagnostics,
+    Endings,
+    LengthBin,
+    Lengths,
+    alarms,
+    length_edges,
+)
 from evaluator.records import FinishReason, Outcome
 from webapp.runs.models import Completion, Evaluation
 
@@ -38,58 +43,6 @@ class _Median(Aggregate):
     template = "PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY %(expressions)s)"
     output_field = FloatField()
     name = "Median"
-
-
-@dataclass(frozen=True, slots=True)
-class LengthBin:
-    """Completions of ``first`` to ``last`` tokens, both included, by outcome."""
-
-    first: int
-    last: int
-    outcomes: dict[str, int]
-
-    @property
-    def completions(self) -> int:
-        """How many completions are this long."""
-        return sum(self.outcomes.values())
-
-    @property
-    def right_share(self) -> float:
-        """The share of them that is correct, in [0, 1]."""
-        return self.outcomes.get(Outcome.CORRECT, 0) / self.completions
-
-
-@dataclass(frozen=True, slots=True)
-class Lengths:
-    """Length against correctness. Undefined is None; errors and uncounted lengths are left out."""
-
-    counted: int  # completions whose tokens the engine counted
-    uncounted: int
-    median_right: float | None = None  # tokens
-    median_other: float | None = None
-    bins: list[LengthBin] = field(default_factory=list)
-    mixed_problems: int = 0  # that some samples solved and others did not
-    ratio: float | None = None  # there: length of a correct sample over that of another
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnostics:
-    """What an evaluation's page says beside its scores."""
-
-    lengths: Lengths
-    alarms: list[Alarm]
-    endings: Endings
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for the report; shares in [0, 1]."""
-        lengths = asdict(self.lengths)
-        for row, found in zip(lengths["bins"], self.lengths.bins, strict=True):
-            row |= {"completions": found.completions, "right_share": found.right_share}
-        return {
-            "endings": asdict(self.endings),
-            "alarms": [asdict(alarm) for alarm in self.alarms],
-            "lengths": lengths,
-        }
 
 
 def diagnostics(found: Evaluation) -> Diagnostics | None:
