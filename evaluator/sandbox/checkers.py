@@ -39,8 +39,13 @@ class CheckerProgram:
     """A custom checker or interactor.
 
     ``convention`` is ``testlib`` (input, output, answer; exit 0 right, 1 or 2 wrong) or ``hub``
-    (input, answer, output, as open-r1/codeforces calls its generated checkers; a number on
-    standard output is the score, and 1 is right; without one the exit code counts).
+    (``checker.py input.txt correct_output.txt solution_output.txt``; a number on standard output is
+    the score, and 1 is right; without one the exit code counts). The hub's is the data set's own
+    (dataset card of open-r1/codeforces, "generated_checker"); its authors' scorer takes the exit
+    code 0 together with the output 1 for a pass
+    (https://github.com/huggingface/open-r1, ``competitive_programming/cf_scoring.py``). A checker
+    that fails itself (exit codes above 2, a signal, a limit) is a judge error here, where that
+    scorer counts the test as not passed.
     """
 
     language: str

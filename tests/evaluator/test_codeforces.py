@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import logging
 import os
@@ -367,3 +368,86 @@ def test_programs_that_ran_without_isolation_are_told_beside_the_score(
     assert metrics["isolation"] == ["none (RETORT_UNSAFE_SANDBOX=1)"]
     assert metrics["verdicts"]["AC"] == 1
     assert "without isolation" in " ".join(done.stdout.split())
+
+
+# --- real problems, real rounds
+
+GOLDEN = REPOSITORY / "tests" / "golden" / "programs"
+# (round, scoring) → index → problem, points, its samples in order.
+REAL: dict[tuple[str, str], dict[str, tuple[str, float, tuple[str, ...]]]] = {
+    ("1350-641-div2", "points"): {
+        "A": ("problemtools/oddecho", 500, ("wa_even.py", "ac_slice.py")),
+        "B": ("kth2014/numbertree", 1000, ("re_no_path.py", "ac_walk.cpp")),
+        "C": ("cc-test-50", 1500, ("wa_independent.py", "wa_independent.py")),
+    },
+    ("1342-edu-86", "icpc"): {
+        "A": ("problemtools/hello", 1, ("ac_plain.py", "mle_refused.cpp")),
+        "B": ("cc-test-140", 1, ("wa_double_count.py", "ac_roots.py")),
+    },
+}
+
+
+@pytest.mark.shared_data
+def test_real_problems_in_real_rounds_rate_as_by_hand(tmp_path: Path) -> None:
+    published = {
+        row["id"]: row
+        for name in ("icpc_problems", "code_contests_test165")
+        for line in gzip.decompress((DATA / f"{name}.jsonl.gz").read_bytes()).splitlines()
+        if (row := json.loads(line))
+    }
+    bundles, answers, expected = [], [], []
+    for (name, scoring), problems in REAL.items():
+        [path] = DATA.glob(f"cf_round_{name}.json.gz")
+        people = [row[1:4] for row in json.loads(gzip.decompress(path.read_bytes()))["data"]]
+        bundles.append({
+            "schema": "retort/contest/1",
+            "contest": {"id": name, "name": name, "scoring": scoring},
+            "standings": people,
+            "problems": [
+                {"index": index, "points": points, "problem": published[problem_id]}
+                for index, (problem_id, points, _) in problems.items()
+            ],
+        })  # fmt: skip
+        for problem_id, _, files in problems.values():
+            folder = GOLDEN / problem_id.replace("/", ".", 1)
+            for sample, file in enumerate(files):
+                tag = "cpp" if file.endswith(".cpp") else "python"
+                text = f"```{tag}\n{(folder / file).read_text()}\n```"
+                answers.append({"problem_id": problem_id, "sample": sample, "completion": text})
+        expected.append(_rating_at_1(bundles[-1], problems))
+    arguments = []
+    for bundle in bundles:
+        path = tmp_path / f"{bundle['contest']['id']}.json"
+        arguments += ["--contests", programs.write_json(path, bundle)]
+    done = evaluator(
+        "score", "--benchmark", "codeforces", *arguments, "--completions",
+        programs.write_lines(tmp_path / "a.jsonl", answers), "--output", tmp_path / "m.json",
+        "--population", DATA / "codeelo_sorted_ratings.json.gz",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "m.json").read_text())
+    assert {name: count for name, count in metrics["verdicts"].items() if count} == {
+        "AC": 4, "WA": 4, "RE": 1, "MLE": 1,
+    }  # fmt: skip
+    elo = metrics["rating"]["elo"]
+    assert [each["rating@1"] for each in elo["contests"]] == pytest.approx(expected, abs=0.1)
+    assert elo["rating@1"]["value"] == pytest.approx(sum(expected) / 2, abs=0.1)
+    assert elo["population"] == {"name": "codeelo_sorted_ratings", "size": 717421}
+    assert elo["rating@8"] is None, "C has two samples, none of them accepted"
+    assert "rating@8 is blank" in " ".join(done.stdout.split())
+
+
+def _rating_at_1(
+    bundle: Mapping[str, Any], problems: Mapping[str, tuple[str, float, tuple[str, ...]]]
+) -> float:
+    """The mean over every choice of one sample each; a file's name says whether it is right."""
+    scores = [
+        sum(
+            points
+            for (_, points, _), file in zip(problems.values(), files, strict=True)
+            if file.startswith("ac_")
+        )
+        for files in itertools.product(*(samples for _, _, samples in problems.values()))
+    ]
+    by_score = {score: programs.performance(dict(bundle), score, 0) for score in set(scores)}
+    return sum(by_score[score] for score in scores) / len(scores)
