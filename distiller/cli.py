@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from distiller.commands import corpus, filtering, generate, merge, preflight, toy, train, verify
+from distiller.commands import (
+    corpus,
+    filtering,
+    generate,
+    judging,
+    merge,
+    preflight,
+    toy,
+    train,
+    verify,
+)
 from distiller.errors import DistillerError, InputError, disk_error
 from distiller.stages import FACTORIES
 from evaluator.child import serve
@@ -50,6 +60,7 @@ app.command()(toy.toy)
 app.command()(generate.generate)
 app.command("filter")(filtering.filter_traces)
 app.command("filters")(filtering.show_filters)
+app.command("judge-answers")(judging.judge_answers)
 app.command()(preflight.preflight)
 app.command()(corpus.corpus)
 app.command()(train.train)

@@ -8,6 +8,7 @@ benchmarks are small enough to do without its misses.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -77,16 +78,48 @@ def find(
     ``benchmarks`` maps a name (with version) to its problems.
     """
     indexes = [_Index(name, problems) for name, problems in benchmarks.items() if problems]
-    frequent = _frequent_grams(prompts)
-    found = []
+    # Only what stands in a benchmark is counted: of many prompts' 8-grams that is next to nothing.
+    counts: Counter[_Gram] = Counter()
+    counted: set[bytes] = set()
+    suspects: list[tuple[Problem, list[_Finding | _SharedGrams]]] = []
     for prompt in prompts:
         text, tokens = normalise(prompt.problem), words(prompt.problem)
-        for index in indexes:
-            hit = index.match(text, tokens, frequent)
-            if hit is not None:
-                found.append(Contamination(prompt.id, index.name, *hit))
-                break
+        seen = [hit for index in indexes if (hit := index.match(text, tokens)) is not None]
+        grams = {gram for index in indexes for gram in index.common_grams(tokens)}
+        digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()
+        if digest not in counted:  # the same prompt again is no other prompt
+            counted.add(digest)
+            counts.update(grams)
+        if seen:
+            suspects.append((prompt, seen))
+    limit = max(BOILERPLATE_PROMPTS, BOILERPLATE_SHARE * len(counted))
+    frequent = {gram for gram, count in counts.items() if count > limit}
+    found = []
+    for prompt, seen in suspects:
+        hits = (hit.without(frequent) if isinstance(hit, _SharedGrams) else hit for hit in seen)
+        first = next((hit for hit in hits if hit is not None), None)
+        if first is not None:
+            found.append(Contamination(prompt.id, *first))
     return found
+
+
+_Gram = tuple[str, ...]
+_Finding = tuple[str, str, str, str]  # benchmark, problem id, rule, detail
+
+
+@dataclass(frozen=True, slots=True)
+class _SharedGrams:
+    """8-grams that a prompt shares with one problem each, in the prompt's order."""
+
+    benchmark: str
+    grams: tuple[tuple[_Gram, str], ...]  # the gram, the problem's id
+
+    def without(self, frequent: set[_Gram]) -> _Finding | None:
+        """The first one that is not boilerplate."""
+        for gram, problem_id in self.grams:
+            if gram not in frequent:
+                return self.benchmark, problem_id, "8-gram", " ".join(gram)
+        return None
 
 
 class _Index:
@@ -109,12 +142,10 @@ class _Index:
             for gram in set(_grams(tokens, GRAM_WORDS)):
                 self._grams[gram].append(position)
 
-    def match(
-        self, text: str, tokens: Sequence[str], frequent: set[tuple[str, ...]]
-    ) -> tuple[str, str, str] | None:
-        """(problem id, rule, detail) of the first rule that the prompt breaks."""
+    def match(self, text: str, tokens: Sequence[str]) -> _Finding | _SharedGrams | None:
+        """The first rule that the prompt breaks, or may break where a gram is no boilerplate."""
         if text in self._equal:
-            return self._equal[text], "equal", ""
+            return self.name, self._equal[text], "equal", ""
         if len(tokens) < GRAM_WORDS:
             return None
         shingles = set(_grams(tokens, SHINGLE_WORDS))
@@ -122,27 +153,25 @@ class _Index:
             position for shingle in shingles for position in self._shingles.get(shingle, ())
         )
         for position, common in shared.most_common():
+            # The index is at most the share of either text's 3-grams that are common.
+            if common < JACCARD * len(shingles):
+                break
             jaccard = common / (len(shingles) + self._sizes[position] - common)
             if jaccard >= JACCARD:
-                return self._ids[position], "near", f"{jaccard:.3f}"
-        for gram in _grams(tokens, GRAM_WORDS):
-            holders = self._grams.get(gram, ())
-            # Standing in several problems of the benchmark, or in many prompts: boilerplate.
-            if len(holders) == 1 and gram not in frequent:
-                return self._ids[holders[0]], "8-gram", " ".join(gram)
-        return None
+                return self.name, self._ids[position], "near", f"{jaccard:.3f}"
+        # Standing in several problems of the benchmark, a gram is boilerplate.
+        grams = tuple(
+            (gram, self._ids[self._grams[gram][0]])
+            for gram in _grams(tokens, GRAM_WORDS)
+            if len(self._grams.get(gram, ())) == 1
+        )
+        return _SharedGrams(self.name, grams) if grams else None
+
+    def common_grams(self, tokens: Sequence[str]) -> Iterator[_Gram]:
+        """The prompt's 8-grams that stand in the benchmark too."""
+        return (gram for gram in _grams(tokens, GRAM_WORDS) if gram in self._grams)
 
 
-def _grams(tokens: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
+def _grams(tokens: Sequence[str], size: int) -> Iterator[_Gram]:
     for start in range(len(tokens) - size + 1):
         yield tuple(tokens[start : start + size])
-
-
-def _frequent_grams(prompts: Sequence[Problem]) -> set[tuple[str, ...]]:
-    """8-grams that stand in too many different prompts to mean anything."""
-    different = {normalise(prompt.problem): prompt for prompt in prompts}
-    counts: Counter[tuple[str, ...]] = Counter()
-    for prompt in different.values():
-        counts.update(set(_grams(words(prompt.problem), GRAM_WORDS)))
-    limit = max(BOILERPLATE_PROMPTS, BOILERPLATE_SHARE * len(different))
-    return {gram for gram, count in counts.items() if count > limit}
