@@ -1,40 +1,39 @@
 """Supervised fine-tuning: one loop, read top to bottom.
 
 The loss is the mean over the supervised tokens of a whole optimizer step, however they are spread
-over sequences and micro-batches (averaging per micro-batch would weigh long responses down). The
-order of the examples depends on the seed alone, so a training that was killed goes on from its
-resume state and ends, on the same CPU, in the same weights bit for bit.
+over sequences, micro-batches and processes (averaging per micro-batch would weigh long responses
+down). The order of the examples depends on the seed alone, so a training that was killed goes on
+from its resume state and ends, on the same CPU, in the same weights bit for bit.
+
+Around the loop: packing.py lays sequences side by side, students.py loads, asks for the loss and
+exports, losses.py makes the loss, optim.py the optimizer, parallel.py the processes, resuming.py
+the state that survives a kill.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from distiller import checkpoints, corpus, templates
-from distiller.corpus import Example
-from distiller.errors import InputError, TrainingError
+from distiller import checkpoints, corpus, optim, packing, parallel, resuming, students
+from distiller.corpus import Corpus, Example
+from distiller.errors import CorpusError, TrainingError
+from distiller.parallel import World
 from distiller.recipe import Training
 from evaluator.records import content_hash
 
-# Padded tokens that go through the model at once; longer sequences go alone.
-MICRO_BATCH_TOKENS = 16_384
 LOGGED_STEPS = 200  # a training reports about so many points
 # Models this small gain nothing from a second thread, and lose much when processes compete.
 SINGLE_THREAD_PARAMETERS = 2_000_000
-BETAS = (0.9, 0.95)
-STATE_FILE = "state.pt"
 
 OnStep = Callable[[int, Mapping[str, float]], None]
 OnProgress = Callable[[int, int, int], None]  # steps done, steps in all, tokens seen
@@ -50,6 +49,17 @@ class Trained:
     loss: float
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A training, as every process of it is told."""
+
+    corpus_folder: Path
+    base_model: Path
+    training: Training
+    out: Path
+    resume: Path
+
+
 def train(
     corpus_folder: Path,
     base_model: Path,
@@ -58,94 +68,177 @@ def train(
     *,
     resume: Path,
     device: str = "cpu",
+    processes: int | None = None,
     on_step: OnStep = lambda step, values: None,
     on_progress: OnProgress = lambda done, total, tokens: None,
 ) -> Trained:
     """Fine-tune ``base_model`` on the corpus and write the checkpoint folder ``out``.
 
     ``resume`` is a folder for the resume state; where it holds one of this very training, the
-    training goes on from there. ``out`` appears only when it is complete. Raises CorpusError for
-    a corpus that teaches nothing and TrainingError for a loss or gradient that is not finite.
+    training goes on from there. ``processes`` share the work, a GPU each (None: as many as there
+    are for device ``cuda``, else one). ``out`` appears only when it is complete. Raises CorpusError
+    for a corpus that teaches nothing and TrainingError for a loss or gradient that is not finite.
     """
+    job = Job(corpus_folder, base_model, training, out, resume)
+
+    def heard(kind: str, *content: Any) -> None:
+        (on_step if kind == "step" else on_progress)(*content)
+
+    wanted = parallel.default_processes(device) if processes is None else processes
+    if wanted > 1:
+        trained: Trained = parallel.spawn(wanted, device, _train, job, heard)
+        return trained
+    world = parallel.join(device)
+    try:
+        return _train(world, heard if world.first else lambda *_: None, job)
+    finally:
+        parallel.leave(world)
+
+
+def _train(world: World, say: Callable[..., None], job: Job) -> Trained:
+    """The training, as one process of ``world`` sees it."""
     disable_progress_bar()  # loading and saving have bars of their own; a log needs none
-    examples, manifest = corpus.read(corpus_folder)
-    base_hash = checkpoints.inspect(base_model).content_hash
-    identity = content_hash(
-        [corpus.manifest_hash(manifest), base_hash, training.model_dump(mode="json"), device]
+    training = job.training
+    examples, manifest = corpus.read(job.corpus_folder)
+    loader = Loader(examples, training, world)
+    students.require_trainable(
+        students.config_of(job.base_model, training),
+        longest=int(examples.lengths.max()),
+        largest_id=max(int(examples.tokens(index).max()) for index in range(len(examples))),
     )
-    batches = plan(len(examples), training)
+    taught, held_out = split(examples, training)
+    batches = [[taught[at] for at in batch] for batch in plan(len(taught), training)]
     steps = len(batches)
-    log = _Log(on_step, every=max(1, steps // LOGGED_STEPS))
-    state = _begin(base_model, training, steps, device, log)
-    _require_trainable(state.model, examples)
-    _load_state(resume, identity, state, device)
-    tokens_seen = sum(len(examples[i].input_ids) for batch in batches[: state.step] for i in batch)
-    on_progress(state.step, steps, tokens_seen)
+    evaluated = evaluation_steps(steps, training) if held_out else set()
+    base_hash = checkpoints.inspect(job.base_model).content_hash
+    student = students.load(job.base_model, training, world)
+    _choose_threads(student, world)
+    parameters = students.trainable(student)
+    optimizer = optim.adamw(parameters, training)
+    log = _Log(lambda *content: say("step", *content), student, training, world, steps)
+    identity = _identity(training, manifest, base_hash, world)
+    kept = resuming.Resumable(job.resume, identity, parameters, optimizer, world)
+    step = _resumed(kept, log)
+    tokens_seen = sum(loader.tokens(batch) for batch in batches[:step])
+    say("progress", step, steps, tokens_seen)
     saved_at = time.monotonic()
 
-    for indices in batches[state.step :]:
-        batch = [examples[index] for index in indices]
-        supervised = sum(example.supervised_tokens for example in batch)
-        loss_sum = 0.0
-        state.optimizer.zero_grad()
-        for rows in micro_batches(batch):
-            input_ids, attention_mask, labels = (part.to(device) for part in collate(rows))
-            with torch.autocast(
-                torch.device(device).type, torch.bfloat16, enabled=training.dtype == "bfloat16"
-            ):
-                part_sum = _loss_sum(state.model, input_ids, attention_mask, labels)
-            (part_sum / supervised).backward()  # type: ignore[no-untyped-call]
-            loss_sum += part_sum.item()
-        norm = float(
-            torch.nn.utils.clip_grad_norm_(state.model.parameters(), training.max_grad_norm)
+    for batch in batches[step:]:
+        learning_rate = training.learning_rate * optim.learning_rate_share(
+            step, steps, training.warmup_ratio, training.min_learning_rate_ratio
         )
-        if not (math.isfinite(loss_sum) and math.isfinite(norm)):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        optimizer.zero_grad()
+        supervised = loader.supervised(batch)
+        loss = _accumulate(student, loader, batch, supervised)
+        norm = float(parallel.whole(torch.nn.utils.clip_grad_norm_(
+            [parameter for _, parameter in parameters], training.max_grad_norm
+        )))  # fmt: skip
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            saved = _save_batch(job, step + 1, [examples[index] for index in batch], world)
             raise TrainingError(
-                f"training: step {state.step + 1}: the loss ({loss_sum / supervised}) or the "
-                f"gradient's norm ({norm}) is not finite; lower training.learning_rate."
+                f"training: step {step + 1}: the loss ({loss}) or the gradient's norm ({norm}) is "
+                f"not finite; lower training.learning_rate, or look at its examples in {saved}."
             )
-        learning_rate = float(state.schedule.get_last_lr()[0])
-        state.optimizer.step()
-        state.schedule.step()
-        state.step += 1
-        tokens = sum(len(example.input_ids) for example in batch)
-        tokens_seen += tokens
-        log.add(loss_sum, supervised, tokens)
-        log.maybe(state.step, last=state.step == steps, norm=norm, learning_rate=learning_rate)
-        on_progress(state.step, steps, tokens_seen)
-        if time.monotonic() - saved_at >= training.save_seconds and state.step < steps:
-            _save_state(resume, identity, state)
+        optimizer.step()
+        step += 1
+        log.add(loss, supervised, loader.lengths_of(batch))
+        if step in evaluated:
+            log.held_out(held_out_loss(student, loader, held_out))
+        log.maybe(step, norm=norm, learning_rate=learning_rate)
+        tokens_seen += loader.tokens(batch)
+        say("progress", step, steps, tokens_seen)
+        due = step < steps and time.monotonic() - saved_at >= training.save_seconds
+        if world.agree(float(due)):
+            resuming.save(kept, step, log.state())
             saved_at = time.monotonic()
 
     note = {"training": training.model_dump(mode="json"), "corpus": manifest, "base": base_hash}
-    _save_checkpoint(state.model, base_model, out, dtype=training.dtype, note=note)
-    shutil.rmtree(resume, ignore_errors=True)
-    return Trained(out, checkpoints.inspect(out).content_hash, steps, log.last_loss)
+    students.export(student, job.base_model, training, job.out, world=world, note=note)
+    world.barrier()
+    if world.first:
+        shutil.rmtree(job.resume, ignore_errors=True)
+    return Trained(job.out, checkpoints.inspect(job.out).content_hash, steps, log.last_loss)
 
 
-@dataclass(slots=True)
-class _State:
-    """All that changes during a training."""
+def _accumulate(
+    student: students.Student, loader: Loader, batch: Sequence[int], supervised: int
+) -> float:
+    """Make the gradients of the mean loss over a step's supervised tokens; returns that loss.
 
-    model: Any
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LambdaLR
-    log: _Log
-    step: int = 0  # optimizer steps done
+    Every process plans the whole step, so all of them know how many tokens carry loss.
+    """
+    if not supervised:
+        raise CorpusError("corpus: the examples of a step carry no loss; build it again.")
+    world = loader.world
+    total = torch.zeros((), device=world.device)
+    for packed in loader.micro_batches(batch):
+        loss_sum = student(packed)
+        # Sharded gradients are averaged over processes, not summed.
+        (loss_sum * (world.size / supervised)).backward()
+        total += loss_sum.detach()
+    return world.sum(total) / supervised
 
 
-def _begin(base_model: Path, training: Training, steps: int, device: str, log: _Log) -> _State:
-    """The state before the first step: the base's weights in float32."""
-    torch.manual_seed(training.seed)
-    model = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.float32).to(device)
-    if device == "cpu" and model.num_parameters() < SINGLE_THREAD_PARAMETERS:
-        torch.set_num_threads(1)
-    model.train()
-    optimizer = torch.optim.AdamW(_parameter_groups(model, training), betas=BETAS)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_share(step, steps, training.warmup_ratio)
-    )
-    return _State(model, optimizer, schedule, log)
+def held_out_loss(student: students.Student, loader: Loader, held_out: Sequence[int]) -> float:
+    """Mean loss in nats over the supervised tokens of the held-out examples."""
+    total = torch.zeros((), device=loader.world.device)
+    student.eval()
+    with torch.no_grad():
+        for packed in loader.micro_batches(held_out):
+            total += student(packed)
+    student.train()
+    parallel.reshard(student)
+    return loader.world.sum(total) / loader.supervised(held_out)
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """Hands the corpus' examples to this process, packed."""
+
+    corpus: Corpus
+    training: Training
+    world: World
+
+    def lengths_of(self, batch: Sequence[int]) -> list[int]:
+        """Tokens of each example."""
+        return [int(self.corpus.rows["tokens"][index]) for index in batch]
+
+    def tokens(self, batch: Sequence[int]) -> int:
+        """Tokens of all examples together."""
+        return sum(self.lengths_of(batch))
+
+    def supervised(self, batch: Sequence[int]) -> int:
+        """Tokens that carry loss; the first of a sequence is never predicted."""
+        rows = self.corpus.rows[list(batch)]
+        return int((rows["tokens"] - rows["prompt_tokens"].clip(min=1)).sum())
+
+    def micro_batches(self, batch: Sequence[int]) -> Iterator[packing.Packed]:
+        """The micro-batches of this process; all processes have equally many.
+
+        The bins are the same however many processes there are, and dealt out from the fullest to
+        the emptiest, there and back. Where they do not come out even, one without loss makes up for
+        it: sharded parameters are gathered by all processes or none.
+        """
+        lengths, size, rank = self.lengths_of(batch), self.world.size, self.world.rank
+        capacity = self.training.micro_batch_tokens if self.training.packing else 0
+        bins = packing.bins(lengths, capacity)
+        bins.sort(key=lambda chosen: -sum(lengths[at] for at in chosen))
+        for number, start in enumerate(range(0, len(bins), size)):
+            dealt = bins[start : start + size]
+            turn = rank if number % 2 == 0 else size - 1 - rank
+            if turn < len(dealt):
+                yield self._pack([batch[at] for at in dealt[turn]])
+            else:
+                yield self._pack([batch[dealt[0][-1]]]).silenced()
+
+    def _pack(self, chosen: Sequence[int]) -> packing.Packed:
+        prompts = self.corpus.rows["prompt_tokens"]
+        return packing.pack(
+            [(self.corpus.tokens(index).tolist(), int(prompts[index])) for index in chosen],
+            self.world.device,
+        )
 
 
 def plan(count: int, training: Training) -> list[list[int]]:
@@ -164,182 +257,126 @@ def plan(count: int, training: Training) -> list[list[int]]:
     return [order[start : start + size] for start in range(0, wanted, size)]
 
 
-def learning_rate_share(step: int, steps: int, warmup_ratio: float) -> float:
-    """Share of the peak rate at ``step`` (from 0): linear warm-up, then a cosine towards 0."""
-    warm = math.ceil(warmup_ratio * steps)
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
-def micro_batches(batch: Sequence[Example]) -> Iterator[list[Example]]:
-    """Split a step's examples, sorted by length, so that each part pads to few enough tokens."""
-    rows: list[Example] = []
-    for example in sorted(batch, key=lambda example: len(example.input_ids)):
-        if rows and (len(rows) + 1) * len(example.input_ids) > MICRO_BATCH_TOKENS:
-            yield rows
-            rows = []
-        rows.append(example)
-    yield rows
-
-
-def collate(rows: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(input ids, attention mask, labels), each (B, T), padded on the right.
-
-    Labels are -100 on the prompt and on padding. Padding is told by position, never by id.
-    """
-    longest = max(len(row.input_ids) for row in rows)
-    input_ids = torch.zeros(len(rows), longest, dtype=torch.long)
-    attention_mask = torch.zeros(len(rows), longest, dtype=torch.long)
-    labels = torch.full((len(rows), longest), -100)
-    for index, row in enumerate(rows):
-        ids = torch.tensor(row.input_ids)
-        input_ids[index, : len(ids)] = ids
-        attention_mask[index, : len(ids)] = 1
-        labels[index, row.prompt_tokens : len(ids)] = ids[row.prompt_tokens :]
-    return input_ids, attention_mask, labels
-
-
-def _loss_sum(
-    model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
-) -> torch.Tensor:
-    """Summed cross-entropy in nats over supervised tokens; logits are made for those alone."""
-    hidden = model.base_model(
-        input_ids=input_ids[:, :-1], attention_mask=attention_mask[:, :-1], use_cache=False
-    ).last_hidden_state  # (B, T-1, C)
-    targets = labels[:, 1:]  # (B, T-1)
-    supervised = targets != -100
-    logits = model.get_output_embeddings()(hidden[supervised])  # (supervised tokens, vocabulary)
-    return torch.nn.functional.cross_entropy(logits.float(), targets[supervised], reduction="sum")
-
-
-def _parameter_groups(model: Any, training: Training) -> list[dict[str, Any]]:
-    """Weight decay for matrices; none for norms and biases."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    rate = training.learning_rate
-    return [
-        {"params": matrices, "weight_decay": training.weight_decay, "lr": rate},
-        {"params": vectors, "weight_decay": 0.0, "lr": rate},
-    ]
-
-
-def _require_trainable(model: Any, examples: Sequence[Example]) -> None:
-    """Refuse what this loop would train wrongly, before any time is spent."""
-    positions = getattr(model.config, "max_position_embeddings", None)
-    longest = max(len(example.input_ids) for example in examples)
-    if positions is not None and longest > positions:
-        raise InputError(
-            f"training.max_length_tokens: the longest example has {longest} tokens, but the base "
-            f"only {positions} positions; lower the limit or use another base."
+def split(examples: Sequence[Example], training: Training) -> tuple[list[int], list[int]]:
+    """(taught, held out) indices; all examples of a problem are on one side."""
+    if not training.held_out_share:
+        return list(range(len(examples))), []
+    ids = [example.problem_id for example in examples]
+    problems = sorted(set(ids))
+    count = round(training.held_out_share * len(problems))
+    if not 0 < count < len(problems):
+        raise CorpusError(
+            f"training.held_out_share: {training.held_out_share} of {len(problems)} problems "
+            "leaves nothing to measure or to learn; raise it, or set it to 0."
         )
-    rows = model.get_input_embeddings().num_embeddings
-    if (largest := max(max(example.input_ids) for example in examples)) >= rows:
-        raise InputError(
-            f"base: the corpus holds token {largest}, but the model knows only {rows}; the "
-            "tokenizer is another model's."
-        )
-    for key in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
-        if getattr(model.config, key, None) not in (None, 1, 1.0):
-            raise InputError(
-                f"base: its config sets {key}, which the training loop does not apply; use a base "
-                "of the Qwen2 or Llama kind."
-            )
+    generator = torch.Generator().manual_seed(training.seed)
+    drawn = torch.randperm(len(problems), generator=generator)[:count].tolist()
+    hidden = {problems[at] for at in drawn}
+    taught = [index for index, name in enumerate(ids) if name not in hidden]
+    return taught, [index for index, name in enumerate(ids) if name in hidden]
+
+
+def evaluation_steps(steps: int, training: Training) -> set[int]:
+    """The steps, counted from 1, after which the held-out loss is measured; the last is one."""
+    count = min(training.evaluations, steps)
+    return {round(steps * (number + 1) / count) for number in range(count)}
+
+
+def _choose_threads(student: students.Student, world: World) -> None:
+    size = sum(parameter.numel() for parameter in student.parameters())
+    if world.device.type == "cpu" and size < SINGLE_THREAD_PARAMETERS:
+        torch.set_num_threads(1)
+
+
+def _identity(training: Training, manifest: dict[str, Any], base_hash: str, world: World) -> str:
+    """What a resume state must agree in."""
+    settings = training.model_dump(mode="json")
+    where = [world.device.type, world.size]
+    return content_hash([corpus.manifest_hash(manifest), base_hash, settings, where])
+
+
+def _resumed(kept: resuming.Resumable, log: _Log) -> int:
+    """Steps that an earlier training has done; its state is taken up."""
+    found = resuming.load(kept)
+    if found is None:
+        return 0
+    step, logged = found
+    log.restore(logged)
+    return step
+
+
+def _save_batch(job: Job, step: int, batch: Sequence[Example], world: World) -> Path:
+    """Keep the examples of a step that went wrong, beside the resume state."""
+    path = job.resume.with_name(f"{job.resume.name}.not_finite.jsonl")
+    if world.first:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8") as file:
+            for example in batch:
+                file.write(json.dumps({"step": step, **asdict(example)}) + "\n")
+    return path
 
 
 class _Log:
     """Collects what happened since the last logged step."""
 
-    def __init__(self, on_step: OnStep, *, every: int) -> None:
-        self._on_step, self._every = on_step, every
-        self._loss_sum, self._supervised, self._tokens = 0.0, 0, 0
+    def __init__(
+        self,
+        on_step: OnStep,
+        student: students.Student,
+        training: Training,
+        world: World,
+        steps: int,
+    ) -> None:
+        self._on_step, self._steps = on_step, steps
+        self._every = max(1, steps // LOGGED_STEPS)
+        self._config, self._frozen = student.model.config, training.lora is not None
+        self._parameters = student.multiplied_parameters()
+        peak = optim.peak_flops(world.device)
+        self._peak = None if peak is None else peak * world.size
+        self._loss_sum, self._supervised = 0.0, 0
+        self._tokens, self._flops = 0, 0.0
+        self._extra: dict[str, float] = {}
         self._since = time.monotonic()
         self.last_loss = math.nan
 
-    def add(self, loss_sum: float, supervised: int, tokens: int) -> None:
-        self._loss_sum += loss_sum
+    def add(self, loss: float, supervised: int, lengths: Sequence[int]) -> None:
+        """Count a step: its mean loss, its tokens that carry loss, its examples' tokens."""
+        self._loss_sum += loss * supervised
         self._supervised += supervised
-        self._tokens += tokens
+        self._tokens += sum(lengths)
+        self._flops += optim.step_flops(
+            self._config, self._parameters, lengths, frozen=self._frozen
+        )
 
-    def maybe(self, step: int, *, last: bool, norm: float, learning_rate: float) -> None:
-        """Report the first, every n-th and the last step."""
-        if not (last or step == 1 or step % self._every == 0):
+    def held_out(self, loss: float) -> None:
+        """Have the held-out loss reported with the step just counted."""
+        self._extra["held_out_loss"] = loss
+
+    def maybe(self, step: int, *, norm: float, learning_rate: float) -> None:
+        """Report the first, every n-th and the last step, and one with a held-out loss."""
+        if not (self._extra or step in (1, self._steps) or step % self._every == 0):
             return
         self.last_loss = self._loss_sum / self._supervised
-        seconds = time.monotonic() - self._since
-        self._on_step(
-            step,
-            {
-                "loss": self.last_loss,
-                "learning_rate": learning_rate,
-                "grad_norm": norm,
-                "tokens_per_second": self._tokens / max(seconds, 1e-9),
-            },
-        )
-        self._loss_sum, self._supervised, self._tokens = 0.0, 0, 0
+        seconds = max(time.monotonic() - self._since, 1e-9)
+        values = {
+            "loss": self.last_loss,
+            "learning_rate": learning_rate,
+            "grad_norm": norm,
+            "tokens_per_second": self._tokens / seconds,
+            **self._extra,
+        }
+        if self._peak is not None:
+            values["mfu"] = self._flops / seconds / self._peak
+        self._on_step(step, values)
+        self._loss_sum, self._supervised, self._tokens, self._flops = 0.0, 0, 0, 0.0
+        self._extra = {}
         self._since = time.monotonic()
 
-    def state(self) -> list[float]:
+    def state(self) -> dict[str, float]:
         """What a resumed training needs to report the same losses."""
-        return [self._loss_sum, float(self._supervised), self.last_loss]
+        return {"loss_sum": self._loss_sum, "supervised": self._supervised, "last": self.last_loss}
 
-    def restore(self, state: Sequence[float]) -> None:
+    def restore(self, state: Mapping[str, float]) -> None:
         """Take up :meth:`state`; tokens per second count from now."""
-        self._loss_sum, self._supervised, self.last_loss = state[0], int(state[1]), state[2]
-
-
-def _save_state(resume: Path, identity: str, state: _State) -> None:
-    """Write the resume state; a reader sees the old one or the new one, never a torn one."""
-    resume.mkdir(parents=True, exist_ok=True)
-    part = resume / f"{STATE_FILE}.{os.getpid()}.part"
-    with part.open("wb") as file:
-        torch.save(
-            {
-                "identity": identity,
-                "step": state.step,
-                "model": state.model.state_dict(),
-                "optimizer": state.optimizer.state_dict(),
-                "schedule": state.schedule.state_dict(),
-                "rng": torch.get_rng_state(),
-                "log": state.log.state(),
-            },
-            file,
-        )
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(resume / STATE_FILE)
-
-
-def _load_state(resume: Path, identity: str, state: _State, device: str) -> None:
-    """Put the resume state, where there is one, into ``state``."""
-    path = resume / STATE_FILE
-    if not path.exists():
-        return
-    saved: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    if saved["identity"] != identity:
-        raise TrainingError(
-            f"resume: {path} belongs to another training (corpus, base, settings or device "
-            "differ); remove it or use another folder."
-        )
-    state.model.load_state_dict(saved["model"])
-    state.optimizer.load_state_dict(saved["optimizer"])
-    state.schedule.load_state_dict(saved["schedule"])
-    torch.set_rng_state(saved["rng"].cpu())
-    state.log.restore(saved["log"])
-    state.step = int(saved["step"])
-
-
-def _save_checkpoint(
-    model: Any, base_model: Path, out: Path, *, dtype: str, note: Mapping[str, Any]
-) -> None:
-    """Write weights, config, tokenizer and how they were made; ``out`` appears when complete."""
-    part = out.with_name(f"{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    templates.set_endings(model, note["corpus"])
-    model.to(getattr(torch, dtype)).save_pretrained(part)
-    templates.save_student_tokenizer(base_model, part, note["corpus"])
-    (part / "training.json").write_text(json.dumps(note, indent=1, sort_keys=True) + "\n")
-    checkpoints.inspect(part)
-    shutil.rmtree(out, ignore_errors=True)
-    os.rename(part, out)  # noqa: PTH104
+        self._loss_sum, self._supervised = state["loss_sum"], int(state["supervised"])
+        self.last_loss = state["last"]

@@ -146,6 +146,7 @@ class TrainStage:
             folder / request.lease / "checkpoint",
             resume=folder / "resume",
             device=_field(self._spec, "device"),
+            processes=self._spec.get("processes"),
             on_step=lambda step, values: report.metric(step, **values),
             on_progress=throttled(
                 lambda done, total, tokens: report.progress(

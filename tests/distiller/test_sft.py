@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -11,22 +12,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from distiller import corpus, sft
-from distiller.corpus import Encoder, Example
+from distiller import corpus, optim, packing, sft
+from distiller.corpus import Encoder
 from distiller.errors import InputError, TrainingError
+from distiller.parallel import World
 from distiller.recipe import Training
 from distiller.toy import solve
 from evaluator.benchmarks import arithmetic
 from tests.distiller.samples import make_tiny, recipe, trace
 
-FAST = {"epochs": 2, "learning_rate": 1e-2, "batch_size": 4, "max_length_tokens": 128}
+FAST = {
+    "epochs": 2, "learning_rate": 1e-2, "batch_size": 4, "max_length_tokens": 128,
+    "gradient_checkpointing": False,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +54,7 @@ def run(corpus_folder: Path, base: Path, out: Path, **options: Any) -> sft.Train
     return sft.train(corpus_folder, base, training, out, resume=resume, **options)
 
 
-@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3", "llama"])
 def test_eight_examples_can_be_learnt_by_heart(kind: str, eight: Path, tmp_path: Path) -> None:
     base = make_tiny(kind, tmp_path / "base")
     steps: list[dict[str, float]] = []
@@ -89,21 +95,26 @@ def test_first_loss_is_the_mean_over_response_tokens(
     assert losses[0] == pytest.approx(total / count, rel=1e-5)
 
 
-def test_micro_batches_change_nothing(
-    eight: Path, tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "other",
+    [{"micro_batch_tokens": 50}, {"packing": False}, {"gradient_checkpointing": True}],
+    ids=["split", "unpacked", "checkpointed"],
+)
+def test_how_a_step_is_cut_up_changes_nothing(
+    other: dict[str, Any], eight: Path, tiny_qwen: Path, tmp_path: Path
 ) -> None:
     run(eight, tiny_qwen, tmp_path / "whole", training={"epochs": 1})
-    monkeypatch.setattr(sft, "MICRO_BATCH_TOKENS", 50)
-    run(eight, tiny_qwen, tmp_path / "split", training={"epochs": 1})
-    whole, split = (load_file(tmp_path / n / "model.safetensors") for n in ("whole", "split"))
+    run(eight, tiny_qwen, tmp_path / "other", training={"epochs": 1, **other})
+    whole, cut = (load_file(tmp_path / n / "model.safetensors") for n in ("whole", "other"))
     for name, weights in whole.items():
-        torch.testing.assert_close(weights, split[name], rtol=2e-3, atol=2e-5)
+        torch.testing.assert_close(weights, cut[name], rtol=2e-3, atol=2e-5)
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from distiller import sft
+from distiller.parallel import World
 from distiller.recipe import Training
 corpus, base, out, resume = map(Path, sys.argv[1:5])
 def progress(done, total, tokens):
@@ -114,10 +125,16 @@ sft.train(corpus, base, Training.model_validate_json(sys.argv[5]), out, resume=r
 """
 
 
+@pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8, "dropout": 0.1}])
 def test_a_killed_training_ends_in_the_same_weights(
-    eight: Path, tiny_qwen: Path, tmp_path: Path
+    lora: dict[str, Any] | None, eight: Path, tiny_qwen: Path, tmp_path: Path
 ) -> None:
-    training = Training(**FAST, save_seconds=1e-9).model_copy(update={"epochs": 6.0})
+    """Killed in the middle of an epoch, with several micro-batches a step, packed."""
+    training = Training.model_validate(
+        FAST
+        | {"save_seconds": 1e-9, "epochs": 6, "batch_size": 3, "micro_batch_tokens": 50}
+        | {"lora": lora, "held_out_share": 0.25}
+    )
     resume, out = tmp_path / "resume", tmp_path / "out"
     arguments = [str(path) for path in (eight, tiny_qwen, out, resume)]
     killed = subprocess.run(
@@ -126,7 +143,7 @@ def test_a_killed_training_ends_in_the_same_weights(
     )  # fmt: skip
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not out.exists()
-    assert (resume / sft.STATE_FILE).exists()
+    assert [path.name for path in resume.iterdir()] == ["step-6"]
     seen: list[int] = []
     resumed = sft.train(
         eight, tiny_qwen, training, out, resume=resume,
@@ -167,6 +184,12 @@ def test_a_loss_that_is_not_finite_stops(eight: Path, tiny_qwen: Path, tmp_path:
     with pytest.raises(TrainingError, match=r"step 1: .* not finite"):
         run(eight, base, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    saved = (tmp_path / "out.resume.not_finite.jsonl").read_text().splitlines()
+    examples = corpus.read(eight)[0]
+    first = sft.plan(len(examples), Training(**FAST))[0]
+    assert [json.loads(row)["problem_id"] for row in saved] == [
+        examples[index].problem_id for index in first
+    ]
 
 
 def test_too_long_examples_are_refused_before_training(
@@ -196,33 +219,196 @@ def test_plan_is_whole_permutations(count: int, epochs: float, size: int, seed: 
         assert sorted(order[start : start + count]) == list(range(count))
 
 
-@given(st.integers(1, 300), st.floats(0, 1))
-def test_learning_rate_warms_up_then_falls(steps: int, warmup: float) -> None:
-    shares = [sft.learning_rate_share(step, steps, warmup) for step in range(steps)]
+@given(st.integers(1, 300), st.floats(0, 1), st.floats(0, 1))
+def test_learning_rate_warms_up_then_falls(steps: int, warmup: float, minimum: float) -> None:
+    shares = [optim.learning_rate_share(step, steps, warmup, minimum) for step in range(steps)]
     warm = math.ceil(warmup * steps)
     assert all(0 < share <= 1 for share in shares)
     assert shares[:warm] == sorted(shares[:warm])
     assert shares[warm:] == sorted(shares[warm:], reverse=True)
+    assert all(share >= minimum for share in shares[warm:])
 
 
-@given(st.lists(st.integers(2, 300), min_size=1, max_size=30))
-def test_micro_batches_hold_each_example_once_and_fit(lengths: list[int]) -> None:
-    examples = [Example(str(n), 0, tuple(range(length)), 1) for n, length in enumerate(lengths)]
-    parts = list(sft.micro_batches(examples))
-    assert sorted(e.problem_id for part in parts for e in part) == sorted(
-        e.problem_id for e in examples
+@given(
+    st.lists(st.integers(2, 300), min_size=1, max_size=30),
+    st.integers(1, 400),
+    st.integers(1, 4),
+)
+@settings(deadline=None)
+def test_every_example_is_handed_out_once_and_processes_keep_step(
+    lengths: list[int], capacity: int, size: int
+) -> None:
+    examples = [(tuple(range(length)), 1) for length in lengths]
+    training = Training(micro_batch_tokens=capacity)
+    handed: list[int] = []
+    rounds = set()
+    for rank in range(size):
+        loader = sft.Loader(InMemory(examples), training, World(rank, size, torch.device("cpu")))
+        packs = list(loader.micro_batches(range(len(lengths))))
+        rounds.add(len(packs))
+        for packed in packs:
+            if (packed.targets == packing.IGNORED).all():
+                continue
+            spans = packed.layout.starts.diff().tolist()
+            handed += spans
+            assert sum(spans) + len(spans) <= capacity or len(spans) == 1
+    assert sorted(handed) == sorted(length - 1 for length in lengths)
+    assert len(rounds) == 1
+
+
+class InMemory:
+    """As much of a corpus as the loader asks for."""
+
+    def __init__(self, examples: list[tuple[tuple[int, ...], int]]) -> None:
+        self.examples = [np.array(ids) for ids, _ in examples]
+        self.rows = np.array(
+            [(len(ids), prompt) for ids, prompt in examples],
+            dtype=[("tokens", int), ("prompt_tokens", int)],
+        )
+
+    def tokens(self, index: int) -> np.ndarray:
+        return self.examples[index]
+
+
+def test_adapters_are_merged_into_a_plain_checkpoint(
+    eight: Path, tiny_qwen: Path, tmp_path: Path
+) -> None:
+    """The exported model computes what the adapted one did, under the base's names."""
+    options = {"lora": {"rank": 8, "alpha": 64}, "epochs": 60, "batch_size": 8}
+    losses: list[float] = []
+    trained = run(
+        eight, tiny_qwen, tmp_path / "out", training=options,
+        on_step=lambda step, values: losses.append(values["loss"]),
+    )  # fmt: skip
+    assert losses[-1] < losses[0] - 0.3
+    before, after = (load_file(f / "model.safetensors") for f in (tiny_qwen, trained.checkpoint))
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if "_proj.weight" in name}
+    again: list[float] = []
+    run(
+        eight, trained.checkpoint, tmp_path / "again", training={"epochs": 1, "batch_size": 8},
+        on_step=lambda step, values: again.append(values["loss"]),
+    )  # fmt: skip
+    assert again[0] <= losses[-1] + 1e-4  # one step further than the last logged loss
+
+
+def test_the_held_out_loss_is_of_problems_that_are_not_taught(
+    eight: Path, tiny_qwen: Path, tmp_path: Path
+) -> None:
+    settings = {"held_out_share": 0.25, "epochs": 40, "evaluations": 4}
+    found: dict[int, float] = {}
+    run(
+        eight, tiny_qwen, tmp_path / "out", training=settings,
+        on_step=lambda step, values: (
+            found.update({step: values["held_out_loss"]}) if "held_out_loss" in values else None
+        ),
+    )  # fmt: skip
+    assert sorted(found) == [15, 30, 45, 60]
+    examples = corpus.read(eight)[0]
+    taught, held_out = sft.split(examples, Training(**(FAST | settings)))
+    assert len(held_out) == 2
+    ids = [{examples[index].problem_id for index in side} for side in (taught, held_out)]
+    assert not ids[0] & ids[1]
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    total, count = 0.0, 0
+    for index in held_out:
+        tokens, prompt = torch.tensor([examples[index].input_ids]), examples[index].prompt_tokens
+        with torch.no_grad():
+            logits = model(input_ids=tokens).logits[0, prompt - 1 : -1].double()
+        total += torch.nn.functional.cross_entropy(logits, tokens[0, prompt:], reduction="sum")
+        count += tokens.shape[1] - prompt
+    assert found[60] == pytest.approx(float(total) / count, rel=1e-4)
+
+
+def test_a_stretched_student_keeps_its_positions(
+    eight: Path, tiny_qwen: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(tiny_qwen, tmp_path / "base"))
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.config.max_position_embeddings = 16
+    model.save_pretrained(base)
+    with pytest.raises(InputError, match=r"set training\.rope"):
+        run(eight, base, tmp_path / "out")
+    rope = {"kind": "yarn", "factor": 4.0}
+    trained = run(eight, base, tmp_path / "out", training={"rope": rope})
+    config = json.loads((trained.checkpoint / "config.json").read_text())
+    assert config["max_position_embeddings"] == 64
+    assert config["rope_parameters"]["rope_type"] == "yarn"
+    assert config["rope_parameters"]["original_max_position_embeddings"] == 16
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    eight: Path, tiny_qwen: Path, tmp_path: Path
+) -> None:
+    """Files of the child may have 20,000 bytes: the state does not fit, and no torn one is left."""
+    program = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));" + KILLED.replace("7", "-1")
     )
-    for part in parts:
-        padded = len(part) * max(len(example.input_ids) for example in part)
-        assert padded <= sft.MICRO_BATCH_TOKENS or len(part) == 1
+    training = Training(**FAST, save_seconds=1e-9)
+    arguments = [str(p) for p in (eight, tiny_qwen, tmp_path / "out", tmp_path / "resume")]
+    failed = subprocess.run(
+        [sys.executable, "-c", program, *arguments, training.model_dump_json()],
+        capture_output=True, check=False, text=True,
+    )  # fmt: skip
+    assert "TrainingError: resume: the state cannot be written" in failed.stderr
+    assert not list((tmp_path / "resume").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
-@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=5))
-def test_collated_labels_by_brute_force(shapes: list[tuple[int, int]]) -> None:
-    rows = [Example("p", 0, (7,) * (a + b), a) for a, b in shapes]
-    input_ids, mask, labels = sft.collate(rows)
-    for index, (prompt, response) in enumerate(shapes):
-        for at in range(input_ids.shape[1]):
-            inside = at < prompt + response
-            assert mask[index, at] == inside
-            assert labels[index, at] == (7 if prompt <= at and inside else -100)
+@pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
+def test_two_processes_learn_what_one_learns(
+    lora: dict[str, Any] | None, eight: Path, tiny_qwen: Path, tmp_path: Path
+) -> None:
+    """FSDP over gloo, three micro-batches a step (one process idles in the last round)."""
+    settings = {"micro_batch_tokens": 60, "batch_size": 8, "epochs": 12, "lora": lora,
+                "held_out_share": 0.25, "learning_rate": 1e-3}  # fmt: skip
+    curves: list[list[dict[str, float]]] = []
+    for processes in (1, 2):
+        curve: list[dict[str, float]] = []
+        run(
+            eight, tiny_qwen, tmp_path / str(processes), training=settings, processes=processes,
+            on_step=lambda step, values, curve=curve: curve.append(dict(values)),
+        )  # fmt: skip
+        curves.append(curve)
+    assert len(curves[0]) == len(curves[1]) == 9
+    for one, two in zip(*curves, strict=True):
+        for key in ("loss", "grad_norm", "held_out_loss", "learning_rate"):
+            assert one.get(key) == pytest.approx(two.get(key), rel=1e-4)
+    one, two = (load_file(tmp_path / n / "model.safetensors") for n in ("1", "2"))
+    for name, weights in one.items():
+        torch.testing.assert_close(weights, two[name], rtol=1e-3, atol=1e-4)
+
+
+def test_two_processes_go_on_where_they_were_and_one_cannot(
+    eight: Path, tiny_qwen: Path, tmp_path: Path
+) -> None:
+    class StopHereError(Exception):
+        pass
+
+    def stop(done: int, total: int, tokens: int) -> None:
+        if done == 3:
+            raise StopHereError
+
+    settings = {"epochs": 4, "save_seconds": 1e-9}
+    with pytest.raises(StopHereError):
+        run(eight, tiny_qwen, tmp_path / "a", training=settings, processes=2, on_progress=stop)
+    with pytest.raises(TrainingError, match="number of processes differ"):
+        run(eight, tiny_qwen, tmp_path / "a", training=settings)
+    seen: list[int] = []
+    run(
+        eight, tiny_qwen, tmp_path / "a", training=settings, processes=2,
+        on_progress=lambda done, total, tokens: seen.append(done),
+    )  # fmt: skip
+    assert seen[0] >= 2
+    run(eight, tiny_qwen, tmp_path / "b", training=settings, processes=2)
+    one, other = (load_file(tmp_path / n / "model.safetensors") for n in ("a", "b"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_error_in_a_process_is_the_trainings(
+    eight: Path, tiny_qwen: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="leaves nothing to measure"):
+        run(eight, tiny_qwen, tmp_path / "out", training={"held_out_share": 0.01}, processes=2)
