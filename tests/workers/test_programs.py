@@ -19,6 +19,7 @@ from webapp.config import celery
 from webapp.core.errors import UserError
 from webapp.runs import services
 from webapp.runs.models import Completion, Run, State
+from workers import children
 
 BUNDLES = [programs.bundle(name) for name in ("9001", "9002")]
 
@@ -167,3 +168,10 @@ def test_an_administrator_uploads_contests_and_nobody_else(
     shown = send(admin, people, "population").content.decode()
     assert "Round 9001" in shown
     assert "<strong>people</strong>" in shown
+
+
+def test_the_judge_is_told_that_isolation_was_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETORT_UNSAFE_SANDBOX", "1")
+    assert children.child_environment(())["RETORT_UNSAFE_SANDBOX"] == "1"
+    monkeypatch.delenv("RETORT_UNSAFE_SANDBOX")
+    assert "RETORT_UNSAFE_SANDBOX" not in children.child_environment(())
