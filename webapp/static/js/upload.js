@@ -25,8 +25,8 @@
   // --- choosing
 
   function size(bytes) {
-    var units = ["B", "kB", "MB", "GB", "TB"], unit = 0;
-    while (bytes >= 1000 && unit < units.length - 1) { bytes /= 1000; unit += 1; }
+    var units = ["bytes", "KB", "MB", "GB", "TB"], unit = 0;
+    while (bytes >= 1024 && unit < units.length - 1) { bytes /= 1024; unit += 1; }
     return (unit === 0 ? bytes : bytes.toFixed(1)) + " " + units[unit];
   }
 
