@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from distiller.commands import (
+    ablate,
     corpus,
+    export,
     filtering,
     generate,
     judging,
@@ -66,6 +68,9 @@ app.command()(corpus.corpus)
 app.command()(train.train)
 app.command()(verify.verify)
 app.command()(merge.merge)
+app.command()(ablate.ablate)
+app.command()(export.card)
+app.command()(export.export)
 
 
 @app.command(hidden=True)

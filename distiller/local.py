@@ -26,7 +26,7 @@ from evaluator.store import Store
 
 SCHEMA = "retort/generation/1"
 # What may change between two sittings: it moves no trace.
-_FREE = {"price", "shard_prompts"}
+_FREE = {"price", "shard_prompts", "base_url"}
 
 
 class Generation:

@@ -53,9 +53,11 @@ def engine_settings(
     recipe: Recipe, base_url: str | None, options: list[str] | None
 ) -> dict[str, Any]:
     """The recipe's engine with its teacher, as :func:`evaluator.engines.create` takes it."""
-    settings: dict[str, Any] = {"name": recipe.generation.engine, "model": recipe.teacher}
+    plan = recipe.generation
+    settings: dict[str, Any] = {"name": plan.engine, "model": plan.model or recipe.teacher}
     settings |= engine_options(options or [])
-    return settings if base_url is None else settings | {"base_url": base_url}
+    address = base_url or plan.base_url
+    return settings if address is None else settings | {"base_url": address}
 
 
 def print_tally(tally: Tally, recipe: Recipe) -> None:
