@@ -66,7 +66,8 @@ def estimate(
     ``config`` is a causal language model's configuration, ``parameters`` its number of them.
     """
     shape = config.get_text_config()
-    width, layers, inner = shape.hidden_size, shape.num_hidden_layers, shape.intermediate_size
+    width, layers = shape.hidden_size, shape.num_hidden_layers
+    inner = getattr(shape, "intermediate_size", None) or 4 * width
     heads = shape.num_attention_heads
     head = getattr(shape, "head_dim", None) or width // heads
     attention = heads * head

@@ -105,6 +105,7 @@ def run(
     longest = _longest(encoder, recipe, prompts, lengths, known=bool(corpus or traces))
     add(_promptlengths_of(encoder, recipe, prompts))
     add(_context(encoder, recipe, longest))
+    add(_vocabulary(encoder, [examples[i] for i in spread(range(len(examples)))]))
     add(_contamination(recipe, [*prompts, *asked], benchmarks or {}))
     if probe is not None:
         report.checks += _of_model(encoder, recipe, longest, probe, report.figures)
@@ -293,6 +294,20 @@ def _context(encoder: Encoder, recipe: Recipe, longest: int) -> Check:
         f"training.max_length_tokens to {reach} (longer ones are then "
         f"{'cut off' if recipe.corpus.too_long == 'truncate' else 'dropped'}), or set "
         f"training.rope with a factor of {factor} or more",
+    )
+
+
+def _vocabulary(encoder: Encoder, examples: Sequence[Example]) -> Check:
+    """The model must have a row for every token."""
+    known, name = int(encoder.config.get_text_config().vocab_size), "vocabulary"
+    largest = max(encoder.end_id, *(max(example.input_ids) for example in examples))
+    if largest < known:
+        return ok(name, f"the model knows {known} tokens, the examples use ids up to {largest}")
+    token = encoder.tokenizer.convert_ids_to_tokens(largest)
+    return error(
+        name,
+        f"the examples hold token {largest} ({token}), but the model knows only {known}; use the "
+        "tokenizer that belongs to the base, or enlarge its embeddings",
     )
 
 

@@ -236,6 +236,16 @@ def test_a_context_that_is_too_short(tiny_qwen: Path) -> None:
     assert drawn.level is Level.OK
 
 
+def test_a_tokenizer_that_has_more_tokens_than_the_model(tiny_qwen: Path, tmp_path: Path) -> None:
+    assert check(tiny_qwen, "vocabulary").level is Level.OK
+    base = Path(shutil.copytree(tiny_qwen, tmp_path / "b"))
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"vocab_size": 3}))
+    found = check(base, "vocabulary")
+    assert found.level is Level.ERROR
+    assert "but the model knows only 3" in found.detail
+
+
 def test_contamination_is_told(tiny_qwen: Path) -> None:
     held = {"held@1": [Problem("q7", PROMPTS[2].problem, PROMPTS[2].answer)]}
     found = check(tiny_qwen, "contamination", held=held)

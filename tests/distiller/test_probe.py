@@ -38,6 +38,11 @@ def test_attention_that_packing_does_not_know_is_seen() -> None:
     assert difference > 1e-2
 
 
+def test_a_size_is_told_of_other_architectures_too() -> None:
+    shape = config("GPT2")
+    assert estimate(shape, 10**8, Training(), 512).total_bytes > 16 * 10**8
+
+
 def test_an_architecture_that_cannot_be_built_is_refused() -> None:
     with pytest.raises(InputError, match="packing: cannot be tried with this architecture"):
         probe(config("T5"))
