@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Value
+from django.db.models import Count, DurationField, ExpressionWrapper, F, Value
 from django.db.models.functions import Now
 
-from webapp.runs.models import Device, DeviceRequest, Upkeep, WorkerHeartbeat
+from webapp.runs.models import Device, DeviceRequest, Shard, State, Upkeep, WorkerHeartbeat
 
 ROUND = "reap"
+SILENT_SECONDS = 30.0  # three signs of life that did not come
+LIVE = (State.QUEUED, State.RUNNING)
 FORGET = timedelta(days=1)  # a worker, or a device, of which nothing was heard for so long
 
 
@@ -67,3 +70,67 @@ def tidy() -> None:
     long_ago = Now() - Value(FORGET)
     WorkerHeartbeat.objects.filter(seen_at__lt=long_ago).delete()
     Device.objects.filter(sampled_at__lt=long_ago, request=None).delete()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """A worker and the shard that it holds, if any."""
+
+    worker: WorkerHeartbeat
+    seconds: float  # since its last sign of life, by the database's clock
+    shard: Shard | None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it is probably gone."""
+        return self.seconds > SILENT_SECONDS
+
+    @property
+    def queues(self) -> list[str]:
+        """What it serves."""
+        return [name for name in self.worker.queues.split(",") if name]
+
+
+@dataclass(frozen=True, slots=True)
+class HostView:
+    """A host with its workers and devices."""
+
+    name: str
+    workers: list[WorkerView]
+    devices: list[Device]
+
+
+def overview() -> list[HostView]:
+    """Every host that has workers or devices, in a fixed number of queries."""
+    running = Shard.objects.filter(state=State.RUNNING, lease_expires_at__gte=Now())
+    shards = {shard.worker: shard for shard in running.select_related("stage__run")}
+    views: dict[str, HostView] = {}
+
+    def view(host: str) -> HostView:
+        return views.setdefault(host, HostView(host, [], []))
+
+    age = ExpressionWrapper(Now() - F("seen_at"), output_field=DurationField())
+    for worker in WorkerHeartbeat.objects.annotate(age=age).order_by("host", "name"):
+        host = worker.host or worker.name.partition("/")[0]
+        seconds = max(worker.age.total_seconds(), 0.0)
+        view(host).workers.append(WorkerView(worker, seconds, shards.get(worker.name)))
+    for device in Device.objects.select_related("request__stage__run").order_by("host", "pk"):
+        view(device.host).devices.append(device)
+    return [views[name] for name in sorted(views)]
+
+
+def unserved() -> list[tuple[str, int]]:
+    """Queues with claimable shards that no living worker serves, each with their number."""
+    seen = WorkerHeartbeat.objects.filter(
+        seen_at__gt=Now() - Value(timedelta(seconds=SILENT_SECONDS)), draining=False
+    )
+    served = {
+        name for queues in seen.values_list("queues", flat=True) for name in queues.split(",")
+    }
+    waiting = (
+        Shard.objects.filter(state=State.QUEUED, stage__state__in=LIVE, stage__run__state__in=LIVE)
+        .values_list("stage__queue")
+        .annotate(count=Count("pk"))
+        .order_by("stage__queue")
+    )
+    return [(queue, count) for queue, count in waiting if queue not in served]

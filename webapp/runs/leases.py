@@ -17,7 +17,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import F, Q, QuerySet, Sum, Value
+from django.db.models import Count, F, Q, QuerySet, Sum, Value
 from django.db.models.functions import Extract, Now
 
 from evaluator.store import read_segment
@@ -408,9 +408,10 @@ def reap() -> list[int]:
                     "look into their logs (memory?) and retry."
                 )
                 fail_run(run, shard, sentence, shard.stage.log_tail)
-    waiting = list(Stage.objects.filter(pk__in=live.values("stage_id")).order_by("pk"))
+    open_shards = dict(live.values_list("stage_id").annotate(Count("pk")).order_by("stage_id"))
+    waiting = list(Stage.objects.filter(pk__in=open_shards).order_by("pk"))
     full = {queue for queue in {stage.queue for stage in waiting} if stages.is_full(queue)}
     for stage in waiting:
         if stage.queue not in full:
-            stages.ring(stage, times=1)
+            stages.ring(stage, times=min(open_shards[stage.pk], MAX_RINGS))
     return [stage.pk for stage in waiting]

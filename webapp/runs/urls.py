@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from webapp.runs import views
+from webapp.runs import views, worker_views
 
 app_name = "runs"
 
@@ -14,6 +14,9 @@ urlpatterns = [
     path("distil/", views.distil, name="distil"),
     path("evaluate/", views.evaluate, name="evaluate"),
     path("import/", views.import_completions, name="import"),
+    path("workers/", worker_views.index, name="workers"),
+    path("workers/live/", worker_views.live, name="workers_live"),
+    path("workers/<int:pk>/drain/", worker_views.drain, name="drain"),
     path("<int:pk>/", views.detail, name="detail"),
     path("<int:pk>/live/", views.live, name="live"),
     path("<int:pk>/examples/<slug:which>/", views.examples, name="examples"),
