@@ -10,8 +10,8 @@ the number is right: programs of known verdict pass and fail as they must
 (tests/evaluator/sandbox/test_programs.py), and the rating of a run equals one that is counted by
 hand (tests/evaluator/test_codeforces.py).
 
-Rows that nobody can judge are left out and told: interactive problems without an interactor,
-custom checkers that are not in the row, rows without tests.
+Rows that nobody can judge, or answer, are left out and told: interactive problems without an
+interactor, custom checkers that are not in the row, the hub's rows without tests or a statement.
 """
 
 from __future__ import annotations
@@ -54,8 +54,11 @@ def left_out(row: Row) -> str | None:
         return "interactive, without an interactor"
     if row.get("checker") == "custom" and not row.get("checker_program"):
         return "with a custom checker that is not in the row"
-    tests = next((row[name] for name in ("official_tests", "tests", "inputs") if name in row), None)
-    return "without tests" if tests == [] or ("official_tests" in row and not tests) else None
+    if "official_tests" in row and not row["official_tests"]:
+        return "without tests"
+    if "official_tests" in row and row.get("description") in (None, ""):
+        return "without a statement"  # on the site it is a picture
+    return None
 
 
 def problem(row: Row) -> Problem:
@@ -196,4 +199,5 @@ SPEC = BenchmarkSpec(
     problem_count=None,
     problem=problem,
     left_out=left_out,
+    repeats=True,  # two divisions share problems
 )

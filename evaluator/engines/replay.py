@@ -96,9 +96,7 @@ def _row(line: str, where: str) -> dict[str, Any]:
     return row
 
 
-def read_completion(
-    row: Mapping[str, Any], where: str, following: Mapping[str, int]
-) -> Completion:
+def read_completion(row: Mapping[str, Any], where: str, following: Mapping[str, int]) -> Completion:
     """The completion in a row of :func:`read_completions`' form.
 
     ``where`` begins the message of the InputError for a field that cannot be used; ``following`` is
