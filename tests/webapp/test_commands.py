@@ -184,3 +184,38 @@ def test_up_killed_outright_leaves_nothing_behind(
     while (left := processes_of(marker)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left == {}
+
+
+def test_up_gives_untrusted_programs_a_worker_of_few_rights(tmp_path: Path) -> None:
+    import psycopg
+
+    from webapp.config.embedded import Servers
+
+    var = tmp_path / "var"
+    port = free_port()
+    environment = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG")}
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "up", "--cpu", "--port", str(port)],
+        cwd=ROOT, env=environment | {"RETORT_VAR": str(var)}, start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        answer(port, "/accounts/login/").close()
+        with psycopg.connect(
+            host=str(Servers(var).postgres_sockets), user="postgres", dbname="retort",
+            autocommit=True,
+        ) as connection:  # fmt: skip
+            query = "SELECT name, queues FROM runs_workerheartbeat ORDER BY name"
+            deadline = time.monotonic() + 60
+            while len(found := connection.execute(query).fetchall()) < 2:
+                assert time.monotonic() < deadline, found
+                time.sleep(0.2)
+            query = "SELECT usename FROM pg_stat_activity WHERE usename = 'retort_judge'"
+            assert connection.execute(query).fetchone() is not None
+        (plain, served), (judge, judged) = sorted(found, key=lambda row: row[1] == "judge")
+        assert (served, judged) == ("gpu,cpu,upkeep", "judge")
+        assert judge.startswith("judge:")
+        assert not plain.startswith("judge:")
+    finally:
+        process.terminate()
+        assert process.wait(timeout=60) == 0

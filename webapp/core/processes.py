@@ -26,13 +26,13 @@ class Processes:
         self._running: dict[str, subprocess.Popen[str]] = {}
         self._printers: list[threading.Thread] = []
 
-    def start(self, name: str, command: list[str]) -> None:
+    def start(self, name: str, command: list[str], **environment: str) -> None:
         """Start ``python`` with ``command`` from the checkout's folder."""
         process = subprocess.Popen(
             [sys.executable, "-m", "webapp.core.attached", str(os.getpid()), *command],
             cwd=settings.BASE_DIR, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            text=True, errors="replace", env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
         )  # fmt: skip
         self._running[name] = process
         assert process.stdout is not None
@@ -51,10 +51,10 @@ class Processes:
             ],
         )  # fmt: skip
 
-    def start_workers(self, count: int) -> None:
+    def start_workers(self, count: int, **environment: str) -> None:
         """Start so many workers."""
         for number in range(1, count + 1):
-            self.start(f"worker{number}", ["-m", "workers"])
+            self.start(f"worker{number}", ["-m", "workers"], **environment)
 
     @property
     def names(self) -> list[str]:

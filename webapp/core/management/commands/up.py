@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from typing import Any
+from urllib.parse import urlencode
 
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connection
 
+from webapp.config.celery import CPU, GPU, JUDGE, UPKEEP
 from webapp.core.errors import UserError
 from webapp.core.processes import Processes
+from webapp.runs.management.commands.judge_role import JUDGE_ROLE, make_role
 
 
 class Command(BaseCommand):
@@ -33,7 +37,7 @@ class Command(BaseCommand):
         try:
             with Processes() as processes:
                 processes.start_web(options["host"], options["port"])
-                processes.start_workers(options["workers"])
+                _start_workers(processes, options["workers"])
                 self.stderr.write(f"http://{options['host']}:{options['port']}/ (Ctrl-C stops it)")
                 sentence = processes.wait()
         except KeyboardInterrupt:
@@ -41,3 +45,24 @@ class Command(BaseCommand):
         except UserError as error:
             raise CommandError(error.sentence, returncode=2) from None
         raise CommandError(sentence)
+
+
+def _start_workers(processes: Processes, count: int) -> None:
+    """Start workers of all queues; untrusted programs get one of their own, with few rights.
+
+    That is so where the database is the embedded one and nobody chose the queues. Otherwise the
+    workers serve what RETORT_QUEUES says, with the rights that DATABASE_URL gives.
+    """
+    chosen = {"DATABASE_URL", "RETORT_QUEUES"} & set(os.environ)
+    if not count or chosen:
+        processes.start_workers(count)
+        return
+    make_role(JUDGE_ROLE, None)
+    database = connection.settings_dict
+    connection.close()
+    processes.start_workers(count, RETORT_QUEUES=f"{GPU},{CPU},{UPKEEP}")
+    query = urlencode({"host": database["HOST"], "user": JUDGE_ROLE})
+    processes.start(
+        "judge", ["-m", "workers"], RETORT_QUEUES=JUDGE,
+        DATABASE_URL=f"postgres:///{database['NAME']}?{query}",
+    )  # fmt: skip

@@ -9,6 +9,7 @@ from django.db import connection, transaction
 from psycopg import sql
 
 FUNCTIONS = Path(__file__).resolve().parents[2] / "judge.sql"
+JUDGE_ROLE = "retort_judge"
 PASSWORD = "JUDGE_PASSWORD"  # noqa: S105 - the variable's name
 
 
@@ -21,7 +22,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--name", default="retort_judge", help="of the role")
+        parser.add_argument("--name", default=JUDGE_ROLE, help="of the role")
 
     def handle(self, *args: Any, **options: Any) -> None:
         make_role(options["name"], os.environ.get(PASSWORD))
