@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -41,7 +42,7 @@ def sketch(text: str) -> Sketch:
     """Reduce a text to what near copies of it share. Case, marks and white space do not count."""
     tokens = _TOKEN.findall(text.casefold())
     # zlib's checksum is the same in every process, unlike hash().
-    hashes = np.fromiter((zlib.crc32(t.encode("utf-8", "replace")) for t in tokens), np.uint64)
+    hashes = np.fromiter(map(_checksum, tokens), np.uint64, len(tokens))
     shingles = hashes[:0]
     if len(tokens) >= SHINGLE_WORDS:
         mixed = (hashes + np.uint64(1)) * _FACTOR
@@ -51,6 +52,11 @@ def sketch(text: str) -> Sketch:
     if len(tokens) > SHORT_WORDS:
         return Sketch(None, shingles, numbers)
     return Sketch(tuple(tokens), shingles, numbers)
+
+
+@lru_cache(maxsize=65536)
+def _checksum(token: str) -> int:
+    return zlib.crc32(token.encode("utf-8", "replace"))
 
 
 def jaccard(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> float:

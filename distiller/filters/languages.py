@@ -75,6 +75,10 @@ _FUNCTION_WORDS: dict[str, frozenset[str]] = {
             sehingga karena dapat""",
     }.items()
 }
+_LANGUAGES_OF: dict[str, tuple[str, ...]] = {
+    word: tuple(code for code, known in _FUNCTION_WORDS.items() if word in known)
+    for word in frozenset().union(*_FUNCTION_WORDS.values())
+}
 MIN_EVIDENCE = 2  # function words by which a sentence is known to be in another language
 
 
@@ -117,7 +121,8 @@ def measure(text: str, language: str, *, problem: str = "") -> Mix:
     return Mix(target, foreign, longest)
 
 
-_Words = list[tuple[str, float, bool]]  # script, words, whether it is foreign where Latin is
+_Word = tuple[str, float, bool]  # script, words, whether it is foreign where Latin is
+_Words = list[_Word]
 
 
 def _pieces(text: str) -> Iterator[tuple[_Words, str | None]]:
@@ -131,10 +136,15 @@ def _pieces(text: str) -> Iterator[tuple[_Words, str | None]]:
 
 def _latin_language(words: list[str]) -> str | None:
     """The language whose function words stand out; None where none does."""
-    hits = {code: sum(word in known for word in words) for code, known in _FUNCTION_WORDS.items()}
-    ranked = sorted(hits.items(), key=lambda item: -item[1])
-    (best, most), (_, second) = ranked[:2]
-    return best if most >= MIN_EVIDENCE and most >= second + 1 else None
+    hits: dict[str, int] = {}
+    for word in words:
+        for code in _LANGUAGES_OF.get(word, ()):
+            hits[code] = hits.get(code, 0) + 1
+    if not hits:
+        return None
+    best = max(hits, key=lambda code: hits[code])
+    second = max((count for code, count in hits.items() if code != best), default=0)
+    return best if hits[best] >= MIN_EVIDENCE and hits[best] > second else None
 
 
 def _resolve(
@@ -178,7 +188,8 @@ def _main_latin(pieces: list[tuple[_Words, str | None]]) -> str | None:
     return max(counts, key=lambda code: counts[code], default=None)
 
 
-def _words(run: str) -> _Words:
+@lru_cache(maxsize=65536)
+def _words(run: str) -> tuple[_Word, ...]:
     """Each stretch of one script in a run of letters, as words.
 
     A single Latin letter is a variable, a short Greek run a product of them.
@@ -192,13 +203,13 @@ def _words(run: str) -> _Words:
             stretches[-1] = (script, stretches[-1][1] + 1)
         else:
             stretches.append((script, 1))
-    words: _Words = []
+    words: list[_Word] = []
     for script, letters in stretches:
         if script in _UNSPACED:
             words.append((script, letters / _UNSPACED[script], True))
         elif script in _WRITINGS and letters > (3 if script == "GREEK" else 1):
             words.append((script, 1.0, script != "LATIN" or _is_foreign_latin(run)))
-    return words
+    return tuple(words)
 
 
 def _is_foreign_latin(run: str) -> bool:

@@ -390,7 +390,7 @@ def test_pages_of_an_evaluation_need_few_queries(
     evaluation: Any, page: Client, django_assert_max_num_queries: Any
 ) -> None:
     for address in addresses(evaluation):
-        with django_assert_max_num_queries(10):
+        with django_assert_max_num_queries(11):
             page.get(address)
 
 

@@ -20,6 +20,19 @@ def checkpoints() -> QuerySet[Checkpoint]:
     )
 
 
+def undecontaminated() -> frozenset[int]:
+    """Students whose recipe compared their prompts with no benchmark, and what descends from them.
+
+    Every score of theirs has to say so (PROTOCOLS §5).
+    """
+    found: set[int] = set()
+    born = Checkpoint.objects.filter(produced_by__config__decontaminate=False)
+    while new := set(born.values_list("pk", flat=True)) - found:
+        found |= new
+        born = Checkpoint.objects.filter(parent__in=new)
+    return frozenset(found)
+
+
 def with_files() -> QuerySet[Checkpoint]:
     """Checkpoints that can be run: those whose files are here."""
     return Checkpoint.objects.exclude(path="").order_by("name")

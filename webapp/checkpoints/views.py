@@ -35,6 +35,7 @@ def detail(request: HttpRequest, pk: int) -> HttpResponse:
     checkpoint = get_object_or_404(queries.checkpoints(), pk=pk)
     context = {
         "checkpoint": checkpoint,
+        "undecontaminated": checkpoint.pk in queries.undecontaminated(),
         "evaluations": list(queries.evaluations_of(checkpoint)),
         "children": list(checkpoint.children.only("pk", "name")),
     }

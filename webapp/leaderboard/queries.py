@@ -17,6 +17,7 @@ from evaluator.programs_report import RatingRow
 from evaluator.rating import Mode
 from evaluator.statistics import compare_paired, holm
 from webapp.benchmarks.models import Benchmark
+from webapp.checkpoints.queries import undecontaminated
 from webapp.runs.models import Evaluation
 
 PUBLISHED_FILE = Path(__file__).resolve().parent / "published.json"
@@ -70,6 +71,7 @@ class Row:
     rating_note: str = ""
     unrated: str = ""  # why programs that were measured here have no rating
     unsafe: bool = False  # the programs ran without isolation
+    undecontaminated: bool = False  # it may have been taught the benchmark's own problems
 
     @property
     def is_published(self) -> bool:
@@ -126,7 +128,12 @@ def rows(benchmark: str, sort: str = "score") -> list[Row]:
         .select_related("checkpoint", "benchmark")
         .defer("rendered_prompt")
     )
-    measured = _with_ranks(_mark_comparable([_measured(evaluation) for evaluation in newest]))
+    marked = undecontaminated()
+    found = [
+        replace(_measured(evaluation), undecontaminated=evaluation.checkpoint_id in marked)
+        for evaluation in newest
+    ]
+    measured = _with_ranks(_mark_comparable(found))
     return _sorted(measured + _published_rows(benchmark), sort)
 
 

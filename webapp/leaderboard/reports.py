@@ -14,6 +14,7 @@ import evaluator
 from evaluator import benchmarks, report
 from evaluator.records import Outcome
 from evaluator.store import read_segment
+from webapp.checkpoints.queries import undecontaminated
 from webapp.leaderboard.diagnostics import diagnostics
 from webapp.runs import files
 from webapp.runs.models import Completion, Evaluation
@@ -54,7 +55,9 @@ def _completions(found: Evaluation) -> Iterable[Completion]:
 def _head(found: Evaluation) -> dict[str, Any]:
     told = diagnostics(found)
     return {
-        "title": str(found),
+        "title": f"{found}, not decontaminated"
+        if found.checkpoint_id in undecontaminated()
+        else str(found),
         "checkpoint": str(found.checkpoint or found.role),
         "benchmark": found.benchmark.title,
         "protocol": found.protocol,

@@ -9,6 +9,7 @@ from django.views.decorators.http import require_safe
 
 from evaluator.errors import StoreError
 from webapp.benchmarks.models import Problem
+from webapp.checkpoints.queries import undecontaminated
 from webapp.core.numbers import query_number
 from webapp.leaderboard import evaluations, queries, reports
 from webapp.leaderboard.charts import curves_figure
@@ -66,6 +67,7 @@ def evaluation(request: HttpRequest, pk: int) -> HttpResponse:
     context = {
         "evaluation": found,
         "metrics": metrics,
+        "undecontaminated": found.checkpoint_id in undecontaminated(),
         "score": metrics.get("pass@1") or {},
         "consensus": (metrics.get("cons@k") or {}).get(str(found.samples)),
         "pass_n": (metrics.get("pass@k") or {}).get(str(found.samples)),
