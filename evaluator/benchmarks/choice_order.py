@@ -36,6 +36,21 @@ def question(problem: Problem, order: Sequence[int]) -> str:
     return f"{problem.problem}\n\n" + "\n".join(shown)
 
 
+def places(options: Sequence[object]) -> tuple[int, ...] | None:
+    """The order that ``options`` names by places or letters, as [2, 0, 3, 1] or C, A, D, B.
+
+    None where it is no order of as many options.
+    """
+    order = [
+        LETTERS.find(each.strip().upper()) if isinstance(each, str) and each.strip() else each
+        for each in options
+    ]
+    if any(type(each) is not int for each in order) or len(order) > len(LETTERS):
+        return None
+    found = tuple(each for each in order if isinstance(each, int))
+    return found if sorted(found) == list(range(len(found))) else None
+
+
 def letter_of(answer: str, options: Sequence[str]) -> str | None:
     """The letter of a reference answer: a letter already, or the text of one of the options."""
     text = answer.strip()

@@ -15,7 +15,7 @@ import os
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -41,15 +41,17 @@ _PARQUET_ROWS = 64  # read at a time: a row with tests may be megabytes
 _log = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
+Shown = Mapping[str, Sequence[tuple[str, ...]]]  # by problem: the orders in which options stood
 
 
-def read_problems(path: Path, benchmark: str) -> list[Problem]:
+def read_problems(path: Path, benchmark: str, shown: Shown | None = None) -> list[Problem]:
     """Read ``benchmark``'s problems from a .jsonl, .jsonl.gz, .parquet or .csv file, or from the
     encrypted .zip that the benchmark is published as.
 
-    Rows that the benchmark leaves out are counted in a warning of the log. Raises InputError,
-    naming line and field, for a row that is not a problem, an id or (but in a person's own set) a
-    text that comes twice, and a file that cannot be read or holds no problem.
+    ``shown`` gives the options of problems whose rows have none: the orders in which they were
+    shown. Rows that the benchmark leaves out are counted in a warning of the log. Raises
+    InputError, naming line and field, for a row that is not a problem, an id or (but in a person's
+    own set) a text that comes twice, and a file that cannot be read or holds no problem.
     """
     spec = benchmarks.get(benchmark)
     problems: list[Problem] = []
@@ -60,7 +62,7 @@ def read_problems(path: Path, benchmark: str) -> list[Problem]:
             left_out[reason] += 1
             continue
         try:
-            problem = to_problem(row, spec)
+            problem = to_problem(row, spec, shown)
         except InputError as error:
             raise InputError(f"{path.name}, line {line}: {error}") from None
         keys = [f"id {problem.id!r}"]
@@ -69,9 +71,9 @@ def read_problems(path: Path, benchmark: str) -> list[Problem]:
         for key in keys:
             earlier = lines.setdefault(key, line)
             if earlier != line:
-                shown = key[:80] if not spec.private or key.startswith("id") else "its text"
+                what = key[:80] if not spec.private or key.startswith("id") else "its text"
                 raise InputError(
-                    f"{path.name}, line {line}: {shown} stands on line {earlier} too; "
+                    f"{path.name}, line {line}: {what} stands on line {earlier} too; "
                     "leave one of them out."
                 )
         problems.append(problem)
@@ -84,7 +86,7 @@ def read_problems(path: Path, benchmark: str) -> list[Problem]:
     return problems
 
 
-def to_problem(row: Row, spec: BenchmarkSpec) -> Problem:
+def to_problem(row: Row, spec: BenchmarkSpec, shown: Shown | None = None) -> Problem:
     """Build a problem from a published row; raises InputError naming the field."""
     if spec.problem is not None and (problem := spec.problem(row)) is not None:
         return problem
@@ -99,6 +101,8 @@ def to_problem(row: Row, spec: BenchmarkSpec) -> Problem:
     if spec.grader == "integer":
         answer = _integer(answer)
     elif spec.grader == "choice":
+        if not options and shown is not None:
+            options = _shown_options(answer, shown.get(_optional(row, "id") or "", ()))
         answer = _letter(answer, options)
     identifier = (spec.identify and spec.identify(row)) or _optional(row, "id")
     if identifier is None:  # some sets have no ids: the content is what stays the same
@@ -162,6 +166,24 @@ def _options(row: Row) -> tuple[str, ...]:
     if len(options) > len(LETTERS):
         raise InputError(f"options: {len(options)} are more than {len(LETTERS)}; leave some out.")
     return tuple(each.strip() for each in options)
+
+
+def _shown_options(answer: str, orders: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """A problem's options, known by the orders in which they were shown; none where by none.
+
+    An answer that is one of the texts stands by itself, so the options' own order is the alphabet's
+    (as GPQA's). A letter speaks of the order shown, if there is but one.
+    """
+    if not orders or any(sorted(order) != sorted(orders[0]) for order in orders):
+        return ()  # what does not fit together is told with its line, as the completions are read
+    if answer in orders[0]:
+        return tuple(sorted(orders[0]))
+    if len(orders) == 1:
+        return orders[0]
+    raise InputError(
+        f"answer: the letter {answer[:9]!r} does not say which option, as they were shown in "
+        "several orders; give the options of the problem, or the answer as a text."
+    )
 
 
 def _letter(answer: str, options: tuple[str, ...]) -> str:

@@ -58,11 +58,17 @@ def load_protocol(name: str, *, samples: int | None = None) -> Protocol:
 
 
 def load_problems(
-    benchmark: str, path: Path | None, yardstick: Yardstick | None = None
+    benchmark: str,
+    path: Path | None,
+    yardstick: Yardstick | None = None,
+    shown: files.Shown | None = None,
 ) -> list[Problem]:
-    """A benchmark's problems: from a file, from the bundles of ``yardstick``, or from the hub."""
+    """A benchmark's problems: from a file, from the bundles of ``yardstick``, or from the hub.
+
+    ``shown`` gives the options of a choice's problems where their file has none.
+    """
     if path is not None:
-        return files.read_problems(path, benchmark)
+        return files.read_problems(path, benchmark, shown)
     if yardstick is not None and yardstick.contests:
         return codeforces.of_contests(yardstick.contests)
     return hub.fetch(benchmark)

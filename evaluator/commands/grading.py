@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 
 import typer
 
 from evaluator import graders
+from evaluator.benchmarks.choice_order import letter_of, places
 from evaluator.commands.console import CPUS, check_writable, load_protocol
 from evaluator.errors import InputError
 from evaluator.graders.choice import LETTERS
@@ -36,7 +37,8 @@ def grade(
 
     `kind` is math, integer or choice. For choice, `options` may give the order in which the options
     were shown, as [2, 0, 3, 1]: then the option shown as A is the third of the problem, and `gold`
-    and `answer` are letters in the problem's own order.
+    and `answer` are letters in the problem's own order. Or `options` gives their texts as shown,
+    and `gold` one of these texts, or its letter there.
     """
     check_writable(output)
     ids, requests = _read_requests(source, load_protocol(protocol))
@@ -93,6 +95,9 @@ def _request(row: dict[str, Any], where: str, protocol: Protocol) -> GradeReques
     gold = row.get("gold")
     if not isinstance(gold, str):
         raise InputError(f"{where}: gold must be a text.")
+    order = row.get("options")
+    if kind == "choice" and _are_option_texts(order):
+        gold, order = _letter_shown(gold, order, where), None
     given = [name for name in ("prediction", "completion") if row.get(name) is not None]
     if len(given) > 1 or not ({"prediction", "completion"} & row.keys()):
         raise InputError(f"{where}: give either prediction or completion, as a text.")
@@ -109,19 +114,41 @@ def _request(row: dict[str, Any], where: str, protocol: Protocol) -> GradeReques
         completion=response,
         thinking=protocol.thinking,
         policy=protocol.policy,
-        options=_options(row.get("options"), where),
+        options=_options(order, where),
     )
+
+
+def _are_option_texts(options: object) -> TypeGuard[list[str]]:
+    """Whether these are the options themselves, and not an order."""
+    return (
+        isinstance(options, list)
+        and bool(options)
+        and all(isinstance(each, str) for each in options)
+        and places(options) is None
+    )
+
+
+def _letter_shown(gold: str, options: list[str], where: str) -> str:
+    """The letter under which the right one of ``options`` was shown."""
+    texts = [text.strip() for text in options]
+    if len(texts) > len(LETTERS):
+        raise InputError(f"{where}: options: at most {len(LETTERS)} are known.")
+    if texts.count(gold.strip()) > 1:
+        raise InputError(f"{where}: options: two have the text of gold; give gold as a letter.")
+    letter = letter_of(gold, texts)
+    if letter is None:
+        raise InputError(f"{where}: gold is none of the options; give its text or its letter.")
+    return letter
 
 
 def _options(order: object, where: str) -> tuple[int, ...]:
     """The order in which the options were shown: a permutation of 0 … n-1, or none."""
     if order is None or order == []:
         return ()
-    numbers = order if isinstance(order, list) else [None]
-    if any(type(number) is not int for number in numbers) or sorted(numbers) != list(
-        range(len(numbers))
-    ):
-        raise InputError(f"{where}: options must be the order shown, as [2, 0, 3, 1].")
-    if len(numbers) > len(LETTERS):
-        raise InputError(f"{where}: options: at most {len(LETTERS)} are known.")
-    return tuple(numbers)
+    found = places(order) if isinstance(order, list) else None
+    if found is None:
+        raise InputError(
+            f"{where}: options must be the order shown, as [2, 0, 3, 1], or the options' texts; at "
+            f"most {len(LETTERS)} are known."
+        )
+    return found

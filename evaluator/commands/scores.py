@@ -24,7 +24,7 @@ from evaluator.commands.console import (
     progress_bar,
 )
 from evaluator.diagnostics import diagnose
-from evaluator.engines.replay import read_completions
+from evaluator.engines.replay import read_completions, shown_texts
 from evaluator.errors import InputError
 from evaluator.graders.extraction import detect_thinking
 from evaluator.graders.pool import GraderPool
@@ -71,13 +71,14 @@ def score(
     spec = benchmarks.get(benchmark)
     recipe = protocol.load(protocol_name or "r1")
     yardstick = load_yardstick(benchmark, contests, population)
-    chosen = load_problems(benchmark, problems, yardstick)
-    rows = read_completions(completions)
+    shown = shown_texts(completions) if spec.grader == "choice" else None
+    chosen = load_problems(benchmark, problems, yardstick, shown)
     known = runner.by_id(chosen)
-    if strangers := [row.problem_id for row in rows if row.problem_id not in known]:
+    rows = read_completions(completions, problems=known)
+    if spec.grader != "choice" and any(row.options for row in rows):
         raise InputError(
-            f"{completions.name}: problem {strangers[0]!r} is not in this benchmark; "
-            "give the problems that the completions were drawn for."
+            f"{completions.name}: its rows carry options, which benchmark {benchmark} has not; "
+            "say which multiple choice it is with --benchmark."
         )
     if protocol_name is None:
         recipe = recipe.model_copy(update={"thinking": detect_thinking(row.text for row in rows)})

@@ -8,24 +8,27 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
-from evaluator.benchmarks.choice_order import LETTERS
+from evaluator.benchmarks.choice_order import places
 from evaluator.engines.base import Request
 from evaluator.errors import InputError
 from evaluator.protocol import Protocol, Sampling
-from evaluator.records import Completion, FinishReason
+from evaluator.records import Completion, FinishReason, Problem
 
 
-def read_completions(path: Path, *, model: str | None = None) -> list[Completion]:
+def read_completions(
+    path: Path, *, model: str | None = None, problems: Mapping[str, Problem] | None = None
+) -> list[Completion]:
     """Read a file of completions: JSON lines, gzipped where the name ends in ``.gz``.
 
     A row is ``{problem_id, sample, completion, finish_reason?, prompt_tokens?, completion_tokens?,
     seed?, reasoning?, options?}``; ``text`` is another name of ``completion``, ``options`` the
     order in which a choice's options were shown. A row without ``sample`` is the next sample of its
-    problem. Rows may name their ``model``: then only those of ``model`` are read. Raises InputError
-    naming line and field for anything else, for rows of several models where none is asked for, for
-    a key that occurs twice and for a file without rows.
+    problem. Rows may name their ``model``: then only those of ``model`` are read. With ``problems``
+    (by id) rows answer these alone, and ``options`` may be the options' texts as they were shown.
+    Raises InputError naming line and field for anything else, for rows of several models where none
+    is asked for, for a key that occurs twice and for a file without rows.
     """
     completions: list[Completion] = []
     seen: set[tuple[str, int]] = set()
@@ -46,7 +49,8 @@ def read_completions(path: Path, *, model: str | None = None) -> list[Completion
                 f"{where}: model {str(wrote)[:99]!r} after rows of {str(first)[:99]!r}; say whose "
                 "completions to take (--model NAME, or --every-model)."
             )
-        completion = read_completion(row, where, following)
+        problem = None if problems is None else _known(row, where, problems)
+        completion = read_completion(row, where, following, problem)
         if completion.key in seen:
             raise InputError(
                 f"{where}: sample {completion.sample} of problem {completion.problem_id!r} "
@@ -96,7 +100,45 @@ def _row(line: str, where: str) -> dict[str, Any]:
     return row
 
 
-def read_completion(row: Mapping[str, Any], where: str, following: Mapping[str, int]) -> Completion:
+def shown_texts(path: Path) -> dict[str, list[tuple[str, ...]]]:
+    """The orders in which each problem's options were shown, where rows give them as texts.
+
+    Each order once. Problems whose rows give places or letters, or nothing, are left out.
+    """
+    shown: dict[str, dict[tuple[str, ...], None]] = {}
+    for number, line in enumerate(_lines(path), start=1):
+        if line.strip():
+            row = _row(line, f"{path.name}, line {number}")
+            given = row.get("options")
+            if _are_texts(given) and places(given) is None:
+                order = tuple(each.strip() for each in given)
+                shown.setdefault(str(row.get("problem_id")), {})[order] = None
+    return {problem: list(orders) for problem, orders in shown.items()}
+
+
+def _are_texts(given: object) -> TypeGuard[list[str]]:
+    return isinstance(given, list) and all(isinstance(each, str) for each in given)
+
+
+def _known(row: Mapping[str, Any], where: str, problems: Mapping[str, Problem]) -> Problem | None:
+    """The problem that a row answers; None where it names none (which is told elsewhere)."""
+    problem_id = row.get("problem_id")
+    if isinstance(problem_id, bool) or not isinstance(problem_id, str | int) or problem_id == "":
+        return None
+    if str(problem_id) not in problems:
+        raise InputError(
+            f"{where}: problem {str(problem_id)[:99]!r} is not in this benchmark; give the "
+            "problems that the completions were drawn for."
+        )
+    return problems[str(problem_id)]
+
+
+def read_completion(
+    row: Mapping[str, Any],
+    where: str,
+    following: Mapping[str, int],
+    problem: Problem | None = None,
+) -> Completion:
     """The completion in a row of :func:`read_completions`' form.
 
     ``where`` begins the message of the InputError for a field that cannot be used; ``following`` is
@@ -126,22 +168,28 @@ def read_completion(row: Mapping[str, Any], where: str, following: Mapping[str, 
         completion_tokens=_count(row, "completion_tokens", where),
         seed=_count(row, "seed", where),
         reasoning=reasoning,
-        options=_order(row, where),
+        options=_order(row, where, problem),
     )
 
 
-def _order(row: Mapping[str, Any], where: str) -> tuple[int, ...]:
-    """The order in which options were shown: their places in the problem, or their letters."""
+def _order(row: Mapping[str, Any], where: str, problem: Problem | None) -> tuple[int, ...]:
+    """The order in which options were shown: their places in the problem, letters or texts."""
     given = row.get("options") or []
-    order = []
-    for each in given if isinstance(given, list) else [given]:
-        if isinstance(each, str) and len(each) == 1 and each.upper() in LETTERS:
-            order.append(LETTERS.index(each.upper()))
-        else:
-            order.append(each if isinstance(each, int) and not isinstance(each, bool) else -1)
-    if sorted(order) != list(range(len(order))):
-        raise InputError(f"{where}: options must be the order shown, as [2, 0, 3, 1].")
-    return tuple(order)
+    if problem is not None and problem.options and _are_texts(given):
+        texts = [each.strip() for each in given]
+        if sorted(texts) == sorted(problem.options):
+            if len(set(texts)) < len(texts):
+                raise InputError(
+                    f"{where}: options: two have the same text; give the order, as [2, 0, 3, 1]."
+                )
+            return tuple(problem.options.index(text) for text in texts)
+    order = places(given if isinstance(given, list) else [given])
+    if order is None:
+        raise InputError(
+            f"{where}: options must be the order shown, as [2, 0, 3, 1], or the problem's own "
+            "options, each once."
+        )
+    return order
 
 
 def _count(row: Mapping[str, Any], field: str, where: str) -> int | None:

@@ -185,6 +185,10 @@ def test_from_signing_in_to_a_report(browser: Any, live_server: Any) -> None:
     assert page.locator("svg.strip").count() == len(PROBLEMS)
     with page.expect_download() as download:
         page.click("text=Report, HTML")
+    how = page.locator("text=First prompt, as the model saw it")
+    assert not how.is_visible()
+    page.click("a:text-is('how')")
+    how.wait_for(state="visible")  # the link opens the folded part that it leads to
     report = Path(download.value.path()).read_text(encoding="utf-8")
     assert "pass@1[avg-of-8]" in report
     page.click("th >> text=sum-003")

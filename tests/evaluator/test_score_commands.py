@@ -222,7 +222,9 @@ def test_rescore_writes_new_verdicts_beside_the_old_ones(evaluator: Run, problem
         (["score", "--problems", "P", "--completions", "TORN", "--output", "OUT"],
          "line 3: not a JSON value"),
         (["score", "--problems", "P", "--completions", "STRANGER", "--output", "OUT"],
-         "problem 'z' is not in this benchmark"),
+         "stranger.jsonl, line 1: problem 'z' is not in this benchmark"),
+        (["score", "--problems", "P", "--completions", "OPTIONS", "--output", "OUT"],
+         "carry options, which benchmark custom has not"),
         (["score", "--problems", "DOUBLE", "--completions", "C", "--output", "OUT"],
          "line 4: id 'a' stands on line 1 too"),
     ],
@@ -247,6 +249,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
         "TORN": lambda: folder / "torn.jsonl", "FOLDER": lambda: folder,
         "TWICE": lambda: _write(folder / "twice.jsonl", [rows[0], rows[0]]),
         "STRANGER": lambda: _write(folder / "stranger.jsonl", [{**rows[0], "problem_id": "z"}]),
+        "OPTIONS": lambda: _write(folder / "options.jsonl", [{**rows[0], "options": [1, 0]}]),
         "DOUBLE": lambda: _write(folder / "double.jsonl", [*PROBLEMS, PROBLEMS[0]]),
         "MISSING": lambda: folder / "missing", "OUT": lambda: folder / "out.json",
     }  # fmt: skip
