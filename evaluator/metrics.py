@@ -7,7 +7,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -89,9 +89,12 @@ def _capped_votes(total: int, sizes: Sequence[int], cap: int) -> Floats:
     return counts
 
 
-@dataclass(slots=True)
+@dataclass
 class _Tally:
-    """One problem's scored samples. Errors and missing samples are ``absent``."""
+    """One problem's scored samples. Errors and missing samples are ``absent``.
+
+    What is counted is counted once, when it is first asked for: all rows are there by then.
+    """
 
     problem: Problem
     asked: int
@@ -100,15 +103,15 @@ class _Tally:
     classes: list[list[int]] | None = None
     string_classes: list[list[int]] | None = None
 
-    @property
+    @cached_property
     def scored(self) -> list[int]:
         return sorted(s for s, row in self.rows.items() if not Outcome(row["outcome"]).is_error)
 
-    @property
+    @cached_property
     def n(self) -> int:
         return len(self.scored)
 
-    @property
+    @cached_property
     def correct(self) -> int:
         return sum(self.is_correct(sample) for sample in self.scored)
 

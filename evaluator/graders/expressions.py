@@ -22,6 +22,11 @@ MAX_LINKS = 100  # divisions, factorials and degrees: each is a level of the tre
 MAX_NUMBER_DIGITS = 4000  # Python converts no longer ones without being told to
 MAX_WORD = 3  # letters of a product without signs (abc); longer runs are words, not mathematics
 
+# Never products of their letters: 0 if n is odd is not 0 times something.
+_ENGLISH = frozenset(
+    ["if", "is", "or", "of", "to", "for", "the", "not", "but", "are", "was", "any", "all", "odd",
+     "and", "has", "its", "per"]
+)  # fmt: skip
 FUNCTIONS = frozenset(
     ["sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh",
      "tanh", "coth", "ln", "exp", "abs", "floor", "ceil"]
@@ -286,6 +291,8 @@ class _Reader:
         match = _WORD.match(self._text, self._at)
         assert match is not None
         run = match[0]
+        if run in _ENGLISH:
+            raise UnreadableError(f"{run!r} is a word")
         for name in _PLAIN:
             if run.startswith(name):
                 self._at += len(name)

@@ -413,7 +413,7 @@ def _same_sequences(  # noqa: PLR0911, PLR0912 - a list of cases
         return ordered_match(left.members, right.members, same)
     if left.is_unordered and right.is_unordered:
         if left.is_named != right.is_named:  # x=4, y=5 says which is which
-            return ordered_match(left.members, right.members, same)
+            return ordered_match(left.by_name, right.by_name, same)
         return unordered_match(left.members, right.members, same)
     if "union" in (left.kind, right.kind):
         if left.kind == right.kind and unordered_match(left.members, right.members, same):
@@ -423,5 +423,5 @@ def _same_sequences(  # noqa: PLR0911, PLR0912 - a list of cases
         shape = left.brackets if left.kind == "matrix" else right.brackets
         return "1" in shape.split("x") and ordered_match(left.members, right.members, same)
     if {left.kind, right.kind} == {"ordered", "list"} and "()" in (left.brackets, right.brackets):
-        return ordered_match(left.members, right.members, same)
+        return ordered_match(left.by_name, right.by_name, same)
     return False

@@ -191,8 +191,13 @@ _SPEED_OR_AREA = re.compile(
 )
 _NO_UNIT = frozenset(  # words that change the number before them
     ["pi", "and", "or", "base", "half", "dozen", "hundred", "thousand", "million", "billion",
-     "trillion", "more", "less", "fewer", "least", "most", "plus", "minus", "times", "not", "mod"]
+     "trillion", "more", "less", "fewer", "least", "most", "plus", "minus", "times", "not", "mod",
+     "modulo", "squared", "cubed", "factorial", "choose", "over", "root", "tens", "hundreds",
+     "thousands", "millions", "halves", "thirds", "quarters", "fourths", "fifths", "sixths",
+     "sevenths", "eighths", "ninths", "tenths", "hundredths", "thousandths", "if", "when", "unless",
+     "except", "otherwise", "wrong", "incorrect", "false", "impossible", "remainder", "r"]
 )  # fmt: skip
+_LETTERS = re.compile(r"[a-z]+")
 _OPTION = re.compile(r"^(?:option|choice) ?(\(?[A-J]\)?)$", re.IGNORECASE)
 _DIGITS_ALONE = re.compile(r"-?(?:0|[1-9]\d{0,300})")
 _FULL_STOP = re.compile(r"(?<!\.)\.$")  # 5... goes on
@@ -201,6 +206,7 @@ _IN_BASE = re.compile(
     r"(?P<open>\()?0*(?P<digits>[1-9][\dA-F]*|0)(?(open)\))"
     r"(?:_\{(?P<index>\d{1,2})\}| \(?base[ -]?(?P<base>\d{1,2})\)?)"
 )
+_DOLLARS = re.compile(r"\s*(?:\\\$|\$[^$]*$)")  # two dollar signs surround a formula
 _CURRENCIES = {"€": "euro", "¥": "yen", "₹": "rupee", "£": "?£"}  # £ is no pound of weight
 _CURRENCY = re.compile(r"^[£€¥₹]\s*|\s*[£€¥₹]$")
 
@@ -268,7 +274,7 @@ def clean(answer: str) -> Cleaned:
     currency = _CURRENCY.search(text) if unit is None else None
     if currency:
         text, unit = _CURRENCY.sub("", text), _CURRENCIES[currency[0].strip()]
-    elif unit is None and answer.strip().startswith("\\$"):
+    elif unit is None and _DOLLARS.match(answer):
         unit = "dollar"
     while True:
         unwrapped = _TEXT_COMMAND.sub(lambda match: f" {match[1].strip()} ", text)
@@ -316,11 +322,11 @@ def _split_unit(text: str) -> tuple[str, str | None]:  # noqa: PLR0911 - a list 
             if longer is None or not text[: longer.start()].strip("+-*/= "):
                 return text, None
             return text[: longer.start()], _unit_name(longer["unit"], longer["power"])
-        if not _NO_UNIT.isdisjoint(match["unit"].lower().split()):
+        if not _NO_UNIT.isdisjoint(_LETTERS.findall(match["unit"].lower())):
             return text, None
         return match["value"], _unit_name(match["unit"], match["power"])
     words = match["unit"].strip().lower()
-    if not words or not _NO_UNIT.isdisjoint(words.split()):
+    if not words or not _NO_UNIT.isdisjoint(_LETTERS.findall(words)):
         return text, None
     return text[: match.start()].rstrip(), _unit_name(words, match["power"])
 

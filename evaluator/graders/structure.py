@@ -35,6 +35,7 @@ _CHAIN = re.compile(
 MAX_CONDITION_CHARACTERS = 200
 _NAMED = re.compile(r"(\\?[a-zA-Z]+'?(?:_\{\w+\})?)=(?!=)")
 _PLUS_MINUS = re.compile(r"\\(?P<sign>pm|mp)(?![a-zA-Z])\s*")
+_COORDINATES = frozenset("xyz")
 MAX_UNORDERED = 24  # members not spelled the same whose partners are looked for
 
 
@@ -65,6 +66,17 @@ class Sequence:
         """A list of assignments to different names, as ``x=4, y=5``."""
         names = [match[1] for match in map(_NAMED.match, self.members) if match]
         return self.kind == "list" and len(set(names)) == len(self.members) > 1
+
+    @property
+    def by_name(self) -> tuple[str, ...]:
+        """Members as coordinates: ``y=2, x=3`` is the point (3, 2).
+
+        Other names have no order of their own; their members stay as they stand.
+        """
+        names = [member.partition("=")[0].strip() for member in self.members]
+        if not self.is_named or not set(names) <= _COORDINATES:
+            return self.members
+        return tuple(member for _, member in sorted(zip(names, self.members, strict=True)))
 
 
 def parse(text: str, depth: int = 0) -> Sequence | str:  # noqa: PLR0911 - a list of cases

@@ -24,7 +24,7 @@ _PARTS = {
 _PLURAL_PARTS = {"halves": 2} | {f"{name}s": value for name, value in _PARTS.items()}
 
 _NEGATIVE = re.compile(r"(?:minus|negative) (?=[\d.\\])", re.IGNORECASE)
-_ARTICLE = re.compile(r"^(?:a|an|the) (?=[a-z]{3})", re.IGNORECASE)
+_ARTICLE = re.compile(r"^(?:a|an|the) (?!and\b)(?=[a-z]{3})", re.IGNORECASE)
 _NO_SOLUTION = re.compile(
     r"(?:there (?:is|are) )?no (?P<kind>real |integer |rational |positive |positive integer )?"
     r"solutions?(?: exists?)?|(?:the )?empty set",
