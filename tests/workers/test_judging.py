@@ -152,7 +152,7 @@ def test_a_worker_with_the_judges_role_judges_and_the_run_ends(
     real = services.stages.queue_of
     monkeypatch.setattr(
         services.stages, "queue_of",
-        lambda kind, evaluation: celery.JUDGE if kind == "grade" else real(kind, evaluation),
+        lambda kind, *rest: celery.JUDGE if kind == "grade" else real(kind, *rest),
     )  # fmt: skip
     run = services.import_completions(
         owner=user, checkpoint_name="elsewhere", benchmark=benchmark, path=rows_file
