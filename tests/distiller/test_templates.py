@@ -80,7 +80,8 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Any:
             packed = (source / "tokenizer.json.gz").read_bytes()
             (path / "tokenizer.json").write_bytes(gzip.decompress(packed))
             shutil.copyfile(source / "tokenizer_config.json", path / "tokenizer_config.json")
-            (path / "config.json").write_text(json.dumps({"model_type": "qwen2"}))
+            config = {"model_type": "qwen2", "transformers_version": "5.0.0"}
+            (path / "config.json").write_text(json.dumps(config))
         return made.setdefault(name, path)
 
     return folder
