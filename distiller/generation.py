@@ -35,7 +35,7 @@ class Tally:
     ``uncounted`` traces came without token counts: the token sums, and the cost, leave them out.
     """
 
-    prompts: int = 0
+    prompts: int = 0  # of which a sample was asked for and came, or failed
     prompts_verified: int = 0  # prompts with at least one verified trace
     traces: int = 0
     traces_verified: int = 0
@@ -148,13 +148,14 @@ class _Rounds:
         self._taken: defaultdict[str, set[int]] = defaultdict(set)
         self._verified: defaultdict[str, int] = defaultdict(int)
         self._open: list[tuple[str, Future[bool]]] = []
-        self.tally = Tally(prompts=len(problems))
+        self.tally = Tally()
 
     def take(self, completion: Completion) -> None:
         """Count one completion; its verdict is asked for."""
         tally, problem = self.tally, self._problems[completion.problem_id]
         if completion.sample in self._taken[problem.id]:
             return
+        tally.prompts += not self._taken[problem.id]
         self._taken[problem.id].add(completion.sample)
         if completion.error is not None or completion.finish_reason is FinishReason.ERROR:
             tally.errors += 1

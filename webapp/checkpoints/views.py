@@ -15,6 +15,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from webapp.checkpoints import queries, services, uploads
 from webapp.checkpoints.forms import UploadForm
+from webapp.checkpoints.lineage import lineage_of
 from webapp.checkpoints.models import Upload
 from webapp.core.errors import UserError
 from webapp.core.users import signed_in
@@ -37,6 +38,7 @@ def detail(request: HttpRequest, pk: int) -> HttpResponse:
         "checkpoint": checkpoint,
         "undecontaminated": checkpoint.pk in queries.undecontaminated(),
         "evaluations": list(queries.evaluations_of(checkpoint)),
+        "links": lineage_of(checkpoint),
         "children": list(checkpoint.children.only("pk", "name")),
     }
     return render(request, "checkpoints/detail.html", context)

@@ -22,6 +22,7 @@ from webapp.runs.charts import loss_figure
 from webapp.runs.forms import DistillationForm, EvaluationForm, ImportForm
 from webapp.runs.models import Run, State
 from webapp.runs.texts import ExampleView, PreflightView
+from webapp.runs.yields import traces_of
 
 PAGE = 25
 EXAMPLES = 5
@@ -69,6 +70,7 @@ def _detail_context(pk: int) -> dict[str, Any]:
         "funnel": queries.funnel(filtered) if filtered else None,
         "filter_stage": filtered,
         "preflight": PreflightView.of(files.read_preflight(checked)) if checked else None,
+        "traces": traces_of(view.run),
         "products": list(view.run.products.only("pk", "name")),
     }
 
