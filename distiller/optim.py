@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from distiller.recipe import Training
+if TYPE_CHECKING:
+    from distiller.recipe import Training
 
 BETAS = (0.9, 0.95)
 # Dense bfloat16 peaks in FLOP/s, from NVIDIA's data sheets (without sparsity). The first key that

@@ -5,7 +5,7 @@ over sequences, micro-batches and processes (averaging per micro-batch would wei
 down). The order of the examples depends on the seed alone, so a training that was killed goes on
 from its resume state and ends, on the same CPU, in the same weights bit for bit.
 
-Around the loop: packing.py lays sequences side by side, students.py loads, asks for the loss and
+Around the loop: packing.py lays sequences side by side, students.py loads and
 exports, losses.py makes the loss, optim.py the optimizer, parallel.py the processes, resuming.py
 the state that survives a kill.
 """
@@ -27,6 +27,7 @@ from transformers.utils.logging import disable_progress_bar
 from distiller import checkpoints, corpus, optim, packing, parallel, resuming, students
 from distiller.corpus import Corpus, Example
 from distiller.errors import CorpusError, TrainingError
+from distiller.modelling import Student
 from distiller.parallel import World
 from distiller.recipe import Training
 from evaluator.records import content_hash
@@ -162,9 +163,7 @@ def _train(world: World, say: Callable[..., None], job: Job) -> Trained:
     return Trained(job.out, checkpoints.inspect(job.out).content_hash, steps, log.last_loss)
 
 
-def _accumulate(
-    student: students.Student, loader: Loader, batch: Sequence[int], supervised: int
-) -> float:
+def _accumulate(student: Student, loader: Loader, batch: Sequence[int], supervised: int) -> float:
     """Make the gradients of the mean loss over a step's supervised tokens; returns that loss.
 
     Every process plans the whole step, so all of them know how many tokens carry loss.
@@ -181,7 +180,7 @@ def _accumulate(
     return world.sum(total) / supervised
 
 
-def held_out_loss(student: students.Student, loader: Loader, held_out: Sequence[int]) -> float:
+def held_out_loss(student: Student, loader: Loader, held_out: Sequence[int]) -> float:
     """Mean loss in nats over the supervised tokens of the held-out examples."""
     total = torch.zeros((), device=loader.world.device)
     student.eval()
@@ -282,7 +281,7 @@ def evaluation_steps(steps: int, training: Training) -> set[int]:
     return {round(steps * (number + 1) / count) for number in range(count)}
 
 
-def _choose_threads(student: students.Student, world: World) -> None:
+def _choose_threads(student: Student, world: World) -> None:
     size = sum(parameter.numel() for parameter in student.parameters())
     if world.device.type == "cpu" and size < SINGLE_THREAD_PARAMETERS:
         torch.set_num_threads(1)
@@ -322,7 +321,7 @@ class _Log:
     def __init__(
         self,
         on_step: OnStep,
-        student: students.Student,
+        student: Student,
         training: Training,
         world: World,
         steps: int,

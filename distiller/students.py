@@ -1,4 +1,4 @@
-"""The model that is trained: loaded from the base, asked for its loss, exported as a checkpoint."""
+"""The model that is trained: loaded from the base, and exported as a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,60 +15,15 @@ from transformers import AutoModelForCausalLM
 
 from distiller import checkpoints, parallel, templates
 from distiller.errors import InputError, TrainingError
-from distiller.losses import summed_cross_entropy
-from distiller.packing import ATTENTION, IGNORED, Packed
+from distiller.modelling import Student
+from distiller.packing import ATTENTION
 from distiller.parallel import World
 from distiller.recipe import Training
 from evaluator.engines.prompting import Prompter
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# What a config may say that :class:`Student` does not do between hidden states and loss.
+# What a config may say that distiller.modelling.Student does not do between hidden states and loss.
 _UNKNOWN_TO_THE_LOSS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
-
-
-class Student(torch.nn.Module):
-    """A causal language model whose output is its loss.
-
-    The loss is made in ``forward``, beside the output layer, so that sharded parameters are whole
-    there and logits exist a chunk at a time.
-    """
-
-    def __init__(self, model: Any, training: Training) -> None:
-        super().__init__()
-        self.model = model
-        self._bfloat16 = training.dtype == "bfloat16"
-
-    def forward(self, batch: Packed) -> torch.Tensor:
-        """Summed cross-entropy in nats over the tokens of ``batch`` that have a target."""
-        kind = batch.input_ids.device.type
-        with torch.autocast(kind, torch.bfloat16, enabled=self._bfloat16):
-            embedded = self.model.get_input_embeddings()(batch.input_ids)  # (1, T, C)
-            if self._bfloat16:  # or the sum of all layers' outputs would be kept in float32
-                embedded = embedded.to(torch.bfloat16)
-            inner = getattr(self.model, self.model.base_model_prefix)
-            hidden = inner(
-                inputs_embeds=embedded,
-                position_ids=batch.position_ids,
-                layout=batch.layout,
-                use_cache=False,
-            ).last_hidden_state[0]  # (T, C)
-            supervised = (batch.targets != IGNORED).nonzero()[:, 0]
-            return summed_cross_entropy(
-                hidden.index_select(0, supervised).to(embedded.dtype),
-                self.model.get_output_embeddings().weight,
-                batch.targets[supervised],
-            )
-
-    @property
-    def layers(self) -> Any:
-        """The decoder layers."""
-        return getattr(self.model, self.model.base_model_prefix).layers
-
-    def multiplied_parameters(self) -> int:
-        """Parameters that every token is multiplied with: all but the embedding's look-up."""
-        count = sum(parameter.numel() for parameter in self.parameters())
-        tied = self.model.get_output_embeddings().weight is self.model.get_input_embeddings().weight
-        return count if tied else count - self.model.get_input_embeddings().weight.numel()
 
 
 def trainable(student: Student) -> list[tuple[str, Any]]:
@@ -90,7 +45,7 @@ def load(base_model: Path, training: Training, world: World) -> Student:
             model.set_attn_implementation(ATTENTION)
             if training.gradient_checkpointing:
                 model.gradient_checkpointing_enable({"use_reentrant": False})
-            student = Student(model, training)
+            student = Student(model, bfloat16=training.dtype == "bfloat16")
         world.barrier()
     parallel.shard(student, student.layers, world, bfloat16=training.dtype == "bfloat16")
     student.to(world.device).train()

@@ -1,0 +1,117 @@
+"""One training for bench.sft, in a process of its own: ``python bench/_sft_peer.py SPEC.json``.
+
+SPEC names the trainer (ours or trl), the base, the corpus, the settings, and where the result goes:
+losses, seconds from the first step to the end of the last, and the process's peak memory by then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def ours(spec: dict[str, Any]) -> dict[str, Any]:
+    from distiller import sft
+    from distiller.recipe import Training
+
+    losses: list[float] = []
+    marks: dict[str, float] = {}
+
+    def progress(done: int, total: int, tokens: int) -> None:
+        if done == 0:
+            marks["start"], marks["before"] = time.monotonic(), peak_mib()
+        if done == total:
+            marks["end"], marks["peak"] = time.monotonic(), peak_mib()
+
+    sft.train(
+        Path(spec["corpus"]),
+        Path(spec["base"]),
+        Training.model_validate(spec["training"]),
+        Path(spec["out"]),
+        resume=Path(spec["out"]).with_suffix(".resume"),
+        on_step=lambda step, values: losses.append(values["loss"]),
+        on_progress=progress,
+    )
+    return {"losses": losses, **marks}
+
+
+def trl(spec: dict[str, Any]) -> dict[str, Any]:
+    import datasets
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    training = spec["training"]
+    marks: dict[str, float] = {}
+    losses: list[float] = []
+
+    class Marks(TrainerCallback):
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            marks["start"], marks["before"] = time.monotonic(), peak_mib()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            marks["end"], marks["peak"] = time.monotonic(), peak_mib()
+
+        def on_log(self, _: Any, state: Any, control: Any, logs: Any = None, **__: Any) -> None:
+            if "loss" in (logs or {}):
+                losses.append(float(logs["loss"]))
+
+    rows = [json.loads(line) for line in Path(spec["rows"]).read_text().splitlines()]
+    packing = spec["packing"]
+    arguments = SFTConfig(
+        output_dir=spec["out"],
+        use_cpu=True,
+        bf16=False,
+        per_device_train_batch_size=spec["rows_at_once"],
+        gradient_accumulation_steps=spec["accumulation"],
+        max_steps=-1,
+        num_train_epochs=training["epochs"],
+        learning_rate=training["learning_rate"],
+        lr_scheduler_type="cosine",
+        warmup_steps=0,
+        adam_beta2=0.95,
+        max_grad_norm=1.0,
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        packing=packing,
+        max_length=spec["max_length"],
+        gradient_checkpointing=training["gradient_checkpointing"],
+        train_sampling_strategy="sequential",
+        seed=0,
+    )
+    model = AutoModelForCausalLM.from_pretrained(spec["base"], dtype=torch.float32)
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=datasets.Dataset.from_list(rows),
+        processing_class=AutoTokenizer.from_pretrained(spec["base"]),
+        callbacks=[Marks()],
+    )
+    if spec.get("profile"):
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            trainer.train()
+        table = profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=15)
+        print(table)
+    else:
+        trainer.train()
+    return {"losses": losses, "steps": trainer.state.global_step, **marks}
+
+
+if __name__ == "__main__":
+    given = json.loads(Path(sys.argv[1]).read_text())
+    found = {"ours": ours, "trl": trl}[given["trainer"]](given)
+    Path(given["result"]).write_text(json.dumps(found))
