@@ -18,11 +18,11 @@ BLANK = "–"
 
 
 @register.simple_tag(takes_context=True)
-def current_page(context: Mapping[str, Any], app: str) -> SafeString:
-    """Mark the navigation entry of the app that this page belongs to."""
+def current_page(context: Mapping[str, Any], *apps: str) -> SafeString:
+    """Mark the navigation entry of the apps to one of which this page belongs."""
     request = context.get("request")
     match = getattr(request, "resolver_match", None)
-    if match is not None and match.app_name == app:
+    if match is not None and match.app_name in apps:
         return SafeString(' aria-current="page"')
     return SafeString("")
 
