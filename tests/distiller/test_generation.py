@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -26,6 +27,7 @@ from evaluator.protocol import Protocol, Sampling, Thinking
 from evaluator.records import Completion, FinishReason, Problem, completion_seed
 from evaluator.store import SegmentWriter
 from tests.distiller.samples import recipe
+from tests.evaluator.endpoint_stub import Body, Stub, reply
 
 INTEGER = [{"name": "answer", "parameters": {"grader": "integer"}}]
 
@@ -260,6 +262,26 @@ def test_the_command_survives_a_full_disk_and_ends_with_a_table(
     assert done.returncode == 0, done.stderr
     assert "yield" in done.stdout
     assert json.loads((out / "tally.json").read_text())["traces"] == 8
+
+
+def test_an_endpoint_teaches_and_its_tokens_are_paid(tmp_path: Path, tiny_qwen: Path) -> None:
+    async def answer(stub: Stub, request: web.Request, body: Body) -> web.StreamResponse:
+        return reply(body, "<think>so</think>\\boxed{7}")
+
+    price = {"input_per_million": 100_000, "output_per_million": 200_000}
+    with Stub(answer) as stub:
+        done = run_command(
+            tmp_path, tiny_qwen, tmp_path / "out", engine="openai", base_url=stub.url,
+            model="r1", samples=3, stop_after=1, price=price,
+        )  # fmt: skip
+        asked = stub.bodies
+    assert done.returncode == 0, done.stderr
+    assert len(asked) == 4  # each prompt's first trace is right
+    assert {body["model"] for body in asked} == {"r1"}
+    kept = json.loads((tmp_path / "out" / "tally.json").read_text())
+    assert (kept["traces"], kept["not_needed"], kept["yield"]) == (4, 8, 1.0)
+    assert kept["cost"] == pytest.approx(4 * (7 * 0.1 + 11 * 0.2))
+    assert "11.6000 USD" in done.stdout
 
 
 def test_an_endpoint_without_address_is_refused_in_a_sentence(
