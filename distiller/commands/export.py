@@ -24,7 +24,7 @@ Filtered = Annotated[
 Traces = Annotated[Path | None, typer.Option(help="Folder of the generate command.")]
 Evaluations = Annotated[
     list[Path] | None,
-    typer.Option("--evaluation", help="A graded run's folder or metrics.json; may be repeated."),
+    typer.Option("--evaluation", help="Folder of a graded run of this student; may be repeated."),
 ]
 Licence = Annotated[str | None, typer.Option(help="Of the weights, an SPDX name as apache-2.0.")]
 BaseLicence = Annotated[str | None, typer.Option(help="Of the base.")]
@@ -117,10 +117,21 @@ def _card(
         funnel=funnel,
         tally=None if traces is None else _json(traces / "tally.json"),
     )
-    scores = [cards.Score.of(read_metrics(path)) for path in evaluations]
+    scores = [_score(path, info.content_hash) for path in evaluations]
     return cards.render(
         student.name, info, recipe, chain, funnel=funnel, scores=scores, licences=licences
     )
+
+
+def _score(folder: Path, content_hash: str) -> cards.Score:
+    """A run's score; raises InputError where it measured another checkpoint than this one."""
+    measured = Path(str(_json(folder / "run.json").get("checkpoint", "")))
+    if not measured.is_dir() or checkpoints.content_hash(measured) != content_hash:
+        raise InputError(
+            f"evaluation: {folder} measured {measured}, which is not this student (or is there no "
+            "more); give runs of the student itself."
+        )
+    return cards.Score.of(read_metrics(folder))
 
 
 def _engine(drawn: dict[str, Any]) -> dict[str, str]:

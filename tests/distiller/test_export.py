@@ -133,6 +133,21 @@ def test_a_full_disk_leaves_nothing(name: str, tiny_qwen: Path, tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
 
 
+def test_the_score_of_another_checkpoint_is_refused(tiny_qwen: Path, tmp_path: Path) -> None:
+    from distiller.commands.export import _score
+
+    pass_at_1 = {"value": 0.5, "low": 0.4, "high": 0.6}
+    metrics = {"benchmark": "arithmetic", "complete": True, "measurement_hash": "a" * 64,
+               "per_problem": [], "samples": 4, "pass@1": pass_at_1}  # fmt: skip
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "run.json").write_text(json.dumps({"checkpoint": str(tiny_qwen)}))
+    assert _score(tmp_path, content_hash(tiny_qwen)).value == 0.5
+    for wrong, digest in ((tiny_qwen, "0" * 64), (tmp_path / "gone", content_hash(tiny_qwen))):
+        (tmp_path / "run.json").write_text(json.dumps({"checkpoint": str(wrong)}))
+        with pytest.raises(InputError, match="not this student"):
+            _score(tmp_path, digest)
+
+
 @pytest.fixture
 def hub() -> Iterator[tuple[str, dict[str, Any]]]:
     """As much of the hub as a push of small files needs; what it was sent, by path."""
