@@ -27,7 +27,7 @@ from distiller.inputs import TraceIndex, lines, read_problems
 from distiller.preflight import checks_of_corpus, require_passed
 from distiller.recipe import Recipe
 from distiller.sieve import Fate, Question, Settings
-from distiller.similarity import near_pairs, sketch
+from distiller.similarity import near_pairs
 from evaluator.records import Completion, Problem
 
 OnProgress = Callable[[int, int], None]
@@ -216,8 +216,8 @@ def _clusters(prompts: Sequence[Problem], recipe: Recipe) -> NDArray[np.int64]:
         own[place] = first.setdefault(key, place)
     if rule.near:
         single = [place for place in range(len(prompts)) if own[place] == place]
-        sketches = [sketch(prompts[place].problem) for place in single]
-        for earlier, later in near_pairs(sketches, rule.threshold, same_numbers=True):
+        texts = [prompts[place].problem for place in single]
+        for earlier, later in near_pairs(texts, rule.threshold, same_numbers=True):
             one, other = single[earlier], single[later]
             if own[other] == other and prompts[one].answer == prompts[other].answer:
                 own[other] = own[one]

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from distiller.filters.base import Context, Filter, Reason, Trace
-from distiller.similarity import Sketch, near_pairs, sketch
+from distiller.similarity import near_pairs
 
 
 class Duplicates(Filter):
@@ -43,9 +43,9 @@ class Duplicates(Filter):
             seen.add(key)
         left = [at for at, reason in enumerate(reasons) if reason is None]
         if self.near and len(left) > 1:
-            sketches: list[Sketch] = [sketch(_response(traces[at])) for at in left]
+            texts = [_response(traces[at]) for at in left]
             dropped: set[int] = set()
-            for earlier, later in near_pairs(sketches, self.threshold):
+            for earlier, later in near_pairs(texts, self.threshold):
                 if earlier not in dropped and self._same_question(
                     traces[left[earlier]], traces[left[later]]
                 ):
@@ -59,7 +59,7 @@ class Duplicates(Filter):
         one, other = first.problem, second.problem
         if one.id == other.id or _plain(one.problem) == _plain(other.problem):
             return True
-        pair = [sketch(one.problem), sketch(other.problem)]
+        pair = [one.problem, other.problem]
         return one.answer == other.answer and any(
             near_pairs(pair, self.threshold, same_numbers=True)
         )

@@ -12,10 +12,12 @@ from evaluator.records import FinishReason
 
 # How no finished response ends: on a word or sign that something has to follow.
 _HANGING = re.compile(
-    r"(?:[,;:({\[+*/=<>&\\-]|\\[a-zA-Z]+\{[^{}]*"
+    r"(?:[,;:({\[+/=<&\\-]|\s[*>]|\\[a-zA-Z]+\{[^{}]*"
     r"|\b(?:the|a|an|of|to|and|or|is|are|was|by|with|for|in|so|that|because|since|then|we|if|as))"
     r"\s*\Z"
 )
+# Marks of the end that some models write out: <|end_of_solution|>, </answer>, </s>.
+_END_MARKS = re.compile(r"(?:<\|[^|<>]*\|>|</\w+>|\s)+\Z")
 _DISPLAY = re.compile(r"\$\$|(?<!\\)\\\[|(?<!\\)\\\]")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 
@@ -59,7 +61,7 @@ def looks_unfinished(answer: str) -> bool:
     marks = _DISPLAY.findall(answer)
     if marks.count("$$") % 2 or marks.count("\\[") > marks.count("\\]"):
         return True
-    return bool(_HANGING.search(answer[-200:]))
+    return bool(_HANGING.search(_END_MARKS.sub("", answer[-300:])))
 
 
 def _depth_after(text: str, start: int) -> int:
