@@ -67,23 +67,27 @@ def _zstandard_lines(file: BinaryIO) -> Iterator[bytes]:
         yield rest
 
 
-def _rows(path: Path) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
-    """(where it stands, line, row) of each row; raises InputError naming file and line."""
+def _row(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not a JSON value ({error}); mend or remove it.") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: not a JSON object; give one with the fields by name.")
+    return row
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where it stands, row) of each row; raises InputError naming file and line."""
     for number, line in lines(path):
         where = f"{path.name}, line {number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: not a JSON value ({error}); mend or remove it.") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{where}: not a JSON object; give one with the fields by name.")
-        yield where, line, row
+        yield where, _row(line, where)
 
 
 def read_problems(path: Path) -> list[Problem]:
     """Problems ``{id, problem, answer}`` of a file; raises InputError naming line and field."""
     problems: dict[str, Problem] = {}
-    for where, _, row in _rows(path):
+    for where, row in _rows(path):
         for name in ("id", "problem", "answer"):
             value = row.get(name)
             if name == "answer" and "answer" in row and value is None:
@@ -110,7 +114,7 @@ def read_problems(path: Path) -> list[Problem]:
 def read_guesses(path: Path) -> dict[str, list[Completion]]:
     """Answers given without thinking, by problem id: rows ``{problem_id, sample, completion}``."""
     guesses: dict[str, list[Completion]] = {}
-    for where, _, row in _rows(path):
+    for where, row in _rows(path):
         guess = read_completion(row, where, {})
         guesses.setdefault(guess.problem_id, []).append(guess)
     return guesses
@@ -119,7 +123,7 @@ def read_guesses(path: Path) -> dict[str, list[Completion]]:
 def read_judged(path: Path) -> dict[Key, JudgeVerdict]:
     """A judge's verdicts: rows ``{problem_id, sample, judge}`` of ``python -m distiller judge``."""
     judged: dict[Key, JudgeVerdict] = {}
-    for where, _, row in _rows(path):
+    for where, row in _rows(path):
         verdict, sample = row.get("judge"), row.get("sample")
         if verdict not in ("correct", "wrong", "unsure"):
             raise InputError(f"{where}: judge must be correct, wrong or unsure.")
@@ -215,12 +219,7 @@ class TraceIndex:
     ) -> None:
         for line_number, offset, line in rows:
             where = f"{name}, line {line_number}"
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{where}: not a JSON value ({error}); mend it.") from error
-            if not isinstance(row, dict):
-                raise InputError(f"{where}: not a JSON object; give one with the fields by name.")
+            row = _row(line, where)
             completion = _completion(row, where, following)
             place = places.get(completion.problem_id)
             if place is None:
