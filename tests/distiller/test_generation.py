@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from hypothesis import given
+from hypothesis import settings as bounded
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -87,6 +88,7 @@ def shortest_prefix(verdicts: Sequence[bool], enough: int | None) -> int:
     return next(lengths, len(verdicts))
 
 
+@bounded(max_examples=40, deadline=None)
 @given(VERDICTS, st.one_of(st.none(), st.integers(1, 6)), st.lists(st.integers(0, 9), max_size=3))
 def test_samples_are_the_shortest_prefix_however_often_it_is_killed(
     chosen: Callable[..., Recipe],
