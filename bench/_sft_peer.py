@@ -88,9 +88,11 @@ def trl(spec: dict[str, Any]) -> dict[str, Any]:
         report_to=[],
         disable_tqdm=True,
         packing=packing,
+        completion_only_loss=True,  # its default trains on prompts where rows hold token ids
         max_length=spec["max_length"],
         gradient_checkpointing=training["gradient_checkpointing"],
         train_sampling_strategy="sequential",
+        shuffle_dataset=False,
         seed=0,
     )
     model = AutoModelForCausalLM.from_pretrained(spec["base"], dtype=torch.float32)

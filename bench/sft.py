@@ -123,7 +123,7 @@ def agreement(model: Path) -> dict[str, Any]:
     rows = rows_of(folder, Training.model_validate(training))
     spec = {"base": str(model), "corpus": str(folder), "rows": str(rows), "training": training}
     one = train("ours", "agreement-ours", spec)
-    padded = {"packing": False, "rows_at_once": 2, "accumulation": 2, "max_length": 4096}
+    padded = {"packing": False, "rows_at_once": 4, "accumulation": 1, "max_length": 4096}
     other = train("trl", "agreement-trl", spec | padded)
     pairs = list(zip(one["losses"], other["losses"], strict=True))
     assert len(pairs) == 50
