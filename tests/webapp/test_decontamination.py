@@ -9,6 +9,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from distiller.recipe import demo_recipe
 from tests.webapp.samples import (
     arithmetic,
     make_benchmark,
@@ -24,12 +25,18 @@ PROBLEMS = arithmetic(5)
 MARK = "not decontaminated"
 
 
+def config(**changes: Any) -> dict[str, Any]:
+    """A resolved recipe, as a run keeps it."""
+    made = demo_recipe(teacher="t", base="b", student="s", prompts="p")
+    return made.model_copy(update=changes).model_dump(mode="json")
+
+
 @pytest.fixture
 def scores(user: Any, settings: Any, tmp_path: Any) -> dict[str, Any]:
     """Evaluations of a base and of students: clean, taught blindly, trained on from the latter."""
     settings.MEDIA_ROOT = tmp_path
     runs = {
-        name: make_run(user, name, "distillation", config={"name": name, "decontaminate": switch})
+        name: make_run(user, name, "distillation", config=config(decontaminate=switch))
         for name, switch in (("clean", True), ("blind", False))
     }
     base = make_checkpoint(user, "base")
