@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from evaluator import benchmarks, comparison, graders, passport, protocol, runner
 from evaluator import rescore as rescore_run
+from evaluator.benchmarks.spec import BenchmarkSpec
 from evaluator.commands.console import (
     BENCHMARK_HELP,
     CPUS,
@@ -30,7 +32,7 @@ from evaluator.graders.extraction import detect_thinking
 from evaluator.graders.pool import GraderPool
 from evaluator.local import write_json
 from evaluator.protocol import GradingPolicy
-from evaluator.records import problems_hash
+from evaluator.records import Completion, Problem, problems_hash
 from evaluator.run_rating import Yardstick
 from evaluator.statistics import reproduction_z
 from evaluator.store import Row
@@ -92,6 +94,29 @@ def score(
         samples=n,
         engine={"name": "replay"},
     )
+    metrics, graded = _grade(
+        chosen, rows, spec=spec, recipe=recipe, samples=n, whole=whole, jobs=jobs
+    )
+    if graders.get(spec.grader).untrusted:
+        rated = (yardstick or Yardstick()).rate(graded, problem_ids=known.keys(), samples=n)
+        metrics["rating"] = rated
+    write_json(output, metrics)
+    outcomes = {(row["problem_id"], row["sample"]): row["outcome"] for row in graded}
+    ended = ({**row.to_json(), "outcome": outcomes[row.key]} for row in rows)
+    print_metrics(metrics, diagnose(ended, protocol=recipe, engine={"name": "replay"}))
+
+
+def _grade(
+    chosen: Sequence[Problem],
+    rows: Sequence[Completion],
+    *,
+    spec: BenchmarkSpec,
+    recipe: protocol.Protocol,
+    samples: int,
+    whole: passport.Passport,
+    jobs: int,
+) -> tuple[dict[str, Any], list[Row]]:
+    """Metrics and verdicts of completions made elsewhere, with a bar."""
     graded: list[Row] = []
 
     def keep(row: Row) -> None:
@@ -104,18 +129,12 @@ def score(
             (row.to_json() for row in rows),
             benchmark=spec,
             protocol=recipe,
-            samples=n,
+            samples=samples,
             pool=pool,
             passport=whole,
             on_row=keep,
         )
-    if graders.get(spec.grader).untrusted:
-        rated = (yardstick or Yardstick()).rate(graded, problem_ids=known.keys(), samples=n)
-        metrics["rating"] = rated
-    write_json(output, metrics)
-    outcomes = {(row["problem_id"], row["sample"]): row["outcome"] for row in graded}
-    ended = ({**row.to_json(), "outcome": outcomes[row.key]} for row in rows)
-    print_metrics(metrics, diagnose(ended, protocol=recipe, engine={"name": "replay"}))
+    return metrics, graded
 
 
 def compare(

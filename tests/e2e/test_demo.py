@@ -64,7 +64,8 @@ def test_student_really_learns(demo: tuple[Path, dict[str, Any], str]) -> None:
     _, figures, _ = demo
     assert figures["base"]["pass@1"] < 0.05
     assert figures["student"]["pass@1"] >= 0.80
-    assert figures["student"]["cons@16"] >= figures["student"]["pass@1"]
+    # A vote may lose to a sample where the student is surely wrong, but not by much.
+    assert figures["student"]["cons@16"] >= figures["student"]["pass@1"] - 0.02
     for role in ("base", "student", "teacher"):
         row = figures[role]
         assert 0 <= row["low"] <= row["pass@1"] <= row["high"] <= 1
