@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny import write_tokenizer
+
+from tests.evaluator.tiny import write_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from endpoint_stub import Body, Stub
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from evaluator.engines import addresses, create
 from evaluator.engines.addresses import is_public
 from evaluator.engines.probe import probe
 from evaluator.errors import InputError
+from tests.evaluator.endpoint_stub import Body, Stub
 
 KEY = "sk-never-to-be-seen-4711"
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import programs
 import pytest
 
 from evaluator.benchmarks import codeforces
@@ -22,6 +21,7 @@ from evaluator.errors import InputError
 from evaluator.records import problems_hash
 from evaluator.sandbox.packing import judge_problem, pack, unpack
 from evaluator.sandbox.problems import from_row
+from tests.evaluator import programs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = REPOSITORY.parent / "shared" / "data" / "code"

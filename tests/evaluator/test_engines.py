@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import write_tokenizer
 
 from evaluator.engines import Request, create, names
 from evaluator.engines.base import forced_start
@@ -21,6 +20,7 @@ from evaluator.engines.sampling import uniforms
 from evaluator.errors import InputError
 from evaluator.protocol import Protocol, Sampling, Thinking
 from evaluator.records import Completion, FinishReason, completion_seed
+from tests.evaluator.tiny import write_tokenizer
 
 TOKENIZERS = Path(__file__).parents[3] / "shared" / "data" / "tokenizers"
 PROBLEMS = ["1", "12+34", "7*8-(9+1)", "x", "99/3 + 100 - 2*(4)", "a+b=c", "0", "12+34"]

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from endpoint_stub import Body, Stub, refuse, reply
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +26,7 @@ from evaluator.engines.pacing import Pace
 from evaluator.errors import InputError, TransientEngineError
 from evaluator.protocol import Protocol, Sampling, Thinking
 from evaluator.records import Completion, FinishReason
+from tests.evaluator.endpoint_stub import Body, Stub, refuse, reply
 
 REPOSITORY = Path(__file__).parents[2]
 KEY = "sk-never-to-be-seen-4711"

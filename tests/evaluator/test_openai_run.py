@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from endpoint_stub import Body, Stub, polite, refuse, reply
 
 from evaluator.benchmarks.arithmetic import generate
 from evaluator.store import Store
+from tests.evaluator.endpoint_stub import Body, Stub, polite, refuse, reply
 
 REPOSITORY = Path(__file__).parents[2]
 KEY = "sk-never-to-be-seen-4711"

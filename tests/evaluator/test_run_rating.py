@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import numpy as np
-import programs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +14,7 @@ from evaluator.contests import Population, read_bundle
 from evaluator.errors import InputError
 from evaluator.rating import rate
 from evaluator.run_rating import INCOMPLETE, NO_BUNDLE, Yardstick
+from tests.evaluator import programs
 
 BUNDLE = programs.bundle("9001")
 CONTEST = read_bundle(BUNDLE)
