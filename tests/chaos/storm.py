@@ -46,9 +46,9 @@ def prepare(folder: Path) -> bool:
 def launch(benchmark: Any, checkpoint: Any) -> Any:
     """One more run: an evaluation in twelve shards, graded in four and merged."""
     from evaluator.protocol import Protocol
-    from webapp.runs import services
+    from webapp.runs import plans, services
 
-    services.SHARD_PROBLEMS, services.GRADE_SHARD = PROBLEMS // 12, PROBLEMS * SAMPLES // 4
+    plans.SHARD_PROBLEMS, plans.GRADE_SHARD = PROBLEMS // 12, PROBLEMS * SAMPLES // 4
     return services.launch_evaluation(
         owner=checkpoint.owner, checkpoint=checkpoint, benchmark=benchmark,
         protocol=Protocol(samples=SAMPLES),

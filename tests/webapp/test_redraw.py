@@ -26,7 +26,7 @@ from evaluator.store import SealedSegment, read_segment
 from webapp.benchmarks.services import install_benchmark
 from webapp.checkpoints.models import Checkpoint
 from webapp.core.errors import UserError
-from webapp.runs import files, leases, services, stages
+from webapp.runs import files, leases, plans, services, stages
 from webapp.runs.leases import Claim
 from webapp.runs.models import Completion, Evaluation, Run, Stage, State
 
@@ -170,7 +170,7 @@ def run(
     settings.RETORT_RETRY_SECONDS = 0
     settings.RETORT_STAGE_JOBS = 1
     monkeypatch.setattr(stages, "ring", lambda stage, times: None)
-    monkeypatch.setattr(services, "SHARD_PROBLEMS", 4)
+    monkeypatch.setattr(plans, "SHARD_PROBLEMS", 4)
     benchmark = install_benchmark("arithmetic", PROBLEMS, "a test")
     checkpoint = Checkpoint.objects.create(name="tiny", path="checkpoints/tiny", owner=user)
     return services.launch_evaluation(

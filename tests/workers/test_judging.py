@@ -15,7 +15,7 @@ from django.db import connection
 from evaluator.store import SegmentWriter
 from webapp.benchmarks.models import Benchmark
 from webapp.config import celery
-from webapp.runs import files, hosts, leases, services, settling
+from webapp.runs import files, hosts, leases, plans, services, settling
 from webapp.runs.management.commands.judge_role import make_role
 from webapp.runs.models import Completion, Run, Segment, Shard, Stage, State, WorkerHeartbeat
 from workers import judging
@@ -148,10 +148,10 @@ def test_a_worker_with_the_judges_role_judges_and_the_run_ends(
     benchmark: Any, user: Any, rows_file: Path, role: str, start_worker: Callable[..., Any],
     wait_until: Wait, process_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(services, "GRADE_SHARD", 40)
-    real = services.stages.queue_of
+    monkeypatch.setattr(plans, "GRADE_SHARD", 40)
+    real = plans.stages.queue_of
     monkeypatch.setattr(
-        services.stages, "queue_of",
+        plans.stages, "queue_of",
         lambda kind, *rest: celery.JUDGE if kind == "grade" else real(kind, *rest),
     )  # fmt: skip
     run = services.import_completions(
@@ -187,7 +187,7 @@ def test_a_worker_with_the_judges_role_refuses_other_queues(
 @pytest.fixture
 def judged(benchmark: Any, user: Any, rows_file: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """An imported run whose single grading shard the judge has claimed."""
-    monkeypatch.setattr(services.stages, "ring", lambda stage, times: None)
+    monkeypatch.setattr(plans.stages, "ring", lambda stage, times: None)
     run = services.import_completions(
         owner=user, checkpoint_name="elsewhere", benchmark=benchmark, path=rows_file
     )

@@ -14,7 +14,7 @@ import pytest
 from evaluator.records import completion_seed
 from evaluator.store import read_segment
 from webapp.config import celery
-from webapp.runs import files, services
+from webapp.runs import files, plans, services
 from webapp.runs.models import Completion, Run, Segment, Shard, Stage, State, WorkerHeartbeat
 
 Start = Callable[..., Any]
@@ -140,7 +140,7 @@ def test_one_worker_and_four_on_two_hosts_give_the_same(
     benchmark: Any, user: Any, tmp_path: Path, start_worker: Start, wait_until: Wait,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(services, "GRADE_SHARD", 24)  # ten shards, and the one that merges them
+    monkeypatch.setattr(plans, "GRADE_SHARD", 24)  # ten shards, and the one that merges them
     path = tmp_path / "rows.jsonl"
     with path.open("w") as file:
         for number, problem in enumerate(benchmark.problems.all()):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +33,26 @@ from webapp.core.errors import UserError
 from webapp.core.models import User
 from webapp.endpoints import services as endpoints
 from webapp.endpoints.models import Endpoint
-from webapp.runs import files, leases, redraw, stages
+from webapp.runs import devices as grants
+from webapp.runs import files, leases, redraw, turns
+from webapp.runs.devices import Devices
 from webapp.runs.models import FINAL_STATES, Evaluation, Run, Shard, Stage, State
+from webapp.runs.plans import PlannedStage, create_stages, grading_stage, measuring_stages
 
-SHARD_PROBLEMS = 50  # problems per shard of an evaluation
-GRADE_SHARD = 2000  # completions per shard of a grade stage, as long as a problem's fit
-JUDGE_SHARD = 64  # the same where each is a program to compile and run
 ENGINES = ("transformers", "vllm")
 
 
-def launch_distillation(*, owner: User, recipe: Recipe) -> Run:
+def launch_distillation(
+    *, owner: User, recipe: Recipe, priority: int = 0, devices: Devices | None = None
+) -> Run:
     """Start a distillation: check the recipe, generate, filter, train, then evaluate and grade.
 
-    Every role of the recipe's evaluation plan is measured on every benchmark of it. Raises
-    UserError naming the recipe's field that cannot be followed.
+    Every role of the recipe's evaluation plan is measured on every benchmark of it. ``priority``
+    is the run's (turns.py), ``devices`` what the children of its stages are given (None: one each).
+    Raises UserError naming the field that cannot be followed: the recipe's, ``priority``, or
+    ``generate_devices``, ``train_devices``, ``evaluate_devices``.
     """
+    turns.check_priority(priority, owner)
     teacher, endpoint = _teacher(recipe)
     if endpoint is not None:
         recipe = _taught_by(endpoint, recipe)
@@ -67,6 +70,8 @@ def launch_distillation(*, owner: User, recipe: Recipe) -> Run:
     config = {"teacher": teacher.pk, "base": base.pk, "prompt_set": prompt_set.pk}
     asked = {} if endpoint is None else {"endpoint": endpoint.pk}
     local = plan.engine or ("transformers" if endpoint else recipe.generation.engine)
+    devices = devices or Devices()
+    _check_devices(devices, "openai" if endpoint else recipe.generation.engine, local)
     with transaction.atomic():
         if endpoint is not None:
             endpoints.lock(endpoint, "teacher")
@@ -74,17 +79,18 @@ def launch_distillation(*, owner: User, recipe: Recipe) -> Run:
             kind=Run.Kind.DISTILLATION,
             name=recipe.name,
             config=recipe.model_dump(mode="json"),
+            priority=priority,
             owner=owner,
         )
         plans = [
-            _PlannedStage("preflight", "Check the recipe", config),
-            _PlannedStage(
+            PlannedStage("preflight", "Check the recipe", config),
+            PlannedStage(
                 "generate", "Generate traces", config | asked, unit="traces",
                 problem_ids=prompts, chunk=recipe.generation.shard_prompts,
-                samples=recipe.generation.samples,
+                samples=recipe.generation.samples, devices=devices.generate,
             ),
-            _PlannedStage("filter", "Filter traces", config),
-            _PlannedStage("train", "Train the student", config),
+            PlannedStage("filter", "Filter traces", config),
+            PlannedStage("train", "Train the student", config, devices=devices.train),
         ]  # fmt: skip
         roles = {"base": base, "teacher": teacher, "student": None}
         for benchmark in targets:
@@ -93,8 +99,9 @@ def launch_distillation(*, owner: User, recipe: Recipe) -> Run:
                     run, roles[role], benchmark, plan.protocol,
                     engine="openai" if endpoint and role == "teacher" else local, role=role,
                 )  # fmt: skip
-                plans += _measuring_stages(evaluation, f"{role} on {benchmark.title}")
-        _create_stages(run, plans)
+                what = f"{role} on {benchmark.title}"
+                plans += measuring_stages(evaluation, what, devices.evaluate)
+        create_stages(run, plans)
     return run
 
 
@@ -105,11 +112,15 @@ def launch_evaluation(
     benchmark: Benchmark,
     protocol: Protocol,
     engine: str = "transformers",
+    priority: int = 0,
+    devices: int = 1,
 ) -> Run:
     """Start the measurement of a checkpoint on a benchmark. Raises UserError.
 
-    A model that an endpoint serves is asked there, whatever ``engine`` says.
+    A model that an endpoint serves is asked there, whatever ``engine`` says. ``priority`` is the
+    run's (turns.py), ``devices`` the engine's tensor parallelism.
     """
+    turns.check_priority(priority, owner)
     endpoint = Endpoint.objects.filter(checkpoint=checkpoint).first()
     if endpoint is not None:
         _check_askable(protocol, "protocol")
@@ -121,12 +132,14 @@ def launch_evaluation(
         )
     elif engine not in ENGINES:
         raise UserError(f"engine: {engine!r} is not known; use {' or '.join(ENGINES)}.", "engine")
+    grants.check(devices, what="The model", field="devices", engine=engine)
     with transaction.atomic():
         if endpoint is not None:
             endpoints.lock(endpoint, "checkpoint")
-        run = _evaluation_run(owner, checkpoint, benchmark, protocol)
+        run = _evaluation_run(owner, checkpoint, benchmark, protocol, priority)
         evaluation = _evaluation(run, checkpoint, benchmark, protocol, engine=engine)
-        _create_stages(run, _measuring_stages(evaluation, f"{checkpoint} on {benchmark.title}"))
+        what = f"{checkpoint} on {benchmark.title}"
+        create_stages(run, measuring_stages(evaluation, what, devices))
     return run
 
 
@@ -172,13 +185,13 @@ def import_completions(
         evaluation = _evaluation(run, checkpoint, benchmark, protocol, engine="replay")
         relative = f"runs/{run.pk}/completions.jsonl{'.gz' if path.suffix == '.gz' else ''}"
         plans = [
-            _PlannedStage(
+            PlannedStage(
                 "import", f"Import completions of {checkpoint}",
                 {"completions_file": relative, "model": model}, evaluation=evaluation,
             ),
-            _grading_stage(evaluation, f"{checkpoint} on {benchmark.title}", "import"),
+            grading_stage(evaluation, f"{checkpoint} on {benchmark.title}", "import"),
         ]  # fmt: skip
-        _create_stages(run, plans)
+        create_stages(run, plans)
         target = files.store_path(relative)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
@@ -224,98 +237,27 @@ def retry_run(run: Run) -> None:
 # --- the rows of a run
 
 
-@dataclass(frozen=True, slots=True)
-class _PlannedStage:
-    """A stage to be; with ``problem_ids`` it gets a shard per chunk, otherwise one."""
-
-    kind: str
-    title: str
-    config: dict[str, Any]
-    evaluation: Evaluation | None = None
-    problem_ids: Sequence[str] | None = None
-    chunk: int = SHARD_PROBLEMS
-    samples: int = 1
-    unit: str = ""
-    merges: bool = False  # a last shard puts together what the others made
-
-    @property
-    def queue(self) -> str:
-        """Whose workers may do it."""
-        return stages.queue_of(self.kind, self.evaluation, self.config)
-
-    def works(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """Yield each shard's work and its total in the stage's unit (0: not known yet)."""
-        if self.problem_ids is None:
-            yield {}, 0
-            return
-        for start in range(0, len(self.problem_ids), self.chunk):
-            ids = list(self.problem_ids[start : start + self.chunk])
-            yield {"problem_ids": ids}, len(ids) * self.samples
-
-
-def _create_stages(run: Run, plans: Sequence[_PlannedStage]) -> None:
-    for position, plan in enumerate(plans):
-        works = list(plan.works())
-        stage = Stage.objects.create(
-            run=run,
-            position=position,
-            kind=plan.kind,
-            queue=plan.queue,
-            devices=int(plan.config.get("devices", 1)) if plan.queue == celery.GPU else 0,
-            title=plan.title[:120],
-            evaluation=plan.evaluation,
-            state=State.QUEUED if position == 0 else State.WAITING,
-            config=plan.config,
-            total=sum(total for _, total in works),
-            unit=plan.unit,
-        )
-        shards = [
-            Shard(stage=stage, index=index, work=work, total=total)
-            for index, (work, total) in enumerate(works)
-        ]
-        if plan.merges and len(shards) > 1:
-            shards.append(
-                Shard(stage=stage, index=len(shards), work={"merge": True}, state=State.WAITING)
-            )
-        elif plan.merges:
-            shards[0].work = {}  # a single shard does and merges all
-        Shard.objects.bulk_create(shards)
-        if position == 0:
-            leases.ring_after_commit(stage)
-
-
-def _measuring_stages(evaluation: Evaluation, what: str) -> list[_PlannedStage]:
-    ids = list(
-        evaluation.benchmark.problems.order_by("position").values_list("problem_id", flat=True)
-    )
-    engine = evaluation.engine["name"]
-    config = {"engine": engine}
-    if engine == "openai":
-        assert evaluation.checkpoint is not None
-        config["endpoint"] = evaluation.checkpoint.endpoint.pk
-    evaluate = _PlannedStage(
-        "evaluate", f"Evaluate {what}", config,
-        evaluation=evaluation, problem_ids=ids, samples=evaluation.samples, unit="completions",
-    )  # fmt: skip
-    return [evaluate, _grading_stage(evaluation, what, "evaluate")]
-
-
-def _grading_stage(evaluation: Evaluation, what: str, grades: str) -> _PlannedStage:
-    ids = evaluation.benchmark.problems.order_by("position").values_list("problem_id", flat=True)
-    programs = stages.runs_programs(evaluation.benchmark.grader)
-    completions = JUDGE_SHARD if programs else GRADE_SHARD
-    return _PlannedStage(
-        "grade", f"Grade {what}", {"grades": grades}, evaluation=evaluation, merges=True,
-        problem_ids=list(ids), chunk=max(completions // evaluation.samples, 1),
-        samples=evaluation.samples, unit="verdicts",
-    )  # fmt: skip
+def _check_devices(devices: Devices, teacher: str, local: str) -> None:
+    """Refuse devices that a stage cannot use; ``teacher`` and ``local`` are engines."""
+    for kind, what, engine in (
+        ("generate", "The teacher", teacher),
+        ("train", "Training", None),
+        ("evaluate", "A measured model", local),
+    ):
+        count = getattr(devices, kind)
+        grants.check(count, what=what, field=f"{kind}_devices", engine=engine)
 
 
 def _evaluation_run(
-    owner: User, checkpoint: Checkpoint, benchmark: Benchmark, protocol: Protocol
+    owner: User,
+    checkpoint: Checkpoint,
+    benchmark: Benchmark,
+    protocol: Protocol,
+    priority: int = 0,
 ) -> Run:
     return Run.objects.create(
         kind=Run.Kind.EVALUATION,
+        priority=priority,
         name=f"{checkpoint.name[:120]} on {benchmark.title[:70]}",
         config=protocol.model_dump(mode="json"),
         owner=owner,

@@ -155,11 +155,14 @@ def _checkpoint_folder(pk: int) -> str:
     return str(files.store_path(Checkpoint.objects.get(pk=pk).path))
 
 
-def _engine(stage: Stage, name: str, checkpoint: int) -> Spec:
+def _engine(stage: Stage, name: str, checkpoint: int, device: str) -> Spec:
     """What answers: the endpoint that the stage names, or a checkpoint's folder."""
     if "endpoint" in stage.config:
         return endpoints.engine_of(stage.config["endpoint"])
-    return {"name": name, "model": _checkpoint_folder(checkpoint)}
+    engine: Spec = {"name": name, "model": _checkpoint_folder(checkpoint)}
+    if device == "cuda" and stage.devices > 1:  # a CPU stands in for all of them
+        engine["tensor_parallel"] = stage.devices
+    return engine
 
 
 def _prompts_file(stage: Stage) -> str:
@@ -189,7 +192,7 @@ def _generate(stage: Stage, device: str) -> Spec:
     return {
         "recipe": recipe.model_dump(mode="json"),
         "prompts_file": _prompts_file(stage),
-        "engine": _engine(stage, recipe.generation.engine, stage.config["teacher"]),
+        "engine": _engine(stage, recipe.generation.engine, stage.config["teacher"], device),
     }
 
 
@@ -228,13 +231,15 @@ def _train(stage: Stage, device: str) -> Spec:
         "corpus": str(files.store_path(_earlier(stage, "filter").result["corpus"])),
         "base_model": _checkpoint_folder(stage.config["base"]),
         "device": device,
+        "processes": max(stage.devices, 1),
     }
 
 
 def _evaluate(stage: Stage, device: str) -> Spec:
     checkpoint = _evaluation(stage).checkpoint
     assert checkpoint is not None, "the student is attached before its evaluation is queued"
-    return _measurement(stage) | {"engine": _engine(stage, stage.config["engine"], checkpoint.pk)}
+    engine = _engine(stage, stage.config["engine"], checkpoint.pk, device)
+    return _measurement(stage) | {"engine": engine}
 
 
 def _import(stage: Stage, device: str) -> Spec:
