@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluator.errors import InputError
 from evaluator.passport import Difference, differences
-from evaluator.statistics import PairedComparison, compare_paired
+from evaluator.statistics import SIGNIFICANCE, Count, PairedComparison, compare_paired, holm
 
-Counts = dict[str, tuple[int, int]]
+Counts = dict[str, Count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class Comparison:
             "problems": paired.problems,
             "pass@1": list(self.values),
             "difference": paired.difference,
+            "low": paired.low,
+            "high": paired.high,
             "se_paired": paired.se,
             "p": paired.p,
             "resolvable": paired.resolvable,
@@ -73,6 +75,74 @@ def compare(first: Path, second: Path) -> Comparison:
         measurement=_fields(one, other, "measurement"),
         run=_fields(one, other, "run"),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """One of several runs against their common baseline, on the problems that all share."""
+
+    paired: PairedComparison  # the run minus the baseline
+    p_holm: float  # after Holm's correction over the runs compared with this baseline
+    compared: int  # how many runs that were
+    wins: int  # problems with a larger share right than the baseline's
+    losses: int
+
+    @property
+    def significant(self) -> bool:
+        """Whether the difference is told apart from noise, at the 5 % level."""
+        return self.p_holm < SIGNIFICANCE
+
+    @property
+    def verdict(self) -> str:
+        """What the figures amount to, as a sentence for a person."""
+        paired, problems = self.paired, _problems(self.paired.problems)
+        if not self.wins and not self.losses:
+            return f"These two do not differ on {problems}."
+        if self.significant:
+            word = "better" if paired.difference > 0 else "worse"
+            return (
+                f"{100 * abs(paired.difference):.1f} points {word} than the baseline: more than "
+                f"chance gives on {problems}."
+            )
+        alone = paired.p < SIGNIFICANCE
+        if alone or paired.resolvable is None or abs(paired.difference) >= paired.resolvable:
+            return f"{problems} cannot separate these two{self._family}."
+        return (
+            f"{problems} cannot separate these two: a difference below "
+            f"{100 * paired.resolvable:.1f} points is noise."
+        )
+
+    @property
+    def _family(self) -> str:
+        if self.paired.p >= SIGNIFICANCE:
+            return f" (p = {self.paired.p:.2g})"
+        return (
+            f" once it is allowed for that {self.compared} are compared with the baseline "
+            f"(p = {self.paired.p:.2g} alone, {self.p_holm:.2g} by Holm's rule)"
+        )
+
+
+def against(baseline: Sequence[Count], runs: Sequence[Sequence[Count]]) -> list[Contrast]:
+    """Compare each of ``runs`` with ``baseline``: (correct, samples) of the same problems in order.
+
+    Raises ValueError where a run has other problems than the baseline.
+    """
+    compared = [compare_paired(run, baseline) for run in runs]
+    adjusted = holm([paired.p for paired in compared])
+    return [
+        Contrast(
+            paired=paired,
+            p_holm=p,
+            compared=len(runs),
+            wins=sum(c * m > d * n for (c, n), (d, m) in zip(run, baseline, strict=True)),
+            losses=sum(c * m < d * n for (c, n), (d, m) in zip(run, baseline, strict=True)),
+        )
+        for run, paired, p in zip(runs, compared, adjusted, strict=True)
+    ]
+
+
+def _problems(count: int) -> str:
+    return f"{count} problem" if count == 1 else f"{count} problems"
 
 
 def read_metrics(path: Path) -> dict[str, Any]:

@@ -11,13 +11,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from evaluator.contests import Array, Contest, Population, Scoring, Standings
 from evaluator.errors import InputError
+from evaluator.statistics import t_quantile
 
 ELO_SCALE = 400.0  # rating difference at which the odds are 10 : 1
 CEILING_MARGIN = 100.0  # how far above the best participant a performance may lie
@@ -289,33 +289,6 @@ def rate_contests(
             for contest, one, eight in zip(used, ones, eights, strict=True)
         ],
     }
-
-
-@cache
-def t_quantile(p: float, freedom: int) -> float:
-    """Quantile of Student's t for p in (0.5, 1) and a whole number of degrees of freedom ≥ 1.
-
-    Bisection on θ = atan(t/√ν) of the finite sums for A(t|ν) = P(|T| ≤ t). (Abramowitz and Stegun
-    1964, 26.7.3 and 26.7.4.)
-    """
-    low, high = 0.0, math.pi / 2
-    while (middle := (low + high) / 2) not in (low, high):
-        if _t_inside(middle, freedom) < 2 * p - 1:
-            low = middle
-        else:
-            high = middle
-    return math.sqrt(freedom) * math.tan(low)
-
-
-def _t_inside(angle: float, freedom: int) -> float:
-    """P(|T| ≤ √ν tan θ) for T of ν degrees of freedom."""
-    square = math.cos(angle) ** 2
-    odd = freedom % 2
-    term, total = (math.cos(angle) if odd else 1.0), 0.0
-    for k in range(1 + odd, freedom, 2):
-        total += term
-        term *= square * k / (k + 1)
-    return (2 / math.pi * (angle + math.sin(angle) * total)) if odd else math.sin(angle) * total
 
 
 def _worth(scoring: Scoring, points: float | None, rejected: int) -> tuple[float, float]:

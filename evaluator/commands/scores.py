@@ -248,6 +248,8 @@ def _print_comparison(found: comparison.Comparison) -> None:
         table.add_row(escape(name), _percent(value))
     table.add_section()
     table.add_row("difference, first minus second", _points(paired.difference))
+    if paired.low is not None and paired.high is not None:
+        table.add_row("95 % interval", f"{_points(paired.low)} to {_points(paired.high)}")
     if paired.se is not None:
         table.add_row("standard error, paired", _points(paired.se, sign=False))
     table.add_row("p (sign flips, two-sided)", f"{paired.p:.3g}")

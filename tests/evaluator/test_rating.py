@@ -22,7 +22,6 @@ from evaluator.rating import (
     rating_at_1,
     rating_at_8,
     score_of,
-    t_quantile,
 )
 
 Rows = list[tuple[int, int, int]]
@@ -220,13 +219,6 @@ def test_samples_need_a_bundle_and_known_problems() -> None:
         rating_at_1(bare, {"A": [True]})
     with pytest.raises(InputError, match="no problem Z"):
         score_of(contest(Scoring.POINTS, [500]), {"Z": [True]})
-
-
-@pytest.mark.parametrize("freedom", [*range(1, 12), 30, 61, 200])
-@pytest.mark.parametrize("p", [0.6, 0.9, 0.975, 0.995])
-def test_t_quantiles_agree_with_another_library(p: float, freedom: int) -> None:
-    stats = pytest.importorskip("scipy.stats")
-    assert t_quantile(p, freedom) == pytest.approx(stats.t.ppf(p, freedom), rel=1e-9)
 
 
 def test_the_interval_is_students_and_blank_for_one_contest() -> None:

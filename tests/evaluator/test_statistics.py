@@ -10,13 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluator import statistics
 from evaluator.statistics import (
     compare_paired,
     holm,
     mean_interval,
+    ranks,
     se_rerun,
     se_total,
     sign_flip_p,
+    sign_flip_p_normal,
+    t_quantile,
     wilson_interval,
 )
 
@@ -158,3 +162,104 @@ def test_holm_rejects_as_the_step_down_procedure_does(p_values: list[float]) -> 
             break
         rejected.add(index)
     assert {i for i, p in enumerate(adjusted) if p <= alpha} == rejected
+
+
+@pytest.mark.parametrize("freedom", [*range(1, 12), 30, 61, 200])
+@pytest.mark.parametrize("p", [0.6, 0.9, 0.975, 0.995])
+def test_t_quantiles_agree_with_another_library(p: float, freedom: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    assert t_quantile(p, freedom) == pytest.approx(stats.t.ppf(p, freedom), rel=1e-9)
+
+
+DIFFERENCE_LAWS: dict[str, tuple[float, float, float]] = {  # means of both, concentration
+    "one better": (0.6, 0.5, 2.0), "near the ceiling": (0.95, 0.9, 2.0),
+    "equal": (0.5, 0.5, 50.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("n", [1, 4, 64])
+@pytest.mark.parametrize("law", DIFFERENCE_LAWS)
+def test_interval_coverage_of_a_difference_on_thirty_problems(law: str, n: int) -> None:
+    """Half of the problems are equally hard for both, so the pairs are correlated.
+
+    Where no problem differs, rarely and only near the ceiling, the interval is blank.
+    """
+    one, other, strength = DIFFERENCE_LAWS[law]
+    rng = np.random.default_rng([n, len(law)])
+    problems, trials, covered, blank = 30, 1500, 0, 0
+    truth = (one - other) / 2
+    for _ in range(trials):
+        first = rng.beta(one * strength, (1 - one) * strength, problems)
+        own = rng.beta(other * strength, (1 - other) * strength, problems)
+        second = np.where(rng.random(problems) < 0.5, first, own)
+        found = compare_paired(
+            [(int(c), n) for c in rng.binomial(n, first)],
+            [(int(c), n) for c in rng.binomial(n, second)],
+        )
+        if found.low is None or found.high is None:
+            blank += 1
+            continue
+        covered += found.low <= truth <= found.high
+    assert blank < 0.05 * trials
+    assert 0.92 <= covered / (trials - blank) <= 0.985, covered / (trials - blank)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=12))
+def test_the_interval_of_a_difference_holds_it_and_mirrors(pairs: list[tuple[int, int]]) -> None:
+    first, second = [(a, 4) for a, _ in pairs], [(b, 4) for _, b in pairs]
+    there, back = compare_paired(first, second), compare_paired(second, first)
+    if len({a - b for a, b in pairs}) == 1:
+        assert there.low is there.high is None
+        return
+    assert there.low is not None
+    assert there.high is not None
+    assert -1 <= there.low <= there.difference <= there.high <= 1
+    assert back.low == pytest.approx(-there.high)
+    assert back.high == pytest.approx(-there.low)
+
+
+ROWS = st.integers(1, 8).flatmap(
+    lambda problems: st.lists(
+        st.lists(st.tuples(st.integers(0, 4), st.just(4)), min_size=problems, max_size=problems),
+        min_size=1, max_size=5,
+    )
+)  # fmt: skip
+
+
+@given(ROWS)
+def test_a_rank_counts_the_rows_that_are_significantly_better(
+    rows: list[list[tuple[int, int]]],
+) -> None:
+    pairs = list(itertools.combinations(range(len(rows)), 2))
+    compared = [compare_paired(rows[a], rows[b]) for a, b in pairs]
+    expected = [1] * len(rows)
+    for (a, b), found, p in zip(pairs, compared, holm([c.p for c in compared]), strict=True):
+        if p < 0.05:
+            expected[b if found.difference > 0 else a] += 1
+    assert ranks(rows) == expected
+
+
+def test_ranks_admit_ties_and_refuse_other_problems() -> None:
+    best, worst = [(4, 4)] * 12, [(0, 4)] * 12
+    assert ranks([worst, best, best, worst]) == [3, 1, 1, 3]
+    assert ranks([]) == []
+    with pytest.raises(ValueError, match="same problems"):
+        ranks([[(1, 4)], [(1, 4), (0, 4)]])
+
+
+@given(st.lists(st.integers(-8, 8), min_size=20, max_size=60))
+def test_the_normal_p_is_close_to_the_exact_one(differences: list[int]) -> None:
+    exact = sign_flip_p(differences)
+    (normal,) = sign_flip_p_normal(np.array([differences]))
+    assert normal == pytest.approx(exact, abs=0.03)
+
+
+def test_many_rows_are_ranked_alike_by_the_normal_law(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        [(int(c), 4) for c in rng.binomial(4, ability, 100)] for ability in np.linspace(0.1, 0.9, 9)
+    ]
+    exact = ranks(rows)
+    monkeypatch.setattr(statistics, "EXACT_PAIRS", 0)
+    assert ranks(rows) == exact
+    assert len(set(exact)) > 3

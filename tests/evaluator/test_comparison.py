@@ -1,0 +1,88 @@
+"""Several runs against one baseline: the figures, the words, and the files they go into."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evaluator.comparison import against
+from evaluator.spreadsheet import csv_text
+from evaluator.statistics import compare_paired, holm
+
+Counts = list[tuple[int, int]]
+RUNS = st.integers(1, 10).flatmap(
+    lambda problems: st.lists(
+        st.lists(
+            st.integers(1, 4).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))),
+            min_size=problems, max_size=problems,
+        ),
+        min_size=2, max_size=5,
+    )
+)  # fmt: skip
+
+
+@given(RUNS)
+def test_each_run_is_paired_with_the_baseline_and_holm_counts_them_all(runs: list[Counts]) -> None:
+    baseline, others = runs[0], runs[1:]
+    found = against(baseline, others)
+    pairs = [compare_paired(run, baseline) for run in others]
+    assert [each.paired for each in found] == pairs
+    assert [each.p_holm for each in found] == holm([pair.p for pair in pairs])
+    for each, run in zip(found, others, strict=True):
+        shares = [(c / n, d / m) for (c, n), (d, m) in zip(run, baseline, strict=True)]
+        assert each.wins == sum(a > b for a, b in shares)
+        assert each.losses == sum(a < b for a, b in shares)
+        assert each.significant == (each.p_holm < 0.05)
+        assert each.verdict.endswith(".")
+
+
+def test_what_cannot_be_separated_is_said_with_the_noise_in_points() -> None:
+    baseline = [(2, 4), (3, 4)] * 15
+    run = [(3, 4), (2, 4)] * 14 + [(3, 4), (3, 4)]
+    (found,) = against(baseline, [run])
+    assert found.paired.resolvable is not None
+    noise = f"{100 * found.paired.resolvable:.1f}"
+    assert found.verdict == (
+        f"30 problems cannot separate these two: a difference below {noise} points is noise."
+    )
+
+
+def test_what_is_separated_is_said_with_the_difference() -> None:
+    (better,) = against([(0, 4)] * 20, [[(3, 4)] * 19 + [(4, 4)]])
+    assert better.verdict.startswith("76.2 points better than the baseline")
+    (worse,) = against([(4, 4)] * 20, [[(1, 4)] * 20])
+    assert worse.verdict.startswith("75.0 points worse")
+    (same,) = against([(4, 4)] * 20, [[(2, 2)] * 20])
+    assert same.verdict == "These two do not differ on 20 problems."
+
+
+def test_a_difference_that_many_comparisons_undo_says_so() -> None:
+    baseline: Counts = [(0, 1)] * 30
+    run = [(1, 1)] * 6 + [(0, 1)] * 24  # p = 2/64 alone
+    found = against(baseline, [run, baseline, baseline])[0]
+    assert found.paired.p == pytest.approx(2 / 64)
+    assert not found.significant
+    assert (
+        "3 are compared with the baseline (p = 0.031 alone, 0.094 by Holm's rule)" in found.verdict
+    )
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
+
+
+@given(st.lists(st.tuples(TEXTS, st.floats(-9, 9), st.none()), max_size=5))
+def test_no_cell_of_a_csv_begins_a_formula(rows: list[Any]) -> None:
+    text = csv_text(["=name", "value", "none"], rows)
+    read = list(csv.reader(io.StringIO(text, newline="")))
+    assert read[0] == ["'=name", "value", "none"]
+    assert len(read) == len(rows) + 1
+    for (name, value, _), (written, number, blank) in zip(rows, read[1:], strict=True):
+        assert not written.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+        assert written.removeprefix("'") == name.removeprefix("'")
+        assert float(number) == value
+        assert blank == ""
