@@ -185,6 +185,14 @@ RETORT_WALL_SECONDS: float = env.float("RETORT_WALL_SECONDS", default=0.0)
 # Processes that a grade or filter stage may use.
 RETORT_STAGE_JOBS: int = env.int("RETORT_STAGE_JOBS", default=2)
 
+# --- costs
+
+# What an hour of a device, and of a CPU, costs here; without a price its money stays blank.
+RETORT_DEVICE_HOUR_PRICE: float | None = env.float("RETORT_DEVICE_HOUR_PRICE", default=None)
+RETORT_CPU_HOUR_PRICE: float | None = env.float("RETORT_CPU_HOUR_PRICE", default=None)
+# Of those prices and of the endpoints', shown beside sums.
+RETORT_CURRENCY: str = env.str("RETORT_CURRENCY", default="USD")
+
 # --- logs: one JSON object a line on standard error
 
 LOGGING: dict[str, Any] = {

@@ -25,6 +25,7 @@ from webapp.benchmarks.models import Problem
 from webapp.config import celery
 from webapp.core.text import storable, storable_json
 from webapp.runs import files, redraw, stages
+from webapp.runs.ledger import Usage
 from webapp.runs.models import (
     Completion,
     Run,
@@ -153,6 +154,14 @@ def renew(claim: Claim) -> bool:
 def is_held(claim: Claim) -> bool:
     """Whether the lease still holds (it is lost at once when the run is cancelled)."""
     return _held(claim).exists()
+
+
+def record_usage(claim: Claim, usage: Usage) -> None:
+    """Note what the lease has taken so far; its end puts that into the ledger (ledger.sql).
+
+    Nothing happens when the lease is lost: its entry is written already.
+    """
+    _held(claim).update(usage=usage.to_json())
 
 
 def release_shard(claim: Claim) -> None:

@@ -132,6 +132,12 @@ class Shard(models.Model):
     state = models.CharField(max_length=20, choices=State, default=State.QUEUED)
     lease_token = models.UUIDField(null=True, blank=True)
     lease_expires_at = models.DateTimeField(null=True, blank=True)
+    leased_at = models.DateTimeField(
+        null=True, blank=True, help_text="set with the lease's token, by ledger.sql"
+    )
+    usage = models.JSONField(
+        default=dict, help_text="what the worker says that this lease took (ledger.Usage)"
+    )
     not_before = models.DateTimeField(
         null=True, blank=True, help_text="not claimable earlier, after a transient failure"
     )
@@ -179,6 +185,56 @@ class Segment(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class LedgerEntry(models.Model):
+    """What one lease took: written by the database when the lease ends (ledger.sql), then kept."""
+
+    class Ended(models.TextChoices):
+        """How a lease ended."""
+
+        FINISHED = "finished", "finished"
+        RETRIED = "retried", "failed, tried again"
+        FAILED = "failed", "failed for good"
+        RELEASED = "released", "given back"
+        CANCELLED = "cancelled", "cancelled"
+        LOST = "lost", "lost with its worker"
+
+    lease_token = models.UUIDField(unique=True)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    run = models.ForeignKey(Run, null=True, on_delete=models.SET_NULL, related_name="entries")
+    stage = models.ForeignKey(Stage, null=True, on_delete=models.SET_NULL, related_name="entries")
+    shard = models.ForeignKey(Shard, null=True, on_delete=models.SET_NULL, related_name="entries")
+    kind = models.CharField(max_length=20, help_text="of the stage")
+    worker = models.CharField(max_length=200)
+    ended = models.CharField(max_length=10, choices=Ended)
+    cause = models.CharField(
+        max_length=20, blank=True,
+        help_text="of what failed: transient, permanent, out_of_memory, limits, lost_lease",
+    )  # fmt: skip
+    started_at = models.DateTimeField()
+    ended_at = models.DateTimeField()
+    wall_seconds = models.FloatField()
+    device_seconds = models.FloatField(help_text="wall seconds × devices held")
+    cpu_seconds = models.FloatField(help_text="of the child and its descendants")
+    prompt_tokens = models.BigIntegerField()
+    completion_tokens = models.BigIntegerField()
+    asks_endpoint = models.BooleanField()
+    endpoint_money = models.FloatField(
+        null=True, help_text="by the prices of that moment; null: no endpoint, no price, no counts"
+    )
+    lost_share = models.FloatField(help_text="of all this: what another lease had to do again")
+
+    class Meta:
+        ordering = ["id"]
+        indexes = [
+            models.Index(fields=["user", "ended_at"], name="ledger_user"),
+            models.Index(fields=["ended_at"], name="ledger_period"),
+            models.Index(fields=["cause"], name="ledger_cause"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} by {self.worker}: {self.ended}"
 
 
 class Completion(models.Model):
