@@ -240,20 +240,26 @@ class TraceIndex:
             self._sample.append(completion.sample)
             self._failed.append(completion.error is not None)
 
+    def count(self, prompts: NDArray[np.bool_]) -> int:
+        """How many traces there are of the chosen prompts; ``prompts`` is a mask, (prompts,)."""
+        return int(prompts[np.frombuffer(self._prompt, dtype=np.int32)].sum())
+
     def by_question(
-        self, clusters: NDArray[np.int64]
+        self, clusters: NDArray[np.int64], chosen: NDArray[np.bool_] | None = None
     ) -> Iterator[tuple[int, list[tuple[int, Place]]]]:
         """(cluster, its traces' prompts and places), in order of cluster, prompt and sample.
 
         Of several rows with one key a completion comes before an error, else the earlier one first.
 
         ``clusters`` holds a number per prompt, (prompts,): that of the first prompt that it is
-        nearly a copy of, or its own.
+        nearly a copy of, or its own. ``chosen`` is a mask of prompts whose traces are wanted.
         """
         prompt = np.frombuffer(self._prompt, dtype=np.int32)
         sample = np.frombuffer(self._sample, dtype=np.int64)
         failed = np.frombuffer(self._failed, dtype=np.int8)
         order = np.lexsort((np.arange(len(self)), failed, sample, prompt, clusters[prompt]))
+        if chosen is not None:
+            order = order[chosen[prompt[order]]]
         question: list[tuple[int, Place]] = []
         cluster, before = -1, (-1, 0)
         for at in order:
@@ -267,7 +273,8 @@ class TraceIndex:
             place = Place(path, self._offset[at], self._length[at], key[1], key == before)
             question.append((key[0], place))
             before = key
-        yield cluster, question
+        if question:
+            yield cluster, question
 
 
 def _offsets(path: Path) -> Iterator[tuple[int, int, bytes]]:

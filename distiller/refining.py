@@ -2,6 +2,10 @@
 
 The traces are read once to index them and once in the order of their questions, so that memory
 does not grow with their texts. What is written appears when it is complete.
+
+A filter looks at one question's traces at most, so that questions can be filtered apart: every part
+gathers the same material, sifts the questions whose first prompt is its own, and ``merge`` makes of
+all parts' fates, in order, what ``refine`` makes in one go.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distiller import corpus, decontamination, filters, sieve
+from distiller.checks import Check
 from distiller.corpus import Encoder
+from distiller.decontamination import Contamination
 from distiller.errors import InputError, disk_error
 from distiller.filters.base import JudgeVerdict, Key, Reason, Trace
 from distiller.filters.duplicates import Duplicates
@@ -92,6 +99,72 @@ class Funnel:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Where the traces stand, and all that a filter may know of their prompts."""
+
+    index: TraceIndex
+    prompts: Sequence[Problem]
+    recipe: Recipe
+    clusters: NDArray[np.int64]  # (prompts,): see :func:`_clusters`
+    contaminated: Sequence[Contamination]
+    beside: Beside
+
+    @classmethod
+    def gather(
+        cls,
+        sources: Sequence[Path],
+        *,
+        prompts: Sequence[Problem],
+        recipe: Recipe,
+        benchmarks: Mapping[str, Sequence[Problem]],
+        spool: Path,
+        beside: Beside | None = None,
+    ) -> Material:
+        """Index the traces in ``sources``, by flat copies in the folder ``spool``, and the prompts.
+
+        Raises InputError for a row that is no trace, or a filter that lacks what it needs.
+        """
+        index = TraceIndex.read(sources, prompts, spool)
+        beside = beside or Beside()
+        beside = Beside({**index.guesses, **beside.guesses}, beside.judged)
+        _require_beside(recipe, beside)
+        found = decontamination.find(prompts, benchmarks) if recipe.decontaminate else []
+        return cls(index, prompts, recipe, _clusters(prompts, recipe), found, beside)
+
+    def chosen(self, ids: Iterable[str]) -> NDArray[np.bool_]:
+        """A mask of prompts, (prompts,): those whose question begins with a prompt of ``ids``."""
+        wanted = frozenset(ids)
+        first = np.array([prompt.id in wanted for prompt in self.prompts], dtype=np.bool_)
+        mask: NDArray[np.bool_] = first[self.clusters]
+        return mask
+
+    def fates(
+        self, settings: Settings, *, jobs: int, ids: Iterable[str] | None = None, after: int = 0
+    ) -> Iterator[Fate]:
+        """The fates of all traces, or of one part's, in order, but for the first ``after``."""
+        chosen = None if ids is None else self.chosen(ids)
+        questions = _questions(self, chosen)
+        for question in questions:
+            if after < len(question.traces):
+                questions = chain([question], questions)
+                break
+            after -= len(question.traces)
+        total = len(self.index) if chosen is None else self.index.count(chosen)
+        fates = sieve.sift(questions, settings=settings, total=total, jobs=jobs)
+        return islice(fates, after, None)
+
+
+def settings_of(recipe: Recipe, beside: Beside | None = None) -> Settings:
+    """What the recipe's filters do."""
+    return Settings(
+        recipe.filters,
+        recipe.thinking,
+        recipe.decontaminate,
+        show_verdicts=beside is not None and bool(beside.judged),
+    )
+
+
 def refine(
     sources: Sequence[Path],
     *,
@@ -114,73 +187,114 @@ def refine(
     corpus; then what was counted stays readable.
     """
     encoder = None if base_model is None else Encoder(base_model, recipe)
-    settings = Settings(
-        recipe.filters,
-        recipe.thinking,
-        recipe.decontaminate,
-        show_verdicts=beside is not None and bool(beside.judged),
-    )
-    funnel = Funnel([*settings.steps(), *([CORPUS_STEP] if encoder else [])])
+    settings = settings_of(recipe, beside)
     with _made_whole(out) as part:
-        index = TraceIndex.read(sources, prompts, part)
-        total = len(index) * (2 if encoder else 1)
-        bad: frozenset[str] = frozenset()
-        if recipe.decontaminate:
-            found = decontamination.find(prompts, benchmarks)
-            listed = {
-                "prompts": len(prompts),
-                "benchmarks": {name: len(problems) for name, problems in benchmarks.items()},
-                "contaminated": [hit.to_json() for hit in found],
-            }
-            _write_json(part / CONTAMINATED, listed)
-            bad = frozenset(hit.problem_id for hit in found)
-        questions = _questions(index, prompts, recipe, bad=bad, beside=beside or Beside())
-        fates = sieve.sift(questions, settings=settings, total=len(index), jobs=jobs)
-        _write_fates(fates, part, funnel, lambda done: on_progress(done, total))
-        if encoder is None:
-            _write_json(part / FUNNEL, funnel.to_json())
-            return {"funnel": funnel.to_json()}
-        kept = funnel.to_json()["kept"]
-        try:
-            reasons = corpus.build(
-                _read_kept(part / KEPT),
-                encoder=encoder,
-                recipe=recipe,
-                out=part / "corpus",
-                total=kept,
-                benchmarks=benchmarks if recipe.decontaminate else None,
-                on_progress=lambda done, _: on_progress(min(len(index) + done, total), total),
-            )
-            _take_out(part, reasons, funnel)
-        except InputError:  # the corpus' own: what was counted is worth reading
-            _write_json(part / FUNNEL, funnel.to_json())
-            _put_in_place(part, out)
-            raise
-        _write_json(part / FUNNEL, funnel.to_json())
-        on_progress(total, total)
-        examples, manifest = corpus.read(part / "corpus")
-        checks = checks_of_corpus(examples, encoder, recipe)
-        _write_json(part / "preflight.json", [check.to_json() for check in checks])
-    require_passed(checks)
-    return {
-        "corpus": str(out / "corpus"),
-        "funnel": funnel.to_json(),
-        "manifest_hash": corpus.manifest_hash(manifest),
-    }
+        material = Material.gather(
+            sources, prompts=prompts, recipe=recipe, benchmarks=benchmarks, spool=part,
+            beside=beside,
+        )  # fmt: skip
+        making = _Making(recipe, encoder, benchmarks, part, out)
+        fates = material.fates(settings, jobs=jobs)
+        making.list_contaminated(prompts, material.contaminated)
+        making.make(fates, len(material.index), on_progress)
+    return making.result()
 
 
-def _questions(
-    index: TraceIndex,
+def merge(
+    fates: Iterable[Fate],
+    *,
+    traces: int,
     prompts: Sequence[Problem],
     recipe: Recipe,
-    *,
-    bad: frozenset[str],
-    beside: Beside,
-) -> Iterator[Question]:
-    """The traces by question: a problem and its near copies, where duplicates are looked for."""
-    guesses = {**index.guesses, **beside.guesses}
+    benchmarks: Mapping[str, Sequence[Problem]],
+    out: Path,
+    base_model: Path | None = None,
+    on_progress: OnProgress = lambda done, total: None,
+) -> dict[str, Any]:
+    """Write what :func:`refine` writes, of so many ``traces`` whose fates were decided in parts."""
+    encoder = None if base_model is None else Encoder(base_model, recipe)
+    with _made_whole(out) as part:
+        making = _Making(recipe, encoder, benchmarks, part, out)
+        found = decontamination.find(prompts, benchmarks) if recipe.decontaminate else []
+        making.list_contaminated(prompts, found)
+        making.make(fates, traces, on_progress)
+    return making.result()
+
+
+class _Making:
+    """The files that become of fates, in the folder ``part`` until they are complete."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        encoder: Encoder | None,
+        benchmarks: Mapping[str, Sequence[Problem]],
+        part: Path,
+        out: Path,
+    ) -> None:
+        self._recipe, self._encoder, self._benchmarks = recipe, encoder, benchmarks
+        self._part, self._out = part, out
+        self._funnel = Funnel([*settings_of(recipe).steps(), *([CORPUS_STEP] if encoder else [])])
+        self._manifest_hash = ""
+        self._checks: list[Check] = []
+
+    def list_contaminated(self, prompts: Sequence[Problem], found: Sequence[Contamination]) -> None:
+        """Write contaminated.json, where the recipe decontaminates."""
+        if not self._recipe.decontaminate:
+            return
+        listed = {
+            "prompts": len(prompts),
+            "benchmarks": {name: len(problems) for name, problems in self._benchmarks.items()},
+            "contaminated": [hit.to_json() for hit in found],
+        }
+        _write_json(self._part / CONTAMINATED, listed)
+
+    def make(self, fates: Iterable[Fate], traces: int, on_progress: OnProgress) -> None:
+        """Write the rest. Raises CorpusError; then what was counted is in its place already."""
+        part, funnel = self._part, self._funnel
+        total = traces * (2 if self._encoder else 1)
+        _write_fates(fates, part, funnel, lambda done: on_progress(done, total))
+        if self._encoder is not None:
+            try:
+                self._build_corpus(
+                    self._encoder, lambda done: on_progress(min(traces + done, total), total)
+                )
+            except InputError:  # the corpus' own: what was counted is worth reading
+                _write_json(part / FUNNEL, funnel.to_json())
+                _put_in_place(part, self._out)
+                raise
+            on_progress(total, total)
+        _write_json(part / FUNNEL, funnel.to_json())
+
+    def _build_corpus(self, encoder: Encoder, on_progress: Callable[[int], None]) -> None:
+        reasons = corpus.build(
+            _read_kept(self._part / KEPT),
+            encoder=encoder,
+            recipe=self._recipe,
+            out=self._part / "corpus",
+            total=self._funnel.to_json()["kept"],
+            benchmarks=self._benchmarks if self._recipe.decontaminate else None,
+            on_progress=lambda done, _: on_progress(done),
+        )
+        _take_out(self._part, reasons, self._funnel)
+        examples, manifest = corpus.read(self._part / "corpus")
+        self._manifest_hash = corpus.manifest_hash(manifest)
+        self._checks = checks_of_corpus(examples, encoder, self._recipe)
+        _write_json(self._part / "preflight.json", [check.to_json() for check in self._checks])
+
+    def result(self) -> dict[str, Any]:
+        """See :func:`refine`. Raises InputError for a corpus that nothing can be trained on."""
+        funnel = {"funnel": self._funnel.to_json()}
+        if self._encoder is None:
+            return funnel
+        require_passed(self._checks)
+        folder = str(self._out / "corpus")
+        return {"corpus": folder, **funnel, "manifest_hash": self._manifest_hash}
+
+
+def _require_beside(recipe: Recipe, beside: Beside) -> None:
     for rule in filters.create(recipe.filters):
-        if rule.name == "guessable" and not guesses:
+        if rule.name == "guessable" and not beside.guesses:
             raise InputError(
                 "filters: guessable needs guesses: give a file of them (--guesses), or traces with "
                 'rows of kind "guess".'
@@ -190,12 +304,18 @@ def _questions(
                 "filters: answer: unchecked: judge needs a judge's verdicts: give a file of them "
                 "(--judged)."
             )
-    for _, places in index.by_question(_clusters(prompts, recipe)):
+
+
+def _questions(material: Material, chosen: NDArray[np.bool_] | None) -> Iterator[Question]:
+    """The traces by question: a problem and its near copies, where duplicates are looked for."""
+    prompts, beside = material.prompts, material.beside
+    bad = frozenset(hit.problem_id for hit in material.contaminated)
+    for _, places in material.index.by_question(material.clusters, chosen):
         ids = {prompts[prompt].id for prompt, _ in places}
         yield Question(
             [(prompts[prompt], place) for prompt, place in places],
             contaminated=bad & ids,
-            guesses={name: guesses[name] for name in ids if name in guesses},
+            guesses={name: beside.guesses[name] for name in ids if name in beside.guesses},
             judged={
                 key: beside.judged[key]
                 for prompt, place in places

@@ -51,6 +51,11 @@ class Fate:
     step: str | None = None
     reason: Reason = None
 
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Fate:
+        """The fate that a row of kept.jsonl or dropped.jsonl tells of."""
+        return cls(json_line(row), row.get("step"), row.get("reason"))
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:

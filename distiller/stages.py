@@ -6,16 +6,22 @@ docs/architecture.md lists their specs, their work and what they report.
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 import time
+import weakref
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import ValidationError
 
 from distiller import generation, preflight, refining, traces
 from distiller.errors import InputError
+from distiller.inputs import lines
 from distiller.recipe import Recipe
+from distiller.sieve import Fate
 from evaluator import engines, runner
 from evaluator.child import HandlerFactory, Reporter, ShardRequest, Spec
 from evaluator.protocol import first_mistake
@@ -24,6 +30,7 @@ from evaluator.stages import throttled
 from evaluator.store import SegmentWriter, read_segment
 
 TALLY_SECONDS = 2.0  # between two reports of what a shard has drawn
+SPOOL = "spool-"  # folders for flat copies of the traces begin so
 
 
 class GenerateStage:
@@ -53,7 +60,7 @@ class GenerateStage:
             # A stage's shards are drawn side by side: each has its tally under its own number.
             report.metric(request.shard, **tally.to_json())
 
-        with generation.Verifier(self._recipe) as verifier:
+        with generation.Verifier(self._recipe) as verifier, _Spent(report) as spent:
             tally = generation.draw(
                 [self._prompts[problem_id] for problem_id in wanted],
                 recipe=self._recipe,
@@ -66,10 +73,50 @@ class GenerateStage:
                         done, total, unit="traces", tokens=tokens
                     )
                 ),
-                on_tally=_every(TALLY_SECONDS, metric),
+                on_tally=_all_of(spent, _every(TALLY_SECONDS, metric)),
             )
         metric(tally)
         return {"teacher_prompt": traces.protocol(self._recipe).prompt}
+
+
+class _Spent:
+    """Tokens drawn under this lease, told as they come: a tally's, less what it began with."""
+
+    def __init__(self, report: Reporter) -> None:
+        self._report = report
+        self._before: generation.Tally | None = None
+        self._latest = generation.Tally()
+        self._told = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tell()  # they cost, whatever becomes of it
+
+    def __call__(self, tally: generation.Tally) -> None:
+        """Take in a tally; the first one is of earlier leases alone."""
+        self._before = self._before or replace(tally)
+        self._latest = tally
+        if time.monotonic() - self._told >= TALLY_SECONDS:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told = time.monotonic()
+        now, before = self._latest, self._before or self._latest
+        self._report.usage(
+            prompt_tokens=now.prompt_tokens - before.prompt_tokens,
+            completion_tokens=now.completion_tokens - before.completion_tokens,
+            uncounted=now.uncounted - before.uncounted,
+        )
+
+
+def _all_of(*calls: generation.OnTally) -> generation.OnTally:
+    def call(tally: generation.Tally) -> None:
+        for each in calls:
+            each(tally)
+
+    return call
 
 
 class PreflightStage:
@@ -99,31 +146,79 @@ class PreflightStage:
 
 
 class FilterStage:
-    """Turns accepted traces into a corpus."""
+    """Turns accepted traces into a corpus, in one shard or, where there are many, in several."""
 
     def __init__(self, spec: Spec, report: Reporter) -> None:
-        self._spec = spec
         self._recipe = _recipe(spec)
         self._prompts = runner.load_problems(Path(_field(spec, "prompts_file")))
         self._benchmarks = refining.load_benchmarks(_field(spec, "benchmark_files"))
-        report.ready(name="filter", jobs=_field(spec, "jobs"))
+        self._traces = [Path(path) for path in _field(spec, "segment_files")]
+        self._segments = Path(_field(spec, "segments_folder"))
+        self._folder = Path(_field(spec, "stage_folder"))
+        self._base = Path(_field(spec, "base_model"))
+        self._jobs = int(_field(spec, "jobs"))
+        self._material: refining.Material | None = None
+        report.ready(name="filter", jobs=self._jobs)
 
     def run(self, request: ShardRequest, report: Reporter) -> Mapping[str, Any]:
-        """Write this lease's folder."""
-        segments = [Path(path) for path in _field(self._spec, "segment_files")]
+        """Deliver the fates of some questions' traces; or write this lease's folder."""
         progress = throttled(
             lambda done, total, _: report.progress(done, total, unit="checks", tokens=0)
         )
-        return refining.refine(
-            segments,
-            prompts=self._prompts,
-            recipe=self._recipe,
-            benchmarks=self._benchmarks,
-            base_model=Path(_field(self._spec, "base_model")),
-            out=Path(_field(self._spec, "stage_folder")) / request.lease,
-            jobs=int(_field(self._spec, "jobs")),
-            on_progress=lambda done, total: progress(done, total, 0),
+        common: dict[str, Any] = {
+            "prompts": self._prompts,
+            "recipe": self._recipe,
+            "benchmarks": self._benchmarks,
+            "base_model": self._base,
+            "out": self._folder / request.lease,
+            "on_progress": lambda done, total: progress(done, total, 0),
+        }
+        if request.work.get("merge"):
+            return self._merge(request, common)
+        if "problem_ids" in request.work:
+            return self._sift(request, report, progress)
+        return refining.refine(self._traces, jobs=self._jobs, **common)
+
+    def _sift(
+        self, request: ShardRequest, report: Reporter, progress: runner.Progress
+    ) -> Mapping[str, Any]:
+        """Fates come in one order always, so that a lease goes on where an earlier one stopped."""
+        ids = request.work["problem_ids"]
+        material = self._gathered()
+        total = material.index.count(material.chosen(ids))
+        done = sum(1 for name in request.accepted for _ in lines(self._segments / name))
+        fates = material.fates(
+            refining.settings_of(self._recipe), jobs=self._jobs, ids=ids, after=done
         )
+        with SegmentWriter(self._segments, prefix=request.prefix, on_seal=report.segment) as writer:
+            for fate in fates:
+                writer.append(json.loads(fate.line))
+                done += 1
+                progress(done, total, 0)
+        return {"traces": total}
+
+    def _merge(self, request: ShardRequest, common: Mapping[str, Any]) -> Mapping[str, Any]:
+        self._material = None
+        for left_behind in self._folder.glob(f"{SPOOL}*"):  # by children that were killed
+            shutil.rmtree(left_behind)
+        accepted = [self._segments / name for name in request.accepted]
+        fates = (Fate.of_row(row) for path in accepted for _, row in read_segment(path))
+        traces = sum(1 for path in accepted for _ in lines(path))
+        return refining.merge(fates, traces=traces, **common)
+
+    def _gathered(self) -> refining.Material:
+        """What all of this child's shards need, gathered once."""
+        if self._material is None:
+            spool = tempfile.mkdtemp(prefix=SPOOL, dir=self._folder)
+            weakref.finalize(self, shutil.rmtree, spool, ignore_errors=True)
+            self._material = refining.Material.gather(
+                self._traces,
+                prompts=self._prompts,
+                recipe=self._recipe,
+                benchmarks=self._benchmarks,
+                spool=Path(spool),
+            )
+        return self._material
 
 
 class TrainStage:

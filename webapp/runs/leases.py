@@ -299,7 +299,7 @@ def finish_shard(claim: Claim, result: Mapping[str, Any]) -> None:
         if shard is None:
             raise LeaseLostError("the lease is no longer ours")
         stage = Stage.objects.select_related("evaluation").get(pk=claim.stage_id)
-        stages.check_complete(stage, shard)
+        stages.check_complete(stage, shard, result)
         outcome = storable_json(dict(result))
         Shard.objects.filter(pk=shard.pk).update(
             state=State.FINISHED, result=outcome, done=F("total"),

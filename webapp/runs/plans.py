@@ -13,6 +13,7 @@ from webapp.runs.models import Evaluation, Run, Shard, Stage, State
 SHARD_PROBLEMS = 50  # problems per shard of an evaluation
 GRADE_SHARD = 2000  # completions per shard of a grade stage, as long as a problem's fit
 JUDGE_SHARD = 64  # the same where each is a program to compile and run
+FILTER_SHARD = 8000  # traces per shard of a filter stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,14 @@ def create_stages(run: Run, plans: Sequence[PlannedStage]) -> None:
         Shard.objects.bulk_create(shards)
         if position == 0:
             leases.ring_after_commit(stage)
+
+
+def filter_stage(config: dict[str, Any], prompts: Sequence[str], samples: int) -> PlannedStage:
+    """Filter so many samples of the prompts: in one shard where they are few."""
+    return PlannedStage(
+        "filter", "Filter traces", config, merges=True, problem_ids=prompts,
+        chunk=max(FILTER_SHARD // samples, 1), samples=samples, unit="checks",
+    )  # fmt: skip
 
 
 def measuring_stages(evaluation: Evaluation, what: str, devices: int = 1) -> list[PlannedStage]:

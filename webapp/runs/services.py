@@ -37,7 +37,13 @@ from webapp.runs import devices as grants
 from webapp.runs import files, leases, redraw, turns
 from webapp.runs.devices import Devices
 from webapp.runs.models import FINAL_STATES, Evaluation, Run, Shard, Stage, State
-from webapp.runs.plans import PlannedStage, create_stages, grading_stage, measuring_stages
+from webapp.runs.plans import (
+    PlannedStage,
+    create_stages,
+    filter_stage,
+    grading_stage,
+    measuring_stages,
+)
 
 ENGINES = ("transformers", "vllm")
 
@@ -89,7 +95,7 @@ def launch_distillation(
                 problem_ids=prompts, chunk=recipe.generation.shard_prompts,
                 samples=recipe.generation.samples, devices=devices.generate,
             ),
-            PlannedStage("filter", "Filter traces", config),
+            filter_stage(config, prompts, recipe.generation.samples),
             PlannedStage("train", "Train the student", config, devices=devices.train),
         ]  # fmt: skip
         roles = {"base": base, "teacher": teacher, "student": None}

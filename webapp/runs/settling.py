@@ -60,4 +60,4 @@ def _take_in(stage: Stage) -> None:
         if ids:
             rows = [row for row in rows if row["problem_id"] in ids]
         leases.set_outcomes(stage.evaluation_id, rows)
-        stages.check_complete(stage, Shard.objects.get(pk=shard.pk))
+        stages.check_complete(stage, Shard.objects.get(pk=shard.pk), shard.result)

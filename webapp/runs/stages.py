@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from django.conf import settings
+from django.db import transaction
+from django.db.models import Sum
 
 from distiller.recipe import Recipe
 from evaluator import graders
@@ -108,9 +110,18 @@ def engine_ready(stage: Stage, engine: Mapping[str, Any]) -> None:
     )
 
 
-def check_complete(stage: Stage, shard: Shard) -> None:
-    """Refuse a shard of an evaluation whose completions, or verdicts, are not all there."""
-    if stage.evaluation is None or "problem_ids" not in shard.work:
+def check_complete(stage: Stage, shard: Shard, result: Mapping[str, Any]) -> None:
+    """Refuse a shard whose completions, verdicts, or filtered traces are not all there."""
+    if "problem_ids" not in shard.work:
+        return
+    if stage.kind == "filter":
+        arrived = shard.segments.aggregate(rows=Sum("row_count", default=0))["rows"]
+        if arrived != result["traces"]:
+            raise IncompleteError(
+                f"{arrived} of {result['traces']} filtered traces arrived; the rest is done again."
+            )
+        return
+    if stage.evaluation is None:
         return
     ids = shard.work["problem_ids"]
     if stage.kind == "grade":
@@ -196,12 +207,26 @@ def _generate(stage: Stage, device: str) -> Spec:
     }
 
 
-def _benchmark_files() -> dict[str, str]:
+def _newest_benchmarks() -> list[Benchmark]:
     """What prompts must not stand in: the newest version of every installed benchmark."""
-    newest = Benchmark.objects.order_by("name", "-created_at").distinct("name")
+    return list(Benchmark.objects.order_by("name", "-created_at").distinct("name"))
+
+
+def _benchmarks_of(stage: Stage) -> list[Benchmark]:
+    """The newest ones as the stage began: all its shards must look into the same."""
+    with transaction.atomic():
+        row = Stage.objects.select_for_update(no_key=True).get(pk=stage.pk)
+        if "benchmarks" not in row.config:
+            row.config["benchmarks"] = [each.pk for each in _newest_benchmarks()]
+            row.save(update_fields=["config"])
+    stage.config = row.config
+    return list(Benchmark.objects.filter(pk__in=row.config["benchmarks"]).order_by("name"))
+
+
+def _benchmark_files(among: Sequence[Benchmark]) -> dict[str, str]:
     return {
         f"{each.name}@{each.content_hash[:8]}": str(benchmarks.problems_file(each))
-        for each in newest
+        for each in among
     }
 
 
@@ -209,7 +234,7 @@ def _preflight(stage: Stage, device: str) -> Spec:
     return {
         "recipe": _recipe(stage.run).model_dump(mode="json"),
         "prompts_file": _prompts_file(stage),
-        "benchmark_files": _benchmark_files(),
+        "benchmark_files": _benchmark_files(_newest_benchmarks()),
         "base_model": _checkpoint_folder(stage.config["base"]),
     }
 
@@ -219,7 +244,7 @@ def _filter(stage: Stage, device: str) -> Spec:
         "recipe": _recipe(stage.run).model_dump(mode="json"),
         "prompts_file": _prompts_file(stage),
         "segment_files": _segment_files(_earlier(stage, "generate")),
-        "benchmark_files": _benchmark_files(),
+        "benchmark_files": _benchmark_files(_benchmarks_of(stage)),
         "base_model": _checkpoint_folder(stage.config["base"]),
         "jobs": settings.RETORT_STAGE_JOBS,
     }
