@@ -25,7 +25,7 @@ from celery.platforms import SecurityWarning  # noqa: E402
 
 from webapp.config.celery import app  # noqa: E402
 from webapp.core.errors import UserError  # noqa: E402
-from workers import judging, queues  # noqa: E402
+from workers import judging, notifying, queues  # noqa: E402
 from workers.names import worker_name  # noqa: E402
 from workers.tasks import stages, upkeep  # noqa: E402
 
@@ -39,8 +39,10 @@ _upkeep: list[threading.Thread] = []
 def _begin(**_: object) -> None:
     name = worker_name()
     restricted = judging.is_restricted()
-    thread = upkeep.start_judging(name) if restricted else upkeep.start(name, queues.served())
-    _upkeep.append(thread)
+    if restricted:
+        _upkeep.append(upkeep.start_judging(name))
+    else:
+        _upkeep.extend((upkeep.start(name, queues.served()), notifying.start()))
 
 
 @signals.worker_shutdown.connect

@@ -39,6 +39,7 @@ INSTALLED_APPS: list[str] = [
     "webapp.benchmarks",
     "webapp.runs",
     "webapp.leaderboard",
+    "webapp.notifications",
 ]
 
 MIDDLEWARE: list[str] = [
@@ -150,6 +151,23 @@ DATA_UPLOAD_MAX_NUMBER_FILES = RETORT_UPLOAD_FILES + 1  # one too many gets a se
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 2 * RETORT_UPLOAD_FILES + 100
 # What one person's checkpoints and unfinished uploads may take together; 0: no limit.
 RETORT_UPLOAD_QUOTA_BYTES: int = env.int("RETORT_UPLOAD_QUOTA_BYTES", default=0)
+
+# --- notifications
+
+# Where people reach this installation: links in mails and webhooks begin with it.
+RETORT_URL: str = env.str("RETORT_URL", default="http://127.0.0.1:8000")
+# smtp://user:password@host:25, smtp+tls://… (STARTTLS), smtp+ssl://…; empty: nobody gets mail.
+EMAIL_CONFIGURED: bool = bool(env.str("EMAIL_URL", default=""))
+if EMAIL_CONFIGURED:
+    _mail = env.email_url("EMAIL_URL")
+    EMAIL_BACKEND: str = _mail["EMAIL_BACKEND"]
+    EMAIL_HOST: str = _mail["EMAIL_HOST"]
+    EMAIL_PORT: int = _mail["EMAIL_PORT"]
+    EMAIL_HOST_USER: str = _mail["EMAIL_HOST_USER"] or ""
+    EMAIL_HOST_PASSWORD: str = _mail["EMAIL_HOST_PASSWORD"] or ""
+    EMAIL_USE_TLS: bool = _mail.get("EMAIL_USE_TLS", False)
+    EMAIL_USE_SSL: bool = _mail.get("EMAIL_USE_SSL", False)
+DEFAULT_FROM_EMAIL: str = env.str("DEFAULT_FROM_EMAIL", default="retort@localhost")
 
 # --- language, time
 

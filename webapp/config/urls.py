@@ -8,5 +8,6 @@ urlpatterns = [
     path("benchmarks/", include("webapp.benchmarks.urls")),
     path("checkpoints/", include("webapp.checkpoints.urls")),
     path("endpoints/", include("webapp.endpoints.urls")),
+    path("notifications/", include("webapp.notifications.urls")),
     path("runs/", include("webapp.runs.urls")),
 ]

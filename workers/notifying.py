@@ -1,0 +1,38 @@
+"""Telling people how their runs ended, in a thread of every trusted worker.
+
+Not a task: a worker does one stage at a time, and nobody's message should wait for another's
+training to end.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from django.conf import settings
+from django.db import Error, connection
+
+from webapp.notifications import services
+from workers.tasks.upkeep import stopping
+
+logger = logging.getLogger(__name__)
+
+
+def start() -> threading.Thread:
+    """Begin; the thread ends with the upkeep's ``stopping``."""
+    thread = threading.Thread(target=_run, name="notifying", daemon=True)
+    thread.start()
+    return thread
+
+
+def _run() -> None:
+    while not stopping.is_set():
+        try:
+            services.note_ends()
+            services.deliver_due()
+        except Error:
+            # A server that is away now may be back at the next round.
+            logger.warning("notifying failed; it is tried again", exc_info=True)
+            connection.close()
+        stopping.wait(settings.RETORT_REAP_SECONDS)
+    connection.close()
