@@ -46,7 +46,7 @@ chaos: $(VENV)/.dev
 
 .PHONY: system-packages
 system-packages:
-	sh scripts/system_packages.sh chromium bubblewrap
+	sh scripts/system_packages.sh chromium bubblewrap rabbitmq-server
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Retort needs Python 3.11 or newer." if sys.version_info < (3, 11) else 0)'

@@ -31,6 +31,9 @@ app.conf.update(
     worker_send_task_events=False,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,  # a broker that is away may come back any time
+    # RabbitMQ closes the channel of a worker that has long been busy (its consumer_timeout, half an
+    # hour): the worker shall open another one instead of ending.
+    broker_channel_error_retry=True,
     broker_transport_options={"visibility_timeout": 3600},
     timezone="UTC",
     enable_utc=True,

@@ -103,6 +103,12 @@ DATABASES: dict[str, dict[str, Any]] = {
     },
 }
 DATABASES["default"].update(CONN_MAX_AGE=60, CONN_HEALTH_CHECKS=True)
+# A server that falls silent (a pulled cable) is given up before a lease runs out, not after TCP's
+# quarter of an hour. https://www.postgresql.org/docs/current/libpq-connect.html
+DATABASES["default"]["OPTIONS"] = {
+    "connect_timeout": 10, "tcp_user_timeout": 20_000,  # seconds; milliseconds
+    "keepalives_idle": 20, "keepalives_interval": 5, "keepalives_count": 3,
+} | DATABASES["default"].get("OPTIONS", {})  # fmt: skip
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CELERY_BROKER_URL: str = (
@@ -111,7 +117,8 @@ CELERY_BROKER_URL: str = (
 
 # --- files
 
-MEDIA_ROOT: Path = RETORT_VAR / "files"
+# The store. Where hosts share a disk it is mounted at the same path on each of them.
+MEDIA_ROOT: Path = Path(env.str("RETORT_FILES", default=str(RETORT_VAR / "files"))).absolute()
 MEDIA_URL = "files/"
 STATIC_URL = "static/"
 STATICFILES_DIRS: list[Path] = [BASE_DIR / "webapp" / "static"]

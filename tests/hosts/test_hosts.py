@@ -1,0 +1,57 @@
+"""Two hosts, each with a data folder and a network of its own, and what may break between them.
+
+Each scene sets up PostgreSQL, a broker and two workers over TCP with passwords (about 20 s).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.hosts.scene import PROBLEMS, SAMPLES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def play(*options: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.hosts.scene", *options],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=400,
+        env={k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def assert_whole(told: dict[str, Any]) -> None:
+    drawn = told["drawn"]
+    assert told["ended_early"] == []
+    assert drawn["state"] == "finished", drawn["error"]
+    assert drawn["wrong"] == []
+    assert drawn["kept"]
+    assert sum(drawn["metrics"]["outcomes"].values()) == PROBLEMS * SAMPLES
+
+
+def test_a_host_that_dies_loses_nothing_and_two_hosts_score_as_one() -> None:
+    told = play("--broker", "redis", "--fault", "kill-host", "--replays")
+    assert told["alone"]["state"] == "finished", told["alone"]["error"]
+    assert told["together"]["rows"] == told["alone"]["rows"]
+    assert told["together"]["metrics"] == told["alone"]["metrics"]
+    assert len(told["alone"]["rows"]) == PROBLEMS * SAMPLES
+    assert_whole(told)
+
+
+def test_a_host_that_is_cut_off_is_replaced_and_comes_back() -> None:
+    told = play("--broker", "redis", "--fault", "cut-host")
+    assert_whole(told)
+
+
+def test_rabbitmq_is_a_doorbell_too_and_may_be_killed() -> None:
+    told = play("--broker", "rabbitmq", "--fault", "kill-broker")
+    assert_whole(told)
+    assert told["drawn"]["hosts"] == ["alpha", "beta"]
