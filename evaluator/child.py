@@ -82,6 +82,15 @@ class Reporter:
         """One logged training step: loss, learning_rate, grad_norm, tokens_per_second."""
         self._emit("metric", step=step, values=values)
 
+    def usage(self, *, prompt_tokens: int, completion_tokens: int, uncounted: int) -> None:
+        """Tokens drawn under this lease so far; ``uncounted`` samples came without counts."""
+        self._emit(
+            "usage",
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            uncounted=uncounted,
+        )
+
     def done(self, result: Mapping[str, Any]) -> None:
         """The shard is finished; ``result`` is what its stage kind promises."""
         self._emit("done", result=dict(result))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import ValidationError
 
@@ -18,7 +18,7 @@ from evaluator.engines.replay import read_completions
 from evaluator.errors import InputError
 from evaluator.graders.pool import GraderPool
 from evaluator.protocol import Protocol, engine_settings, first_mistake
-from evaluator.records import Outcome, problems_hash
+from evaluator.records import Completion, Outcome, problems_hash
 from evaluator.store import Row, SegmentWriter, read_segment
 
 _PROGRESS_SECONDS = 0.5
@@ -73,18 +73,55 @@ class EvaluateStage(_Stage):
                 done, total, unit="completions", tokens=tokens + now
             )
         )
-        rendered = runner.draw(
-            [self._by_id[problem_id] for problem_id in wanted],
-            prompt=self.protocol.prompt or self.benchmark.prompt,
-            protocol=self.protocol,
-            samples=self.samples,
-            engine=self._engine,
-            writer=self.writer(request, report),
-            # An error is no completion: it is drawn again.
-            done={(row["problem_id"], row["sample"]) for row in earlier if row["error"] is None},
-            on_progress=progress,
-        )
+        with _Drawn(report) as drawn:
+            rendered = runner.draw(
+                [self._by_id[problem_id] for problem_id in wanted],
+                prompt=self.protocol.prompt or self.benchmark.prompt,
+                protocol=self.protocol,
+                samples=self.samples,
+                engine=self._engine,
+                writer=self.writer(request, report),
+                # An error is no completion: it is drawn again.
+                done={
+                    (row["problem_id"], row["sample"]) for row in earlier if row["error"] is None
+                },
+                on_progress=progress,
+                on_completion=drawn.add,
+            )
         return {"rendered_prompt": rendered}
+
+
+class _Drawn:
+    """The tokens of a lease's completions, told as they come: they cost, whatever becomes of it."""
+
+    def __init__(self, report: Reporter) -> None:
+        self._report = report
+        self._prompt = self._completion = self._uncounted = 0
+        self._told = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tell()
+
+    def add(self, completion: Completion) -> None:
+        """Count one that the engine gave, unless it is an error."""
+        if completion.error is not None:
+            return
+        self._prompt += completion.prompt_tokens or 0
+        self._completion += completion.completion_tokens or 0
+        self._uncounted += completion.prompt_tokens is None or completion.completion_tokens is None
+        if time.monotonic() - self._told >= _PROGRESS_SECONDS:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told = time.monotonic()
+        self._report.usage(
+            prompt_tokens=self._prompt,
+            completion_tokens=self._completion,
+            uncounted=self._uncounted,
+        )
 
 
 class ImportStage(_Stage):

@@ -26,7 +26,7 @@ from evaluator.sandbox import box
 from webapp.endpoints.services import KEY_VARIABLE
 from webapp.runs import stages
 from webapp.runs.models import Stage
-from workers import endings
+from workers import endings, processor_time
 
 LOG_LINES = 50
 LOG_LINE_CHARACTERS = 2000
@@ -80,6 +80,7 @@ class Child:
         self._writing = threading.Lock()
         self._oom_kills = endings.oom_kills()
         self.heard = time.monotonic()  # when the child last said something
+        self._cpu_seconds = 0.0
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             cwd=settings.BASE_DIR, env=environment, start_new_session=True,
@@ -99,6 +100,13 @@ class Child:
     def pid(self) -> int:
         """Process id, which is also its group's."""
         return self._process.pid
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time that it has taken, with its descendants; what was last known once it is gone."""
+        if self._process.returncode is None:
+            self._note_cpu_seconds()
+        return self._cpu_seconds
 
     @property
     def log_tail(self) -> str:
@@ -148,7 +156,10 @@ class Child:
             if grace_seconds and not self.exited():
                 self._signal(signal.SIGTERM)
                 self.wait(grace_seconds)
+            self._note_cpu_seconds()  # while its descendants are still to be found
             self._signal(signal.SIGKILL)  # also what the child may have left in its group
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            self._note_cpu_seconds()
         code = self._process.wait()
         self.drained()
         assert self._process.stdin is not None
@@ -158,6 +169,9 @@ class Child:
         except BrokenPipeError:  # what was still buffered is for nobody now
             logger.debug("the child's input was closed")
         return code
+
+    def _note_cpu_seconds(self) -> None:
+        self._cpu_seconds = max(self._cpu_seconds, processor_time.of(self.pid))
 
     def _signal(self, number: signal.Signals) -> None:
         try:

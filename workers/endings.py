@@ -37,10 +37,15 @@ _COUNTERS = (
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """A sentence for people, and whether to try again."""
+    """A sentence for people, whether to try again, and what the ledger calls the cause."""
 
     sentence: str
     transient: bool
+    cause: str = ""  # blank: transient or permanent, as it is
+
+
+OUT_OF_MEMORY = "out_of_memory"
+LIMITS = "limits"
 
 
 def oom_kills() -> dict[str, int]:
@@ -66,9 +71,13 @@ def out_of_something(kind: str, text: str) -> Ending | None:
     """
     remedy = _REMEDIES.get(kind, "use a host with more memory")
     if _DEVICE.search(text):
-        return Ending(f"The device's memory did not suffice (out of memory): {remedy}.", False)
+        return Ending(
+            f"The device's memory did not suffice (out of memory): {remedy}.", False, OUT_OF_MEMORY
+        )
     if _HOST.search(text):
-        return Ending(f"The host's memory did not suffice (out of memory): {remedy}.", True)
+        return Ending(
+            f"The host's memory did not suffice (out of memory): {remedy}.", True, OUT_OF_MEMORY
+        )
     if _DISK.search(text):
         return Ending(
             "The disk of the runs' files is full (no space left on device): make room on it, then "
@@ -85,6 +94,7 @@ def of_exit(kind: str, code: int, log_tail: str, *, oom_killed: bool) -> Ending:
         return Ending(
             f"The stage's process was killed by SIGKILL when the host ran out of memory: {remedy}.",
             transient=True,
+            cause=OUT_OF_MEMORY,
         )
     if (memory := out_of_something(kind, log_tail)) is not None:
         return memory

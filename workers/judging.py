@@ -19,6 +19,7 @@ from webapp.config import celery
 from webapp.core.text import storable, storable_json
 from webapp.runs import files
 from webapp.runs.leases import Claim, LeaseLostError
+from webapp.runs.ledger import Usage
 from webapp.runs.models import Stage
 
 
@@ -67,6 +68,11 @@ def renew(claim: Claim) -> bool:
 def is_held(claim: Claim) -> bool:
     """Whether the lease still holds."""
     return bool(_call("judge_held", claim.shard_id, claim.token))
+
+
+def record_usage(claim: Claim, usage: Usage) -> None:
+    """Note what the lease has taken so far, for the ledger."""
+    _call("judge_usage", claim.shard_id, claim.token, usage.cpu_seconds, usage.cause)
 
 
 def release_shard(claim: Claim) -> None:

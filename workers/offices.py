@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from webapp.runs.leases import Claim
+from webapp.runs.ledger import Usage
 from webapp.runs.models import Stage
 
 
@@ -29,6 +30,10 @@ class Office(Protocol):
 
     def is_held(self, claim: Claim) -> bool:
         """Whether the lease still holds."""
+        ...
+
+    def record_usage(self, claim: Claim, usage: Usage) -> None:
+        """Note what the lease has taken so far, for the ledger; nothing when it is lost."""
         ...
 
     def release_shard(self, claim: Claim) -> None:

@@ -22,6 +22,7 @@ from workers import endings, gpus
 from workers.children import END_SECONDS, Child, child_command, child_environment
 from workers.endings import Ending
 from workers.gpus import Grant
+from workers.metering import Meter
 from workers.offices import Office
 
 TERM_SECONDS = 5.0  # between SIGTERM and SIGKILL
@@ -36,8 +37,8 @@ class _Heartbeat:
     Each time, the child is told how much longer it may go on without hearing from us.
     """
 
-    def __init__(self, office: Office, claim: Claim, child: Child) -> None:
-        self._office = office
+    def __init__(self, meter: Meter, claim: Claim, child: Child) -> None:
+        self._meter = meter
         self._claim = claim
         self._child = child
         self._over = threading.Event()
@@ -59,7 +60,7 @@ class _Heartbeat:
                 try:
                     asked = time.monotonic()
                     due = asked - renewed >= third
-                    if not (self._office.renew if due else self._office.is_held)(self._claim):
+                    if not (self._meter.renew if due else self._meter.office.is_held)(self._claim):
                         self.lost.set()
                         return
                     if due:
@@ -109,11 +110,13 @@ def supervise(stage: Stage, claim: Claim, post: Post) -> None:
         office.fail_shard(claim, sentence, transient=known is not None and known.transient)
         raise
     child = Child(child_command(stage, spec), environment)
+    meter = Meter(office, child, post.devices)
     loaded = time.monotonic()
     current: Claim | None = claim
     try:
         while current is not None:
-            if not _do_shard(child, stage, current, post):
+            meter.begin(current)
+            if not _do_shard(child, stage, current, post, meter):
                 return
             current = _next(stage, post, time.monotonic() - loaded)
         child.send({"end": True})
@@ -124,7 +127,7 @@ def supervise(stage: Stage, claim: Claim, post: Post) -> None:
         # Not the child's doing: a bounded number of tries, then the run says what happened.
         sentence = f"The worker failed ({type(error).__name__}): {error}"
         if current is not None and office.is_held(current):
-            office.fail_shard(current, sentence, transient=True, log_tail=child.log_tail)
+            meter.fail(current, sentence, transient=True, log_tail=child.log_tail)
         raise
     finally:
         child.kill(TERM_SECONDS)
@@ -147,14 +150,14 @@ def _next(stage: Stage, post: Post, seconds: float) -> Claim | None:
     return None
 
 
-def _do_shard(child: Child, stage: Stage, claim: Claim, post: Post) -> bool:
+def _do_shard(child: Child, stage: Stage, claim: Claim, post: Post, meter: Meter) -> bool:
     """Feed one shard and take in its events; False when the child is of no use any more.
 
     Raises LeaseLostError when the shard is no longer ours.
     """
-    office, began = post.office, time.monotonic()
+    began = time.monotonic()
     child.heard = began
-    heartbeat = _Heartbeat(office, claim, child)
+    heartbeat = _Heartbeat(meter, claim, child)
     try:
         child.send(
             {
@@ -169,21 +172,17 @@ def _do_shard(child: Child, stage: Stage, claim: Claim, post: Post) -> bool:
                 raise LeaseLostError("the lease is no longer ours")
             if post.stopping.is_set():
                 child.kill(TERM_SECONDS)
-                office.release_shard(claim)
+                meter.release(claim)
                 return False
             try:
                 event = child.events.get(timeout=0.2)
             except queue.Empty:
                 if child.exited():
-                    return _ended(child, stage, claim, office)
+                    return _ended(child, stage, claim, meter)
                 if (limit := _over_limit(child, began)) is not None:
-                    child.kill(TERM_SECONDS)
-                    office.fail_shard(
-                        claim, limit.sentence, transient=limit.transient, log_tail=child.log_tail
-                    )
-                    return False
+                    return _fail(child, claim, meter, limit)
                 continue
-            finished = _take_in(child, stage, claim, event, office)
+            finished = _take_in(child, stage, claim, event, meter)
             if finished is not None:
                 return finished
     finally:
@@ -198,30 +197,31 @@ def _over_limit(child: Child, began: float) -> Ending | None:
         return Ending(
             f"The shard took longer than RETORT_WALL_SECONDS ({wall:g}); raise it or ask for less.",
             transient=False,
+            cause=endings.LIMITS,
         )
     if idle and now - child.heard > idle:
         return Ending(
             f"The stage's process said nothing for RETORT_IDLE_SECONDS ({idle:g}) and was ended.",
             transient=True,
+            cause=endings.LIMITS,
         )
     return None
 
 
-def _ended(child: Child, stage: Stage, claim: Claim, office: Office) -> bool:
+def _ended(child: Child, stage: Stage, claim: Claim, meter: Meter) -> bool:
     """The child is gone: what it still said counts, then its end is the failure."""
     child.drained()
     while not child.events.empty():
-        finished = _take_in(child, stage, claim, child.events.get(), office)
+        finished = _take_in(child, stage, claim, child.events.get(), meter)
         if finished is not None:
             return finished
     code = child.kill()
     end = endings.of_exit(stage.kind, code, child.log_tail, oom_killed=child.oom_killed)
-    office.fail_shard(claim, end.sentence, transient=end.transient, log_tail=child.log_tail)
-    return False
+    return _fail(child, claim, meter, end)
 
 
 def _take_in(
-    child: Child, stage: Stage, claim: Claim, event: dict[str, Any], office: Office
+    child: Child, stage: Stage, claim: Claim, event: dict[str, Any], meter: Meter
 ) -> bool | None:
     """Do what an event says; True when the shard is done, False when it failed, None: go on.
 
@@ -231,7 +231,7 @@ def _take_in(
     deadline = time.monotonic() + settings.RETORT_LEASE_SECONDS
     while True:
         try:
-            return _take_in_once(child, stage, claim, event, office)
+            return _take_in_once(child, stage, claim, event, meter)
         except (OperationalError, InterfaceError):
             connection.close()
             if time.monotonic() > deadline:
@@ -241,8 +241,9 @@ def _take_in(
 
 
 def _take_in_once(
-    child: Child, stage: Stage, claim: Claim, event: dict[str, Any], office: Office
+    child: Child, stage: Stage, claim: Claim, event: dict[str, Any], meter: Meter
 ) -> bool | None:
+    office = meter.office
     try:
         match event["event"]:
             case "ready":
@@ -258,28 +259,30 @@ def _take_in_once(
                 )
             case "metric":
                 office.add_training_point(claim, step=event["step"], values=event["values"])
+            case "usage":
+                meter.tokens(event)
             case "done":
-                office.finish_shard(claim, event["result"])
+                meter.finish(claim, event["result"])
                 return True
             case "failed":
-                sentence, transient = event["error"], event["transient"]
-                if (memory := endings.out_of_something(stage.kind, sentence)) is not None:
-                    sentence, transient = memory.sentence, memory.transient
-                return _fail(child, claim, office, sentence, transient=transient)
+                known = endings.out_of_something(stage.kind, event["error"])
+                child.wait(1.0)  # the traceback follows the event
+                return _fail(
+                    child, claim, meter, known or Ending(event["error"], event["transient"])
+                )
             case unknown:
                 sentence = f"The child said {unknown!r}, which is no event."
-                return _fail(child, claim, office, sentence)
+                return _fail(child, claim, meter, Ending(sentence, transient=False))
     except (StoreError, stages.IncompleteError) as error:
-        return _fail(child, claim, office, str(error), transient=True)
+        return _fail(child, claim, meter, Ending(str(error), transient=True))
     except UserError as error:
-        return _fail(child, claim, office, error.sentence)
+        return _fail(child, claim, meter, Ending(error.sentence, transient=False))
     return None
 
 
-def _fail(
-    child: Child, claim: Claim, office: Office, sentence: str, *, transient: bool = False
-) -> bool:
-    child.wait(1.0)  # the traceback follows the event
+def _fail(child: Child, claim: Claim, meter: Meter, end: Ending) -> bool:
     child.kill(TERM_SECONDS)
-    office.fail_shard(claim, sentence, transient=transient, log_tail=child.log_tail)
+    meter.fail(
+        claim, end.sentence, transient=end.transient, cause=end.cause, log_tail=child.log_tail
+    )
     return False

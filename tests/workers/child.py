@@ -47,6 +47,7 @@ class Draw:
             for name in request.accepted
             for _, row in read_segment(self.folder / name)
         }
+        drawn = 0
         writer = SegmentWriter(self.folder, prefix=request.prefix, on_seal=self.seal(report))
         for number, problem_id in enumerate(ids, 1):
             for sample in range(samples):
@@ -57,7 +58,9 @@ class Draw:
                         completion_tokens=3, seed=seed,
                     )  # fmt: skip
                     writer.append(row.to_json())
+                    drawn += 1
             writer.seal()
+            report.usage(prompt_tokens=2 * drawn, completion_tokens=3 * drawn, uncounted=0)
             report.progress(
                 number * samples, len(ids) * samples, unit="completions", tokens=number * 3
             )

@@ -58,6 +58,21 @@ BEGIN
     RETURN FOUND;
 END $$;
 
+-- What the ledger will say of the lease: nobody can have used more than 1024 CPUs all the time.
+CREATE OR REPLACE FUNCTION judge_usage(
+    shard bigint, lease uuid, cpu_seconds float8, cause text
+) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NOT judge_held(shard, lease) THEN RETURN; END IF;
+    UPDATE runs_shard SET usage = jsonb_build_object('cpu_seconds', greatest(0, least(
+            nullif(judge_usage.cpu_seconds, 'NaN'),
+            1024 * extract(epoch FROM statement_timestamp() - leased_at))))
+        || CASE WHEN judge_usage.cause IN ('out_of_memory', 'limits')
+                THEN jsonb_build_object('cause', judge_usage.cause) ELSE '{}' END
+    WHERE id = shard AND lease_token = lease AND state = 'running';
+END $$;
+
 CREATE OR REPLACE FUNCTION judge_release(shard bigint, lease uuid) RETURNS bool
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
