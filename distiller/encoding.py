@@ -45,11 +45,6 @@ class Example:
         """Tokens that carry loss."""
         return len(self.input_ids) - self.prompt_tokens
 
-    @property
-    def loss_mask(self) -> tuple[bool, ...]:
-        """Whether each token carries loss."""
-        return (False,) * self.prompt_tokens + (True,) * self.supervised_tokens
-
 
 @dataclass(frozen=True, slots=True)
 class Rendered:

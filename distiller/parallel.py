@@ -2,7 +2,9 @@
 
 Bare torch.distributed and not accelerate's wrapper: all that the loop needs is a rank, one sum over
 ranks and sharded parameters, and with ``fully_shard`` model, optimizer and loop stay what they are
-in one process. Processes come from ``torchrun`` or from :func:`spawn`.
+in one process. Processes come from :func:`spawn`, or from a launcher such as ``torchrun``, which
+tells each of them its place in the environment: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
+MASTER_PORT.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from torch import multiprocessing
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from distiller.errors import DistillerError, TrainingError
+from distiller.errors import DistillerError, InputError, TrainingError
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +62,12 @@ class World:
 
 
 def join(device: str, *, rank: int | None = None, size: int = 1, store: str = "env://") -> World:
-    """Become one of ``size`` processes; under ``torchrun`` the environment says which.
+    """Become one of ``size`` processes; without ``rank`` a launcher's environment says which.
 
-    Alone, no process group is made.
+    Alone, no process group is made. Raises InputError for an environment that no launcher made.
     """
-    if rank is None and "TORCHELASTIC_RUN_ID" in os.environ:
-        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if rank is None and launched():
+        rank, size = _place()
     kind = torch.device(device).type
     if rank is None or size == 1:
         return World(0, 1, torch.device(device))
@@ -81,6 +83,27 @@ def join(device: str, *, rank: int | None = None, size: int = 1, store: str = "e
     return World(rank, size, own)
 
 
+def launched() -> bool:
+    """Whether a launcher started this process as one of several."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def _place() -> tuple[int, int]:
+    """(rank, size) as the launcher said; raises InputError."""
+    rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
+    if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+        raise InputError(
+            f"RANK, WORLD_SIZE: {rank!r} of {size!r} is no place among processes; start with "
+            "torchrun, or unset both."
+        )
+    if int(size) > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        raise InputError(
+            "MASTER_ADDR, MASTER_PORT: not set, though RANK and WORLD_SIZE are; start with "
+            "torchrun, which sets them all."
+        )
+    return int(rank), int(size)
+
+
 def leave(world: World) -> None:
     """Undo :func:`join`."""
     if world.size > 1:
@@ -88,8 +111,12 @@ def leave(world: World) -> None:
 
 
 def default_processes(device: str) -> int:
-    """A process per visible GPU for ``cuda``; one for anything else (``cuda:1``, ``cpu``)."""
-    if device == "cuda" and "TORCHELASTIC_RUN_ID" not in os.environ:
+    """How many a training has to start itself.
+
+    One per visible GPU for ``cuda``; one for anything else (``cuda:1``, ``cpu``), and for each
+    process that a launcher has started.
+    """
+    if device == "cuda" and not launched():
         return max(1, torch.cuda.device_count())
     return 1
 

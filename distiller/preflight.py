@@ -95,8 +95,7 @@ def run(
         if corpus is None:
             found += [round_trip(rendered, encoder)]
     except (DistillerError, EvaluatorInputError) as failure:
-        name, _, sentence = str(failure).partition(": ")
-        add(error(name, sentence.rstrip(".")) if sentence else error("base", name.rstrip(".")))
+        add(_fault(failure))
         return report
     report.checks += [_template(encoder, recipe), *_measured(encoder, recipe, prompts[0]), *found]
     if recipe.corpus.general and corpus is None:
@@ -112,6 +111,45 @@ def run(
     report.example = mask_pieces(examples[0], encoder)
     report.figures |= _figures(examples, longest)
     return report
+
+
+def of_training(
+    recipe: Recipe,
+    base_model: Path,
+    corpus: Corpus,
+    manifest: Mapping[str, Any],
+    *,
+    probe: Probe | None = None,
+) -> Report:
+    """Check what a training is about to be given: the checks of :func:`run` that need no prompts.
+
+    ``manifest`` is the corpus': its tokens must be the base's.
+    """
+    report = Report()
+    try:
+        encoder = Encoder(base_model, recipe)
+    except (DistillerError, EvaluatorInputError) as failure:
+        report.checks.append(_fault(failure))
+        return report
+    longest = max(lengths_of(corpus))
+    report.checks += [
+        _tokenizer(encoder, manifest),
+        _template(encoder, recipe),
+        *checks_of_corpus(corpus, encoder, recipe),
+        _context(encoder, recipe, longest),
+        _vocabulary(encoder, [corpus[i] for i in spread(range(len(corpus)))]),
+    ]
+    if probe is not None:
+        report.checks += _of_model(encoder, recipe, longest, probe, report.figures)
+    report.example = mask_pieces(corpus[0], encoder)
+    report.figures |= _figures(corpus, longest)
+    return report
+
+
+def _fault(failure: DistillerError | EvaluatorInputError) -> Check:
+    """What kept the checks from being made, as one of them."""
+    name, _, sentence = str(failure).partition(": ")
+    return error(name, sentence.rstrip(".")) if sentence else error("base", name.rstrip("."))
 
 
 # --- the examples
@@ -165,6 +203,26 @@ def _figures(examples: Sequence[Example], longest: int) -> dict[str, float]:
 
 
 # --- the checks
+
+
+def _tokenizer(encoder: Encoder, manifest: Mapping[str, Any]) -> Check:
+    """The corpus must have been made with the base's tokenizer and the recipe's template."""
+    now = {
+        "tokenizer": templates.tokenizer_hash(encoder.tokenizer),
+        "chat template": encoder.template,
+    }
+    then = {
+        "tokenizer": manifest.get("tokenizer_hash"),
+        "chat template": manifest.get("chat_template"),
+    }
+    for what, value in now.items():
+        if value != then[what]:
+            return error(
+                "tokenizer",
+                f"the corpus was made with another {what} than the base's, so its tokens would say "
+                "something else; build the corpus again with this recipe",
+            )
+    return ok("tokenizer", "the corpus was made with the base's tokenizer and chat template")
 
 
 def _template(encoder: Encoder, recipe: Recipe) -> Check:

@@ -26,7 +26,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from distiller import checkpoints, corpus, optim, packing, parallel, resuming, students
 from distiller.corpus import Corpus, Example
-from distiller.errors import CorpusError, TrainingError
+from distiller.errors import CorpusError, InputError, TrainingError
 from distiller.modelling import Student
 from distiller.parallel import World
 from distiller.recipe import Training
@@ -77,9 +77,15 @@ def train(
 
     ``resume`` is a folder for the resume state; where it holds one of this very training, the
     training goes on from there. ``processes`` share the work, a GPU each (None: as many as there
-    are for device ``cuda``, else one). ``out`` appears only when it is complete. Raises CorpusError
-    for a corpus that teaches nothing and TrainingError for a loss or gradient that is not finite.
+    are for device ``cuda``, else one; under a launcher such as torchrun this process is one of its
+    own). ``out`` appears only when it is complete. Raises CorpusError for a corpus that teaches
+    nothing, InputError for ``processes`` under a launcher, and TrainingError for a loss or gradient
+    that is not finite.
     """
+    if processes is not None and parallel.launched():
+        raise InputError(
+            "processes: a launcher (RANK, WORLD_SIZE) has started this one already; leave it out."
+        )
     job = Job(corpus_folder, base_model, training, out, resume)
 
     def heard(kind: str, *content: Any) -> None:

@@ -72,6 +72,11 @@ def require_trainable(config: Any, *, longest: int, largest_id: int) -> None:
                 f"base: its config sets {key}, which the training loop does not apply; use a base "
                 "of the Qwen2, Qwen3 or Llama kind."
             )
+    if getattr(config, "quantization_config", None) is not None:
+        raise InputError(
+            "base: its weights are quantised, which the training loop does not know; use the "
+            "checkpoint that it was made from."
+        )
     layers = set(getattr(config, "layer_types", None) or ["full_attention"])
     if layers != {"full_attention"}:
         raise InputError(

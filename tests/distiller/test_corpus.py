@@ -111,13 +111,15 @@ def test_what_is_read_is_what_was_encoded(
     assert [e.cut for e in examples] == [len(e.input_ids) > limit for e in kept]
     assert all(e.cut or e.input_ids[-1] == encoder.end_id for e in examples)
     for example, before in zip(examples, kept, strict=True):
-        assert example.loss_mask == before.loss_mask[:limit]
+        assert example.prompt_tokens == min(before.prompt_tokens, limit)
         assert example.problem_id == before.problem_id
         assert example.sample == before.sample
     (source,) = manifest["sources"]
     assert source["offered"] == source["used"] + sum(source["dropped"].values()) == len(texts)
     assert source["truncated"] == manifest["truncated"] == sum(e.cut for e in examples)
-    assert manifest["supervised_tokens"] == sum(sum(e.loss_mask) for e in examples)
+    assert manifest["supervised_tokens"] == sum(
+        len(e.input_ids) - e.prompt_tokens for e in examples
+    )
 
 
 def test_the_same_inputs_give_the_same_manifest(tiny_qwen: Path, tmp_path: Path) -> None:
