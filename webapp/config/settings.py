@@ -148,7 +148,12 @@ SESSION_COOKIE_SAMESITE = "Lax"
 RETORT_HTTPS: bool = env.bool("RETORT_HTTPS", default=False)
 SESSION_COOKIE_SECURE: bool = RETORT_HTTPS
 CSRF_COOKIE_SECURE: bool = RETORT_HTTPS
+SECURE_SSL_REDIRECT: bool = RETORT_HTTPS
+# Probes ask the server itself, without the proxy that ends TLS.
+SECURE_REDIRECT_EXEMPT: list[str] = [r"^(healthz|readyz|metrics)$"]
 SECURE_HSTS_SECONDS: int = 31_536_000 if RETORT_HTTPS else 0
+# Whether the domain's other hosts keep to TLS is not this installation's to promise.
+SILENCED_SYSTEM_CHECKS: list[str] = ["security.W005", "security.W021"]
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if RETORT_HTTPS else None
 
 # An uploaded checkpoint may have so many files, each with its path beside it: the largest models
