@@ -27,16 +27,16 @@ def verify(folder: Path) -> CheckpointInfo:
     The model class follows from ``model_type``; its names, shapes and ties are transformers' own,
     and no code of the checkpoint runs. Raises CheckpointError with one sentence: an architecture
     that is not known, a tensor that is missing, too many, of another shape, or no floating-point
-    number. Of a quantised checkpoint only the names are held against it.
+    number. Of a quantised checkpoint's tensors nothing is checked but that the files hold what they
+    promise (:func:`unchecked` says so): their names and shapes are the method's, and loading them
+    takes its library and often a GPU.
     """
     info = checkpoints.inspect(folder)
-    quantised = "quantization_config" in checkpoints.config(folder)
-    if not quantised:
-        _require_floats(folder)
     _require_loadable(folder)
-    report = _load_on_meta(folder)
-    if quantised:
+    if unchecked(folder):
         return info
+    _require_floats(folder)
+    report = _load_on_meta(folder)
     if report["mismatched_keys"]:
         name, stored, wanted = sorted(report["mismatched_keys"], key=str)[0]
         raise CheckpointError(
@@ -52,6 +52,18 @@ def verify(folder: Path) -> CheckpointInfo:
                 f"({info.architecture}); save the whole model again."
             )
     return info
+
+
+def unchecked(folder: Path) -> str | None:
+    """What :func:`verify` cannot say of this checkpoint, as a sentence; None where it says all."""
+    plan = checkpoints.config(folder).get("quantization_config")
+    if plan is None:
+        return None
+    method = plan.get("quant_method") if isinstance(plan, dict) else None
+    return (
+        f"the weights are quantised ({method or 'by no named method'}), so tensors were not held "
+        "against the config; load it in its engine to know."
+    )
 
 
 def verify_in_child(folder: Path, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 
 from distiller.checkpoints import content_hash, inspect, weights
 from distiller.errors import CheckpointError
-from distiller.verifying import verify, verify_in_child
+from distiller.verifying import unchecked, verify, verify_in_child
 
 
 @pytest.fixture
@@ -155,7 +157,7 @@ def _change(edit: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
     return change
 
 
-Q = "model.layers.0.self_attn.q_proj.weight"
+Q, K = (f"model.layers.0.self_attn.{name}_proj.weight" for name in "qk")
 UNFIT = {
     "missing": (_change(lambda t: t.pop("model.norm.weight")), "lacks 'model.norm.weight'"),
     "too many": (_change(lambda t: t.update(extra=t[Q].clone())), "holds 'extra'"),
@@ -190,6 +192,24 @@ def test_tied_weights_may_be_left_out_and_others_may_not(folder: Path) -> None:
         verify(folder)
     _edit_json("config.json", tie_word_embeddings=True)(folder)
     assert verify(folder) == inspect(folder)
+
+
+def test_of_quantised_weights_it_is_said_what_was_not_checked(folder: Path) -> None:
+    """Packed tensors of other names and shapes pass; torn files do not."""
+    assert unchecked(folder) is None
+    _edit_json("config.json", quantization_config={"quant_method": "gptq", "bits": 4})(folder)
+    _change(lambda t: t.update({f"{Q}_packed": t.pop(Q)[:3].to(dtype=t[K].int().dtype)}))(folder)
+    assert verify(folder) == inspect(folder)
+    done = subprocess.run(
+        [sys.executable, "-m", "distiller", "verify", str(folder)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"not checked: {unchecked(folder)}" in done.stdout
+    assert "quantised (gptq), so tensors were not held against the config" in done.stdout
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="torn"):
+        verify(folder)
 
 
 def test_verify_runs_in_a_child_and_says_the_same(folder: Path) -> None:
