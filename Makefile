@@ -46,7 +46,7 @@ chaos: $(VENV)/.dev
 
 .PHONY: system-packages
 system-packages:
-	sh scripts/system_packages.sh chromium bubblewrap rabbitmq-server
+	sh scripts/system_packages.sh chromium bubblewrap rabbitmq-server libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Retort needs Python 3.11 or newer." if sys.version_info < (3, 11) else 0)'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import itertools
 import os
 import sys
@@ -11,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from evaluator import engines, report
+from evaluator import engines
 from evaluator.benchmarks import arithmetic, countdown
 from evaluator.child import serve
-from evaluator.commands import grading, judge, rate, scores
+from evaluator.commands import grading, judge, rate, reports, scores
 from evaluator.commands.console import (
     BENCHMARK_HELP,
     Contests,
@@ -30,14 +29,13 @@ from evaluator.commands.console import (
 from evaluator.errors import EvaluatorError, InputError
 from evaluator.graders.pool import GraderPool
 from evaluator.live import RunningScore
-from evaluator.local import LocalRun, write_json, write_json_lines
+from evaluator.local import LocalRun, write_json_lines
 from evaluator.protocol import (
     PRESETS,
     engine_settings,
     samples_for,
 )
 from evaluator.stages import FACTORIES
-from evaluator.store import write_durably
 
 _HELP = """Measure reasoning models with honest statistics.
 
@@ -167,26 +165,6 @@ def _draw_and_grade(local: LocalRun, source: engines.Engine, pool: GraderPool) -
         )
 
 
-@app.command("report")
-def write_report(
-    folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    output: Annotated[Path, typer.Option(help="Page to write: .html, or .json.")],
-    private_texts: Annotated[
-        bool, typer.Option(help="Also the texts of a benchmark that may not be put in the open.")
-    ] = False,
-) -> None:
-    """Write a run's report: one page that opens without a network."""
-    if output.suffix not in (".html", ".json"):
-        raise InputError(f"output: {output.name} must end in .html or .json.")
-    check_writable(output)
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    data = LocalRun.open(folder).report_data(generated_at=now, private_texts=private_texts)
-    if output.suffix == ".json":
-        write_json(output, report.as_json(data))
-    else:
-        write_durably(output, report.html(data).encode())
-
-
 @app.command("arithmetic")
 def write_arithmetic(
     count: Annotated[int, typer.Option(min=1, help="Problems.")],
@@ -201,6 +179,8 @@ def write_arithmetic(
 
 
 app.command()(grading.grade)
+app.command()(reports.report)
+app.command("verify-report")(reports.verify_report)
 
 
 @app.command("countdown")

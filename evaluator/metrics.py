@@ -332,12 +332,17 @@ def _breakdown(tallies: Sequence[_Tally], name: str) -> dict[str, dict[str, Any]
 
 
 def _problem_row(tally: _Tally) -> dict[str, Any]:
-    """What a page shows of one problem; ``majority`` is an answer of the largest class."""
+    """What a page shows of one problem.
+
+    ``majority`` is an answer of the largest class, ``votes`` the samples in that class; both None
+    where nothing voted.
+    """
     largest = max(tally.classes or (), key=len, default=None)
     return {
         "id": tally.problem.id,
         "n": tally.n,
         "correct": tally.correct,
         "majority": None if largest is None else tally.rows[largest[0]]["answer"],
+        "votes": None if largest is None else len(largest),
         "cons": tally.consensus(tally.classes, tally.n) if tally.n else None,
     }

@@ -19,11 +19,18 @@ from evaluator import programs_report
 from evaluator.records import Outcome
 
 SCHEMA = "retort/report/1"
+NOTICE = (
+    "This report quotes problems whose authors ask that they not be put in the open: it must not "
+    "be posted or published."
+)
 WITHHELD = "(withheld: the benchmark's authors ask that it not be put in the open)"
 _TEXT_CHARACTERS = 8000  # of a sample's text on the page; its middle is left out beyond
 _CURVES = (("pass@k", "pass"), ("cons@k", "cons"), ("cons@k_string", "string"))
+_INKS = {"pass": "#1f5fa8", "cons": "#b4540a", "string": "#7a8590"}  # as the page's own, for print
 # Control characters (but newline and tab) and lone surrogates have no meaning in a page.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_PROBLEM_ROWS = 1000  # in the page's table; the other forms hold all
+_BINS = 10  # of the histogram of problems
 _WIDTH, _HEIGHT = 640, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 34
 
@@ -47,7 +54,9 @@ def html(data: Mapping[str, Any]) -> str:
     ``data``: title, checkpoint, benchmark, protocol, measurement_hash, run_fingerprint, engine,
     metrics (PROTOCOLS §2), rendered_prompt, samples (``{problem_id, problem, gold, sample, outcome,
     answer, text, judged?}`` each), generated_at, version. Raises KeyError when one is missing.
-    Optional: ``diagnostics`` (alarms, and length against correctness, as the webapp counts them).
+    Optional: ``diagnostics`` (alarms, and length against correctness, as the webapp counts them);
+    ``disputes`` (``{"items": [Dispute.to_json…], "metrics": metrics with them, or None}``);
+    ``notice`` (a sentence that stands first).
     """
     metrics = data["metrics"]
     page = _environment.get_template("report_template.html").render(
@@ -60,7 +69,11 @@ def html(data: Mapping[str, Any]) -> str:
         generated_at=data["generated_at"],
         version=data["version"],
         metrics=metrics,
+        notice=data.get("notice"),
         scores=score_rows(metrics),
+        disputes=_disputes(data.get("disputes")),
+        solved=_solved_chart(metrics),
+        problems=_problems(metrics),
         verdicts=programs_report.verdicts(metrics),
         ratings=programs_report.ratings(metrics),
         program_notes=programs_report.notes(metrics),
@@ -93,18 +106,40 @@ def without_texts(data: Mapping[str, Any]) -> dict[str, Any]:
             kept["answer"] = WITHHELD
         return kept
 
-    metrics = dict(data["metrics"])
-    if "per_problem" in metrics:
-        metrics["per_problem"] = [
-            row if len(row.get("majority") or "") <= 1 else {**row, "majority": WITHHELD}
-            for row in metrics["per_problem"]
-        ]
-    return {
+    found = {
         **data,
-        "metrics": metrics,
+        "metrics": _bare_metrics(data["metrics"]),
         "rendered_prompt": WITHHELD,
         "samples": [bare(sample) for sample in data["samples"]],
     }
+    if disputes := data.get("disputes"):
+        metrics = disputes["metrics"]
+        found["disputes"] = {
+            "items": [{**bare_row(item), "reason": WITHHELD} for item in disputes["items"]],
+            "metrics": None if metrics is None else _bare_metrics(metrics),
+        }
+    return found
+
+
+def bare_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A sample's figures without what quotes the problem; an answer stays if it is a letter."""
+    kept = dict(row)
+    if "gold" in kept:
+        kept["gold"] = WITHHELD
+    for name in ("answer", "reason"):
+        if len(kept.get(name) or "") > 1:
+            kept[name] = WITHHELD
+    return kept
+
+
+def _bare_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    kept = dict(metrics)
+    if "per_problem" in kept:
+        kept["per_problem"] = [
+            row if len(row.get("majority") or "") <= 1 else {**row, "majority": WITHHELD}
+            for row in kept["per_problem"]
+        ]
+    return kept
 
 
 def score_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -176,7 +211,15 @@ def _chart(metrics: Mapping[str, Any]) -> dict[str, Any]:
             if (value := values.get(str(k))) is not None
         ]
         path = " ".join(f"{point['x']},{point['y']}" for point in points)
-        lines.append({"name": name, "style": style, "points": points, "path": path})
+        lines.append(
+            {
+                "name": name,
+                "style": style,
+                "ink": _INKS[style],
+                "points": points,
+                "path": path,
+            }
+        )
     return {
         "width": _WIDTH,
         "height": _HEIGHT,
@@ -188,6 +231,64 @@ def _chart(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "lines": lines,
         "drawn": len(ks) > 1,
     }
+
+
+def _disputes(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The disputes and the score with them; None where there are none."""
+    if not found or not found["items"]:
+        return None
+    metrics = found["metrics"]
+    return {
+        "items": found["items"],
+        "scores": [] if metrics is None else score_rows(metrics),
+    }
+
+
+def _solved_chart(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How many problems have what share of their samples right, as bars; None without counts.
+
+    The first and the last bar are the problems that were never and always solved.
+    """
+    shares = [row["correct"] / row["n"] for row in metrics.get("per_problem", ()) if row["n"]]
+    if not shares:
+        return None
+    counts = [0] * (_BINS + 1)
+    for share in shares:
+        inside = min(max(round(share * _BINS), 1), _BINS - 1)
+        counts[int(share) * _BINS if share in (0, 1) else inside] += 1
+    tallest, span = max(counts), _WIDTH - _LEFT - _RIGHT
+    across = span / len(counts)
+    room = _HEIGHT - _TOP - _BOTTOM
+    bars = [
+        {
+            "x": round(_LEFT + index * across + 3, 1),
+            "y": round(_HEIGHT - _BOTTOM - room * count / tallest, 1),
+            "width": round(across - 6, 1),
+            "height": round(room * count / tallest, 1),
+            "middle": round(_LEFT + (index + 0.5) * across, 1),
+            "label": f"{100 * index // _BINS} %",
+            "count": count,
+        }
+        for index, count in enumerate(counts)
+    ]
+    return {"width": _WIDTH, "height": _HEIGHT, "bottom": _HEIGHT - _BOTTOM, "left": _LEFT,
+            "right": _WIDTH - _RIGHT, "bars": bars}  # fmt: skip
+
+
+def _problems(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for each problem, up to so many, and how many there are."""
+    found = metrics.get("per_problem", ())
+    rows = [
+        {
+            "id": row["id"],
+            "right": f"{row['correct']} of {row['n']}",
+            "majority": row.get("majority"),
+            "votes": "" if row.get("votes") is None else f"{row['votes']} of {row['n']}",
+            "consensus": _percent(row.get("cons")),
+        }
+        for row in found[:_PROBLEM_ROWS]
+    ]
+    return {"rows": rows, "total": len(found)}
 
 
 def _groups(by: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -6,6 +6,10 @@ for package in "$@"; do
     case "$package" in
         bubblewrap) program=bwrap ;;
         rabbitmq-server) program=/usr/sbin/rabbitmq-server ;; # not on everybody's PATH
+        lib*) # a library is there when the loader knows it: libpango-1.0-0 is libpango-1.0.so.0
+            library=$(echo "$package" | sed 's/-\{0,1\}[0-9]*$//')
+            PATH="$PATH:/sbin:/usr/sbin" ldconfig -p | grep -q "$library\.so" || missing="$missing $package"
+            continue ;;
         *) program=$package ;;
     esac
     command -v "$program" >/dev/null 2>&1 || missing="$missing $package"

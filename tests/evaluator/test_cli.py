@@ -229,7 +229,7 @@ def test_completions_made_elsewhere_are_scored(tmp_path: Path) -> None:
         (["grade", "--input", "PROBLEMS", "--output", "OUT"], "line 1: kind None is not one of"),
         (["grade", "--input", "PROBLEMS", "--output", "MISSING/x"], "output: "),
         (["report", "FOLDER", "--output", "x.html"], "no run is in it"),
-        (["report", "FOLDER", "--output", "x.pdf"], "must end in .html or .json"),
+        (["report", "FOLDER", "--output", "x.doc"], "'doc' is not one of html, pdf, json"),
         (["arithmetic", "--count", "0", "--output", "OUT"], "--count"),
         (["arithmetic", "--count", "1000000000", "--output", "OUT"], "count: 1000000000"),
         (["nonsense"], "No such command 'nonsense'"),

@@ -111,7 +111,7 @@ def test_aggregate_of_a_complete_evaluation() -> None:
     assert metrics["by"]["level"]["2"]["value"] == pytest.approx(1 / 4)
     assert metrics["by"]["subject"]["sums"]["problems"] == 2
     assert metrics["per_problem"][1] == {
-        "id": "b", "n": 4, "correct": 1, "majority": "5", "cons": 0.0,
+        "id": "b", "n": 4, "correct": 1, "majority": "5", "votes": 2, "cons": 0.0,
     }  # fmt: skip
 
 
