@@ -39,7 +39,12 @@ def curves_figure(metrics: dict[str, Any]) -> Figure | None:
                "ticktext": [str(k) for k in ks]},
         yaxis={"title": {"text": "problems solved (%)"}, "rangemode": "tozero"},
     )  # fmt: skip
-    plain: Figure = figure.to_plotly_json()
-    for trace in plain["data"]:
+    return plain(figure)
+
+
+def plain(figure: go.Figure) -> Figure:
+    """The figure as plain JSON values."""
+    made: Figure = figure.to_plotly_json()
+    for trace in made["data"]:
         trace["x"], trace["y"] = list(trace["x"]), list(trace["y"])
-    return plain
+    return made

@@ -1,0 +1,385 @@
+"""Comparisons: the same figures as the command line's, few queries, and words that warn."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from evaluator import comparison as command_line
+from evaluator.protocol import PRESETS
+from evaluator.records import Outcome
+from tests.webapp.samples import (
+    HOSTILE,
+    arithmetic,
+    make_benchmark,
+    make_checkpoint,
+    make_evaluation,
+    plain_draw,
+)
+from webapp.leaderboard import compare, heatmap
+from webapp.leaderboard.compare_charts import tokens_figure
+from webapp.runs.models import Evaluation
+
+pytestmark = pytest.mark.django_db
+PROBLEMS = arithmetic(30)
+
+
+@pytest.fixture(autouse=True)
+def _store(settings: Any, tmp_path: Any) -> None:
+    settings.MEDIA_ROOT = tmp_path
+
+
+@pytest.fixture
+def page(user: Any) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def base(user: Any) -> Evaluation:
+    benchmark = make_benchmark(PROBLEMS)
+    checkpoint = make_checkpoint(user, "base")
+    return make_evaluation(user, checkpoint, benchmark, PROBLEMS, draw=plain_draw(0.3), seed=1)
+
+
+@pytest.fixture
+def student(user: Any, base: Evaluation) -> Evaluation:
+    checkpoint = make_checkpoint(user, "student", parent=base.checkpoint)
+    return make_evaluation(
+        user, checkpoint, base.benchmark, PROBLEMS, draw=plain_draw(0.8), seed=2, samples=8
+    )
+
+
+def compared(*evaluations: Evaluation, base: int | None = None) -> compare.Comparison:
+    found, gone = compare.find([each.pk for each in evaluations])
+    assert not gone
+    return compare.compare(found, compare.baseline_of(found, base))
+
+
+def address(*evaluations: Evaluation, more: str = "") -> str:
+    keys = ",".join(str(each.pk) for each in evaluations)
+    return f"{reverse('leaderboard:compare')}?e={keys}{more}"
+
+
+def text_of(response: Any) -> str:
+    assert response.status_code == 200
+    return str(response.content.decode())
+
+
+# --- figures
+
+
+def test_figures_are_those_of_the_command_line(
+    base: Evaluation, student: Evaluation, tmp_path: Any
+) -> None:
+    for name, each in (("base", base), ("student", student)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(each.metrics))
+    expected = command_line.compare(tmp_path / "student.json", tmp_path / "base.json")
+    found = compared(base, student)
+    scores = {score.side.name: score for score in found.scores}
+    assert scores["base"].contrast is None
+    contrast = scores["student"].contrast
+    assert contrast is not None
+    assert contrast.paired == expected.paired
+    assert (scores["student"].value, scores["base"].value) == pytest.approx(expected.values)
+    for each in (base, student):
+        assert each.metrics is not None
+        score = scores[each.checkpoint.name]  # type: ignore[union-attr]
+        assert score.value == pytest.approx(each.metrics["pass@1"]["value"])
+        assert score.low == pytest.approx(each.metrics["pass@1"]["low"])
+        assert score.tokens == pytest.approx(each.metrics["tokens"]["mean"])
+
+
+def test_curves_are_those_of_the_metrics(base: Evaluation, student: Evaluation) -> None:
+    curves = compare.curves(compared(base, student))
+    for letter, each in (("A", base), ("B", student)):
+        assert each.metrics is not None
+        for name in ("pass@k", "cons@k"):
+            expected = {int(k): v for k, v in each.metrics[name].items() if v is not None}
+            assert dict(curves[name][letter]) == pytest.approx(expected)
+
+
+def test_groups_are_those_of_the_metrics(base: Evaluation, student: Evaluation) -> None:
+    found = dict(compare.groups(compared(base, student)))
+    assert set(found) == {"level", "subject"}
+    for name, members in found.items():
+        for group in members:
+            for each, (_, value, low, high) in zip((base, student), group.scores, strict=True):
+                assert each.metrics is not None
+                expected = each.metrics["by"][name][group.name]
+                assert group.problems == expected["problems"]
+                assert (value, low, high) == pytest.approx(
+                    (expected["value"], expected["low"], expected["high"])
+                )
+
+
+def test_cells_are_counts_of_rows_and_changes_sum_to_the_difference(
+    base: Evaluation, student: Evaluation
+) -> None:
+    found = compared(base, student)
+    rows = heatmap.rows(found)
+    assert [row.problem.problem_id for row in rows] == [problem.id for problem in PROBLEMS]
+    for row in rows:
+        for cell, each in zip(row.cells, (base, student), strict=True):
+            own = each.completions.filter(problem__problem_id=row.problem.problem_id)
+            assert cell.tally.scored == own.count() == each.samples
+            assert cell.tally.correct == own.filter(outcome="correct").count()
+    contrast = found.scores[1].contrast
+    assert contrast is not None
+    changes = [row.cells[1].change or 0.0 for row in rows]
+    assert sum(changes) / len(rows) == pytest.approx(contrast.paired.difference)
+    assert len(heatmap.rows(found, "wins")) == contrast.wins
+    assert len(heatmap.rows(found, "losses")) == contrast.losses
+    assert len(heatmap.rows(found, "changes")) == contrast.wins + contrast.losses
+    best = heatmap.rows(found, sort="gain")[0].cells[1].change
+    assert best == max(changes)
+
+
+def test_the_frontier_holds_what_nothing_beats_in_both(
+    user: Any, base: Evaluation, student: Evaluation
+) -> None:
+    worse = make_evaluation(
+        user, make_checkpoint(user, "worse"), base.benchmark, PROBLEMS, draw=plain_draw(0.1)
+    )
+    scores = compared(base, student, worse).scores
+    for score in scores:
+        beaten = any(
+            (other.value or 0) >= (score.value or 0) and (other.tokens or 0) <= (score.tokens or 0)
+            and (other.value, other.tokens) != (score.value, score.tokens)
+            for other in scores
+        )  # fmt: skip
+        assert score.on_frontier != beaten
+    figure = tokens_figure(scores)
+    assert figure is not None
+    assert len(figure["data"]) == 1 + len(scores)
+
+
+# --- which baseline, which problems
+
+
+def test_the_parent_is_the_baseline_and_joins_a_lone_student(
+    page: Client, base: Evaluation, student: Evaluation
+) -> None:
+    assert compared(student, base).baseline.evaluation == base
+    assert compared(base, student, base=student.pk).baseline.evaluation == student
+    text = text_of(page.get(address(student)))
+    assert "2 evaluations compared" in text
+    assert re.search(r'A</b> <a href="[^"]*">base</a> <span class="tag">baseline', text)
+
+
+def test_an_evaluation_without_a_measured_parent_asks_for_another(
+    page: Client, base: Evaluation, student: Evaluation
+) -> None:
+    text = text_of(page.get(address(base)))
+    assert "its parent was not measured" in text
+    assert f'type="checkbox" name="e" value="{student.pk}"' in text
+
+
+def test_only_shared_problems_are_compared_and_that_is_said(
+    user: Any, page: Client, base: Evaluation
+) -> None:
+    fewer = make_benchmark(PROBLEMS[10:], "custom", "A part")
+    part = make_evaluation(user, make_checkpoint(user, "part"), fewer, PROBLEMS[10:], seed=3)
+    found = compared(base, part)
+    assert len(found.problems) == 20
+    assert not found.is_whole
+    assert not compare.curves(found)["cons@k"]
+    assert base.metrics is not None
+    own = {row["id"]: row["correct"] / row["n"] for row in base.metrics["per_problem"]}
+    expected = sum(own[problem.id] for problem in PROBLEMS[10:]) / 20
+    assert found.scores[0].value == pytest.approx(expected)
+    text = text_of(page.get(address(base, part)))
+    assert "Only the 20 problems that all of them share are compared; left out are 10 of A." in text
+    assert "B was measured otherwise than the baseline A (problems)" in text
+
+
+def test_evaluations_without_a_shared_problem_say_so(
+    user: Any, page: Client, base: Evaluation
+) -> None:
+    others = arithmetic(60)[40:]
+    elsewhere = make_benchmark(others, "custom", "Others")
+    apart = make_evaluation(user, make_checkpoint(user, "apart"), elsewhere, others)
+    text = text_of(page.get(address(base, apart)))
+    assert "share no problem" in text
+    assert "They share no problem." in text
+
+
+def test_another_protocol_is_named_field_by_field(
+    user: Any, page: Client, base: Evaluation
+) -> None:
+    greedy = make_evaluation(
+        user, make_checkpoint(user, "greedy"), base.benchmark, PROBLEMS, samples=1,
+        protocol=PRESETS["greedy"],
+    )  # fmt: skip
+    text = text_of(page.get(address(base, greedy)))
+    assert "B was measured otherwise than the baseline A (sampling." in text
+
+
+def test_an_incomplete_side_is_shown_and_compared_with_nothing(
+    user: Any, page: Client, base: Evaluation
+) -> None:
+    def broken(rng: Any, problem: Any, sample: int) -> Any:
+        lost = problem.id == "sum-003"
+        return "x", Outcome.ENGINE_ERROR if lost else Outcome.CORRECT, None, ""
+
+    bad = make_evaluation(user, make_checkpoint(user, "bad"), base.benchmark, PROBLEMS, draw=broken)
+    found = compared(base, bad)
+    assert found.scores[1].value is None
+    assert found.scores[1].contrast is None
+    assert "B is incomplete" in text_of(page.get(address(base, bad)))
+
+
+def test_what_cannot_be_separated_is_said_in_words(user: Any, page: Client, base: Any) -> None:
+    twin = make_evaluation(
+        user, make_checkpoint(user, "twin"), base.benchmark, PROBLEMS, draw=plain_draw(0.3), seed=9
+    )
+    text = text_of(page.get(address(base, twin)))
+    assert "30 problems cannot separate these two: a difference below" in text
+
+
+# --- addresses
+
+
+def test_odd_addresses_are_answered_with_a_sentence(
+    page: Client, base: Evaluation, student: Evaluation
+) -> None:
+    text = text_of(page.get(address(base, student, more=",9999,zwölf&base=x")))
+    assert "Evaluation 9999 has no figures here" in text
+    assert "“zwölf” is no evaluation&#x27;s number" in text
+    assert "2 evaluations compared" in text
+    for name in ("compare_csv", "compare_problems_csv"):
+        assert page.get(reverse(f"leaderboard:{name}") + f"?e={base.pk}").status_code == 404
+
+
+def test_nothing_to_compare_offers_two_actions(page: Client) -> None:
+    text = text_of(page.get(reverse("leaderboard:compare")))
+    assert "it takes two evaluations that are graded" in text
+    assert text.split('class="empty"')[1].count('class="button') == 2
+
+
+def test_more_than_eight_are_cut_and_that_is_said(
+    user: Any, page: Client, base: Evaluation
+) -> None:
+    rest = [
+        make_evaluation(
+            user, make_checkpoint(user, f"m{i}"), base.benchmark, PROBLEMS, samples=1, seed=i
+        )
+        for i in range(9)
+    ]
+    text = text_of(page.get(address(base, *rest)))
+    assert "At most 8 evaluations stand side by side" in text
+    assert "8 evaluations compared" in text
+
+
+# --- downloads
+
+
+def test_csv_holds_the_figures_and_no_formula(user: Any, page: Client, base: Evaluation) -> None:
+    def formula(rng: Any, problem: Any, sample: int) -> Any:
+        return "x", Outcome.WRONG, "=cmd()", ""
+
+    checkpoint = make_checkpoint(user, "=HYPERLINK(1)", parent=base.checkpoint)
+    bad = make_evaluation(user, checkpoint, base.benchmark, PROBLEMS, draw=formula)
+    query = f"?e={base.pk}&e={bad.pk}"
+    first = page.get(reverse("leaderboard:compare_csv") + query)
+    assert "attachment" in first["content-disposition"]
+    rows = list(csv.DictReader(io.StringIO(text_of(first), newline="")))
+    assert [row["checkpoint"] for row in rows] == ["base", "'=HYPERLINK(1)"]
+    assert base.metrics is not None
+    assert float(rows[0]["pass@1"]) == pytest.approx(100 * base.metrics["pass@1"]["value"])
+    assert float(rows[1]["difference"]) == pytest.approx(-float(rows[0]["pass@1"]))
+    assert rows[0]["difference"] == ""
+    by_problem = text_of(page.get(reverse("leaderboard:compare_problems_csv") + query))
+    lines = list(csv.reader(io.StringIO(by_problem, newline="")))
+    assert len(lines) == 1 + len(PROBLEMS)
+    assert not any(cell.startswith(("=", "+", "@")) for line in lines for cell in line)
+    assert any("'=cmd()" in line for line in lines)
+
+
+def test_private_answers_stay_out_of_the_csv(user: Any, page: Client) -> None:
+    benchmark = make_benchmark(PROBLEMS, "gpqa_diamond", "GPQA")
+    both = [
+        make_evaluation(user, make_checkpoint(user, name), benchmark, PROBLEMS, seed=i)
+        for i, name in enumerate("ab")
+    ]
+    query = f"?e={both[0].pk},{both[1].pk}"
+    text = text_of(page.get(reverse("leaderboard:compare_problems_csv") + query))
+    assert "reference" not in text
+    assert "majority" not in text
+
+
+# --- side by side
+
+
+def test_one_problem_side_by_side_with_the_thinking_folded(
+    page: Client, base: Evaluation, student: Evaluation
+) -> None:
+    problem = base.benchmark.problems.get(problem_id="sum-004")
+    where = reverse("leaderboard:compare_problem", args=[problem.pk])
+    text = text_of(page.get(f"{where}?e={base.pk},{student.pk}&sampleB=3"))
+    assert text.count('<details class="fold" id="thinking-') == 2
+    assert "?sample=3#sample" in text
+    assert "sampleB=4" in text
+    assert "sampleB=2" in text
+    assert problem.answer in text
+    assert page.get(f"{where}?e={base.pk}").status_code == 404
+    assert page.get(
+        reverse("leaderboard:compare_problem", args=[99999]) + f"?e={base.pk},{student.pk}"
+    ).status_code == 404  # fmt: skip
+
+
+def test_hostile_texts_stay_text(user: Any, page: Client, base: Evaluation) -> None:
+    def hostile(rng: Any, problem: Any, sample: int) -> Any:
+        return f"<think>\n{HOSTILE}\n</think>{HOSTILE}", Outcome.WRONG, HOSTILE, HOSTILE
+
+    bad = make_evaluation(
+        user, make_checkpoint(user, "hostile"), base.benchmark, PROBLEMS, draw=hostile
+    )
+    problem = base.benchmark.problems.first()
+    assert problem is not None
+    where = reverse("leaderboard:compare_problem", args=[problem.pk]) + f"?e={base.pk},{bad.pk}"
+    for text in (text_of(page.get(address(base, bad))), text_of(page.get(where))):
+        assert "<script>window" not in text
+        assert "<img src=x" not in text
+        assert "&lt;script&gt;window" in text
+        assert " style=" not in text
+
+
+# --- size
+
+
+def test_queries_and_size_do_not_grow_with_the_evaluations(
+    user: Any,
+    page: Client,
+    base: Evaluation,
+    student: Evaluation,
+    django_assert_max_num_queries: Any,
+) -> None:
+    rest = [
+        make_evaluation(
+            user, make_checkpoint(user, f"m{i}"), base.benchmark, PROBLEMS, samples=2, seed=i
+        )
+        for i in range(6)
+    ]
+    problem = base.benchmark.problems.first()
+    assert problem is not None
+    one = reverse("leaderboard:compare_problem", args=[problem.pk])
+    counts = []
+    for chosen in ((base, student), (base, student, *rest)):
+        with django_assert_max_num_queries(12) as captured:
+            response = page.get(address(*chosen, more="&x"))
+        assert len(response.content) < 300_000
+        with django_assert_max_num_queries(12) as also:
+            page.get(one + f"?e={','.join(str(each.pk) for each in chosen)}")
+        counts.append((len(captured), len(also)))
+    two, eight = counts
+    assert two[1] == eight[1]
+    assert two[0] - eight[0] in (0, 1)  # beside eight there is nothing to be added
