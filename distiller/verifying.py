@@ -6,30 +6,53 @@ Torch is imported here, and transformers reads files that somebody else wrote: a
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import os
+import resource
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from distiller import checkpoints, headers
 from distiller.checkpoints import CheckpointInfo
-from distiller.errors import CheckpointError
+from distiller.errors import CheckpointError, DistillerError
 
-TIMEOUT_SECONDS = 300.0
+TIMEOUT_SECONDS = 300.0  # and what hashing takes, at HASH_BYTES_PER_SECOND
+HASH_BYTES_PER_SECOND = 20_000_000  # a slow disk's
+MEMORY_BYTES = 6_000_000_000  # torch and transformers alone take a tenth of it
+TEMPLATE_SECONDS = 5.0  # of CPU time, for a template that renders one short question
+_ANSWER_BYTES = 20_000  # of what the child may say
+_POLL_SECONDS = 0.1
+_ENDLESS = (
+    f"chat template: does not end within {TEMPLATE_SECONDS:g} s for one short question; use the "
+    "template the model was published with."
+)
 _FLOATS = {"F64", "F32", "F16", "BF16"}
+
+
+class AbandonedError(DistillerError):
+    """The verification was ended because nobody waits for it any more."""
+
+    transient = True
 
 
 def verify(folder: Path) -> CheckpointInfo:
     """Inspect the folder, then hold every tensor against the architecture that its config names.
 
     The model class follows from ``model_type``; its names, shapes and ties are transformers' own,
-    and no code of the checkpoint runs. Raises CheckpointError with one sentence: an architecture
-    that is not known, a tensor that is missing, too many, of another shape, or no floating-point
-    number. Of a quantised checkpoint's tensors nothing is checked but that the files hold what they
-    promise (:func:`unchecked` says so): their names and shapes are the method's, and loading them
-    takes its library and often a GPU.
+    and no code of the checkpoint runs. Its chat template must render a question. Raises
+    CheckpointError with one sentence: an architecture that is not known, a tensor that is missing,
+    too many, of another shape, or no floating-point number. Of a quantised checkpoint's tensors
+    nothing is checked but that the files hold what they promise (:func:`unchecked` says so): their
+    names and shapes are the method's, and loading them takes its library and often a GPU.
     """
     info = checkpoints.inspect(folder)
     _require_loadable(folder)
@@ -66,28 +89,77 @@ def unchecked(folder: Path) -> str | None:
     )
 
 
-def verify_in_child(folder: Path, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
-    """:func:`verify` in a process of its own; raises CheckpointError with its sentence.
+def verify_in_child(
+    folder: Path,
+    *,
+    timeout_seconds: float | None = None,
+    memory_bytes: int = MEMORY_BYTES,
+    wanted: Callable[[], bool] = lambda: True,
+) -> CheckpointInfo:
+    """:func:`verify` in a process of its own, of limited time and memory.
 
-    What the child was told by its parent's environment is no secret: it gets the path of programs
-    and no more.
+    What a hostile tokenizer or template can reach ends with that process. It was told no secret:
+    its environment is the path of programs and no more. Raises CheckpointError with its sentence;
+    AbandonedError as soon as ``wanted`` says no.
     """
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    seconds = timeout_seconds or TIMEOUT_SECONDS + size / HASH_BYTES_PER_SECOND
     root = str(Path(__file__).resolve().parents[1])
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "distiller", "verify", str(folder)],
-            capture_output=True, text=True, check=False, timeout=timeout_seconds, cwd="/",
-            env={"PATH": os.defpath, "LANG": "C.UTF-8", "PYTHONPATH": root, "HF_HUB_OFFLINE": "1"},
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryDirectory() as home:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "distiller", "verify", str(folder),
+             "--memory-bytes", str(memory_bytes), "--json"],
+            stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, cwd=home,
+            start_new_session=True,
+            env={
+                "PATH": os.defpath, "LANG": "C.UTF-8", "PYTHONPATH": root, "HOME": home,
+                "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
+            },
         )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
+        try:
+            _await(child, folder, seconds, wanted)
+        finally:
+            # A session of its own: also what it may have started.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            code = child.wait()
+        size = said.seek(0, os.SEEK_END)
+        said.seek(max(size - _ANSWER_BYTES, 0))
+        lines = said.read().decode("utf-8", "replace").strip().splitlines() or [""]
+    if code == 0:
+        return CheckpointInfo(**json.loads(lines[-1]))
+    if code == 2:
+        raise CheckpointError(lines[-1])
+    if code == -signal.SIGXCPU:
+        raise CheckpointError(_ENDLESS)
+    if code < 0 or any("MemoryError" in line or "memory allocation" in line for line in lines):
         raise CheckpointError(
-            f"{folder.name}: not verified within {timeout_seconds:.0f} s; try a smaller one."
-        ) from error
-    if done.returncode == 2:
-        raise CheckpointError(done.stderr.strip().splitlines()[-1])
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise CheckpointError(f"{folder.name}: could not be verified ({last[:300]}).")
+            f"{folder.name}: takes more than {memory_bytes / 1e9:g} GB of memory to look at (or "
+            f"crashes: {lines[-1][:200]}); a tokenizer or template of usual size is needed."
+        )
+    raise CheckpointError(
+        f"{folder.name}: could not be verified ({lines[-1][:300] or f'exit code {code}'})."
+    )
+
+
+def limit_memory(memory_bytes: int) -> None:
+    """Let this process have so much memory of its own; what is only mapped from files is free."""
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _await(
+    child: subprocess.Popen[bytes], folder: Path, seconds: float, wanted: Callable[[], bool]
+) -> None:
+    deadline = time.monotonic() + seconds
+    while child.poll() is None:
+        if time.monotonic() > deadline:
+            raise CheckpointError(
+                f"{folder.name}: not verified within {seconds:.0f} s; try a smaller one."
+            )
+        if not wanted():
+            raise AbandonedError(f"{folder.name}: the verification was given up.")
+        time.sleep(_POLL_SECONDS)
 
 
 def _require_floats(folder: Path) -> None:
@@ -107,9 +179,58 @@ def _require_loadable(folder: Path) -> None:
     try:
         AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         what = "the tokenizer"
-        AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:
         raise CheckpointError(_sentence(folder, what, error)) from error
+    if tokenizer.chat_template is not None:
+        _require_renderable(tokenizer)
+
+
+def _require_renderable(tokenizer: Any) -> None:
+    """Render one question with the checkpoint's own template, for a few seconds at most."""
+    turns = [{"role": "user", "content": "QUESTION"}]
+    try:
+        with _limited_seconds(TEMPLATE_SECONDS):
+            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    except _TooSlowError:
+        raise CheckpointError(_ENDLESS) from None
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(
+            f"chat template: cannot be rendered ({reason}); use the template the model was "
+            "published with."
+        ) from error
+    if "QUESTION" not in text:
+        raise CheckpointError(
+            "chat template: leaves the question out; use the template the model was published with."
+        )
+
+
+class _TooSlowError(Exception):
+    """The CPU time is used up."""
+
+
+@contextlib.contextmanager
+def _limited_seconds(seconds: float) -> Iterator[None]:
+    """Raise _TooSlowError in the middle of what takes more CPU time; main thread only."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise _TooSlowError
+
+    before = signal.signal(signal.SIGVTALRM, end)
+    # What hangs inside one operation never comes to our handler: the kernel ends the process then.
+    soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    last = int(time.process_time() + 2 * seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (last if soft < 0 else min(soft, last), hard))
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def _load_on_meta(folder: Path) -> dict[str, Any]:

@@ -27,9 +27,9 @@ from webapp.config.celery import app  # noqa: E402
 from webapp.core.errors import UserError  # noqa: E402
 from workers import judging, notifying, queues  # noqa: E402
 from workers.names import worker_name  # noqa: E402
-from workers.tasks import stages, upkeep  # noqa: E402
+from workers.tasks import intake, stages, upkeep  # noqa: E402
 
-__all__ = ["app", "main"]
+__all__ = ["app", "intake", "main"]
 
 
 _upkeep: list[threading.Thread] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +12,11 @@ import typer
 
 def verify(
     folder: Annotated[Path, typer.Argument(help="A checkpoint: config, tokenizer, safetensors.")],
+    memory_bytes: Annotated[
+        int | None, typer.Option(min=1, help="Memory that looking at it may take.")
+    ] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check every file and hold every tensor against the config, without loading the weights.
 
@@ -17,7 +24,12 @@ def verify(
     """
     from distiller import verifying
 
+    if memory_bytes is not None:
+        verifying.limit_memory(memory_bytes)
     info = verifying.verify(folder)
+    if as_json:
+        print(json.dumps(asdict(info)))
+        return
     print(f"{info.architecture}, {info.parameters:,} parameters in {info.dtype}")
     print(f"content hash: {info.content_hash}")
     if sentence := verifying.unchecked(folder):

@@ -6,19 +6,19 @@ Django refuses database work there.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from django.db import connection
 from django.utils import timezone
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
-from tests.webapp import samples
+from distiller import checkpoints
+from tests.webapp import models, samples
+from webapp.checkpoints import intake
 from webapp.runs import files
 from webapp.runs.models import Run, State, TrainingPoint
 
@@ -136,20 +136,8 @@ def browser(
 
 
 def tiny_checkpoint(folder: Path) -> Path:
-    """A folder that transformers could load: one tensor, a config, a tokenizer."""
-    from safetensors.numpy import save_file
-
-    folder.mkdir()
-    config = {
-        "architectures": ["Qwen2ForCausalLM"],
-        "model_type": "qwen2",
-        "max_position_embeddings": 256,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    words = {"version": "1.0", "model": {"vocab": {"a": 0}}}
-    (folder / "tokenizer.json").write_text(json.dumps(words))
-    save_file({"weight": np.zeros((4, 4), dtype=np.float32)}, folder / "model.safetensors")
-    return folder
+    """A folder that transformers can load: a whole model of 816 parameters."""
+    return models.write(folder, models.model_files())
 
 
 def sign_in(page: Page, address: str) -> None:
@@ -224,23 +212,25 @@ def test_uploading_a_checkpoint_and_being_refused(
     page.fill("#id_name", "my-model")
     page.set_input_files("input[type=file]", good)
     page.click("[data-send]")
-    page.wait_for_selector("h2:has-text('Lineage')")
+    page.wait_for_selector("h2:has-text('Being checked')")  # in quarantine
+    elsewhere(take_in)
+    page.wait_for_selector("h1:has-text('my-model')")
+    page.wait_for_selector("h2:has-text('Facts')")
     facts = page.locator("dl.facts").first.inner_text()
     assert "Qwen2ForCausalLM" in facts
-    assert "16" in facts
+    assert "816" in facts
     assert_clean(seen)
 
 
 def test_an_upload_survives_a_broken_connection_a_pause_and_a_reload(
-    browser: Any, live_server: Any, tmp_path: Path
+    browser: Any, live_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from safetensors.numpy import save_file
-
+    monkeypatch.setattr(intake, "verify_in_child", lambda folder, **_: checkpoints.inspect(folder))
     context, seen = browser
     page = context.new_page()
     sign_in(page, live_server.url + "/")
     model = tiny_checkpoint(tmp_path / "large-model")
-    save_file({"w": np.zeros((10, 1 << 20), dtype=np.float32)}, model / "model.safetensors")
+    (model / "model.safetensors").write_bytes(models.weights({"w": (10, 1 << 20)}))
     big = (model / "model.safetensors").stat().st_size
     sent: list[int] = []
 
@@ -272,7 +262,9 @@ def test_an_upload_survives_a_broken_connection_a_pause_and_a_reload(
     page.set_input_files("input[type=file]", model)
     before = len(sent)
     page.click("[data-send]")
-    page.wait_for_selector("h2:has-text('Lineage')")
+    page.wait_for_selector("h2:has-text('Being checked')")
+    elsewhere(take_in)
+    page.wait_for_selector("h2:has-text('Facts')")
     # The first piece went once: after the reload the rest only.
     assert sent[0] == 0
     assert min(sent[before:]) >= 1 << 24
@@ -378,6 +370,13 @@ def test_the_traces_that_somebody_reads_stay_while_the_page_is_polled(
     assert page.locator(".chart svg.main-svg").first.is_visible()
     assert len([address for address in asked if "/examples/" in address]) == 2
     assert_clean(seen)
+
+
+def take_in() -> None:
+    """A worker's turn at the upload that waits."""
+    job = intake.claim("host/1")
+    assert job is not None
+    intake.carry_out(job)
 
 
 def elsewhere(work: Callable[[], Any]) -> None:

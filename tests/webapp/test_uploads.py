@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import json
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +17,11 @@ from django.urls import reverse
 from hypothesis import HealthCheck, given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
 from tusclient.client import TusClient
 
+from tests.webapp.models import model_files
 from webapp.checkpoints import uploads
-from webapp.checkpoints.models import Checkpoint, Upload, UploadFile
+from webapp.checkpoints.models import Upload, UploadFile
 from webapp.core.errors import UserError
 
 pytestmark = pytest.mark.django_db
@@ -44,21 +41,6 @@ class Breaking:
         if not block:
             raise UnreadablePostError("the connection broke")
         return block
-
-
-def weights(elements: int) -> bytes:
-    size = 4 * elements
-    header = json.dumps({"w": {"dtype": "F32", "shape": [elements], "data_offsets": [0, size]}})
-    return struct.pack("<Q", len(header)) + header.encode() + bytes(size)
-
-
-def model_files() -> dict[str, bytes]:
-    config = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
-    return {
-        "config.json": json.dumps(config).encode(),
-        "tokenizer.json": Tokenizer(WordLevel({"a": 0, "?": 1}, unk_token="?")).to_str().encode(),
-        "model.safetensors": weights(1000),
-    }
 
 
 def sent(upload: Upload, name: str, data: bytes) -> UploadFile:
@@ -182,10 +164,10 @@ def test_an_upload_of_a_wrong_file_is_not_begun_at_all(user: Any) -> None:
 
 def test_the_quota_counts_what_is_declared(user: Any, settings: Any) -> None:
     settings.RETORT_UPLOAD_QUOTA_BYTES = 100
-    upload = uploads.begin(user, "model", [("config.json", 60)])
+    upload = uploads.begin(user, "model", [("config.json", 60), ("model.safetensors", 0)])
     with pytest.raises(UserError, match="your quota is 100 bytes, 60 are used"):
-        uploads.declare(upload, "model.safetensors", 41)
-    uploads.declare(upload, "model.safetensors", 40)
+        uploads.declare(upload, "a.safetensors", 41)
+    uploads.declare(upload, "a.safetensors", 40)
 
 
 def test_more_than_the_disk_takes_is_refused(upload: Upload) -> None:
@@ -196,59 +178,26 @@ def test_more_than_the_disk_takes_is_refused(upload: Upload) -> None:
 # --- the end of an upload
 
 
-@pytest.mark.django_db(transaction=True)
-def test_a_complete_upload_becomes_a_checkpoint_and_leaves_nothing_else(user: Any) -> None:
-    upload = uploads.begin(user, "model")
-    for name, data in model_files().items():
-        sent(upload, name, data)
-    checkpoint = uploads.finish(upload)
-    folder = Path(settings.MEDIA_ROOT) / checkpoint.path
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == model_files()
-    upload.refresh_from_db()
-    assert (upload.state, upload.checkpoint) == (Upload.State.REGISTERED, checkpoint)
-    assert not left_on_disk(upload)
-
-
 def test_an_incomplete_upload_goes_on_receiving(upload: Upload, file: UploadFile) -> None:
     uploads.append(file, 0, io.BytesIO(b"abc"))
     with pytest.raises(UserError, match=r"model\.safetensors is not here whole \(3 of 10 bytes\)"):
-        uploads.finish(upload)
+        uploads.submit(upload)
     assert uploads.append(file, 3, io.BytesIO(b"d")) == 4
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_refused_upload_says_why_and_is_emptied(user: Any) -> None:
+def test_what_is_torn_at_first_sight_is_refused_at_once(user: Any) -> None:
     upload = uploads.begin(user, "model")
     for name, data in (model_files() | {"model.safetensors": b"torn"}).items():
         sent(upload, name, data)
     with pytest.raises(UserError, match="torn"):
-        uploads.finish(upload)
+        uploads.submit(upload)
     upload.refresh_from_db()
     assert upload.state == Upload.State.REFUSED
     assert "torn" in upload.reason
     assert not left_on_disk(upload)
-    assert not Checkpoint.objects.exists()
     with pytest.raises(UserError, match="takes no more files"):
         uploads.declare(upload, "b.json", 1)
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_check_that_fails_for_another_reason_can_be_tried_again(
-    user: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    upload = uploads.begin(user, "model")
-    for name, data in model_files().items():
-        sent(upload, name, data)
-
-    def full_disk(**_: Any) -> None:
-        raise OSError("no space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(uploads, "register_folder", full_disk)
-        with pytest.raises(OSError, match="no space"):
-            uploads.finish(upload)
-    upload.refresh_from_db()
-    assert uploads.finish(upload).name == "model"
 
 
 @pytest.mark.django_db(transaction=True)

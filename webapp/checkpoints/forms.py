@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
 
 from webapp.checkpoints.services import check_name
@@ -66,6 +67,36 @@ class UploadForm(forms.Form):
         if len(paths) != len(files):
             return [(file.name or "", file) for file in files]
         return list(zip(paths, files, strict=True))
+
+
+class HubForm(forms.Form):
+    """A model on the hub, and what it will be called here."""
+
+    repository = forms.CharField(
+        max_length=193, label="Model", help_text="OWNER/NAME, as on the model's page."
+    )
+    revision = forms.CharField(
+        max_length=200, required=False, help_text="Branch, tag or commit; blank: main as it is now."
+    )
+    name = forms.CharField(
+        max_length=200, required=False, help_text="What it is called here; blank: as on the hub."
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        speak(self.fields)
+
+
+class FolderForm(forms.Form):
+    """A folder of the server, for administrators."""
+
+    folder = forms.CharField(max_length=500)
+    name = forms.CharField(max_length=200, help_text="What it is called here.")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        speak(self.fields)
+        self.fields["folder"].help_text = f"Below {settings.RETORT_IMPORT_ROOT}."
 
 
 def usable_name(name: str, field: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Lower
 from django.urls import reverse
@@ -25,6 +26,16 @@ class Checkpoint(models.Model):
     context_tokens = models.IntegerField(null=True, blank=True)
     has_chat_template = models.BooleanField(default=False)
     notes = models.TextField(blank=True)
+    tags = ArrayField(models.CharField(max_length=40), default=list, blank=True)
+    licence = models.CharField(
+        max_length=100, blank=True, help_text="of the weights, an SPDX name as apache-2.0"
+    )
+    prompts_licence = models.CharField(
+        max_length=100, blank=True, help_text="of the prompts that a student was taught with"
+    )
+    archived_at = models.DateTimeField(
+        null=True, blank=True, help_text="since when lists and forms leave it out"
+    )
     parent = models.ForeignKey(
         "self",
         null=True,
@@ -56,26 +67,50 @@ class Checkpoint(models.Model):
 
 
 class Upload(models.Model):
-    """A checkpoint's folder on its way here, in quarantine until it is verified."""
+    """A checkpoint's folder on its way here, in quarantine until a worker has verified it.
+
+    It comes in pieces from a browser, or a worker fetches it. What a worker does for it is leased,
+    as a shard is: the token fences what counts, the times are the database's.
+    """
 
     class State(models.TextChoices):
         """Where an upload stands."""
 
-        RECEIVING = "receiving", "receiving"
+        RECEIVING = "receiving", "receiving"  # from a browser
+        FETCHING = "fetching", "being fetched"  # by a worker
         CHECKING = "checking", "being checked"
         REGISTERED = "registered", "registered"
         REFUSED = "refused", "refused"
 
+    class Source(models.TextChoices):
+        """Where its files come from."""
+
+        BROWSER = "browser", "a browser"
+        HUB = "hub", "the hub"
+        FOLDER = "folder", "a folder of the server"
+
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT)
     name = models.CharField(max_length=200, help_text="of the checkpoint it will be")
-    state = models.CharField(max_length=10, choices=State.choices, default=State.RECEIVING)
-    reason = models.TextField(blank=True, help_text="why it was refused")
+    source = models.CharField(max_length=10, choices=Source, default=Source.BROWSER)
+    origin = models.CharField(
+        max_length=500, blank=True, help_text="OWNER/NAME on the hub, or a folder's path"
+    )
+    revision = models.CharField(
+        max_length=200, blank=True, help_text="as asked for; the commit, once it is known"
+    )
+    state = models.CharField(max_length=10, choices=State, default=State.RECEIVING)
+    reason = models.TextField(blank=True, help_text="why it was refused, or what is tried again")
     checkpoint = models.ForeignKey(
         Checkpoint, null=True, blank=True, on_delete=models.SET_NULL, related_name="uploads"
     )
     created_at = models.DateTimeField(auto_now_add=True)
     touched_at = models.DateTimeField(auto_now_add=True, help_text="when bytes came last")
+    lease_token = models.UUIDField(null=True, blank=True)
+    lease_expires_at = models.DateTimeField(null=True, blank=True)
+    not_before = models.DateTimeField(null=True, blank=True)
+    attempts = models.IntegerField(default=0, help_text="leases of the present state")
+    failures = models.IntegerField(default=0, help_text="of them, those that failed transiently")
 
     class Meta:
         ordering = ["-created_at"]
@@ -87,6 +122,15 @@ class Upload(models.Model):
         """The upload's page."""
         return reverse("checkpoints:resume", args=[self.pk])
 
+    @property
+    def with_a_worker(self) -> bool:
+        """Whether it is a worker's turn."""
+        return self.state in (self.State.FETCHING, self.State.CHECKING)
+
+
+# Uploads whose files are wanted.
+LIVE_UPLOADS = (Upload.State.RECEIVING, Upload.State.FETCHING, Upload.State.CHECKING)
+
 
 class UploadFile(models.Model):
     """One file of an upload: a resource of the tus protocol. Only ``offset_bytes`` of it count."""
@@ -96,6 +140,9 @@ class UploadFile(models.Model):
     path = models.CharField(max_length=620, help_text="in the checkpoint's folder")
     length_bytes = models.BigIntegerField()
     offset_bytes = models.BigIntegerField(default=0)
+    digest = models.CharField(
+        max_length=80, blank=True, help_text="what its bytes must hash to: sha256:hex or git:hex"
+    )
 
     class Meta:
         ordering = ["path"]

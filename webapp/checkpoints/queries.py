@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db.models import Count, F, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
-from webapp.checkpoints.models import Checkpoint, Upload
+from webapp.checkpoints.models import LIVE_UPLOADS, Checkpoint, Upload
 from webapp.core.models import User
 from webapp.runs.models import Evaluation
 from webapp.runs.queries import with_open_stage
@@ -67,6 +67,6 @@ def uploads() -> QuerySet[Upload]:
 
 
 def unfinished_uploads(owner: User) -> QuerySet[Upload]:
-    """A person's uploads that wait for more files, the latest touched first."""
-    found = uploads().filter(owner=owner, state=Upload.State.RECEIVING)
+    """A person's uploads that are not through, the latest touched first."""
+    found = uploads().filter(owner=owner, state__in=LIVE_UPLOADS)
     return found.order_by(F("touched_at").desc())

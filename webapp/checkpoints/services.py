@@ -6,19 +6,20 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.conf import settings
-from django.core.files.uploadedfile import UploadedFile
 from django.db import IntegrityError, transaction
 
 from distiller import checkpoints
+from distiller.checkpoints import CheckpointInfo
 from distiller.errors import CheckpointError
-from webapp.checkpoints.models import Checkpoint
+from webapp.checkpoints.models import LIVE_UPLOADS, Checkpoint, Upload
 from webapp.core.errors import UserError
+from webapp.core.locks import lock_store
 from webapp.core.models import User
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ def check_name(name: str, field: str = "name") -> str:
         )
     if Checkpoint.objects.filter(name=name).exists():
         raise UserError(f"{field}: a checkpoint is called {name!r} already; choose another.", field)
+    if Upload.objects.filter(name=name, state__in=LIVE_UPLOADS).exists():
+        raise UserError(
+            f"{field}: an upload that is under way is called {name!r} already; choose another, or "
+            "go on with that one.",
+            field,
+        )
     return name
 
 
@@ -60,62 +67,50 @@ def register_folder(
     with _incoming() as place:
         _copy_tree(folder, place, link=move)
         # What is inspected is the copy: nobody can change it between the look and the use.
-        info = _inspect(place)
-        relative = f"checkpoints/{info.content_hash}"
-        try:
-            with transaction.atomic():
-                checkpoint = Checkpoint.objects.create(
-                    name=name,
-                    content_hash=info.content_hash,
-                    path=relative,
-                    architecture=info.architecture[:100],
-                    parameters=info.parameters,
-                    size_bytes=info.size_bytes,
-                    dtype=info.dtype,
-                    context_tokens=info.context_tokens,
-                    has_chat_template=info.has_chat_template,
-                    parent=parent,
-                    produced_by=produced_by,
-                    owner=owner,
-                )
-                _settle(place, Path(settings.MEDIA_ROOT) / relative)
-        except IntegrityError:
-            raise UserError(f"name: a checkpoint is called {name!r} already.", "name") from None
+        checkpoint = _store(place, _inspect(place), owner, name, parent, produced_by)
     if move:
         transaction.on_commit(lambda: shutil.rmtree(folder))
     return checkpoint
 
 
-def receive_upload(
-    *, owner: User, name: str, files: Iterable[tuple[str, UploadedFile[Any]]]
-) -> Checkpoint:
-    """Take an uploaded folder: (relative name, file) pairs as a browser's folder picker gives them.
+def register_verified(*, owner: User, name: str, folder: Path, info: CheckpointInfo) -> Checkpoint:
+    """Move a folder of the store, which nobody else can write to, to its address.
 
-    The common top folder's name is dropped. Raises UserError with the reason for a refusal.
+    ``info`` is what a verification found in it. Raises UserError where the name is taken.
     """
-    check_name(name)
-    uploads = list(files)
-    if not uploads:
-        raise UserError("files: none came; choose the checkpoint's folder.", "files")
-    if len(uploads) > settings.RETORT_UPLOAD_FILES:
-        raise UserError(
-            f"files: more than {settings.RETORT_UPLOAD_FILES} came; choose one checkpoint.", "files"
-        )
-    paths = [safe_path(relative) for relative, _ in uploads]
-    if all(len(path.parts) > 1 and path.parts[0] == paths[0].parts[0] for path in paths):
-        paths = [PurePosixPath(*path.parts[1:]) for path in paths]
-    names = {str(path).lower() for path in paths}
-    folders = {str(parent).lower() for path in paths for parent in path.parents}
-    if len(names) < len(paths) or names & folders:
-        raise UserError("files: two have the same name; choose one checkpoint.", "files")
-    with _incoming() as place:
-        for path, (_, upload) in zip(paths, uploads, strict=True):
-            target = place / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("xb") as file:
-                for chunk in upload.chunks():
-                    file.write(chunk)
-        return register_folder(owner=owner, name=name, folder=place)
+    return _store(folder, info, owner, name, None, None)
+
+
+def _store(  # noqa: PLR0917 - a row's values, given by two callers
+    place: Path,
+    info: CheckpointInfo,
+    owner: User,
+    name: str,
+    parent: Checkpoint | None,
+    produced_by: Run | None,
+) -> Checkpoint:
+    relative = f"checkpoints/{info.content_hash}"
+    try:
+        with transaction.atomic():
+            lock_store()  # no sweep between the row and the files
+            checkpoint = Checkpoint.objects.create(
+                name=name,
+                content_hash=info.content_hash,
+                path=relative,
+                architecture=info.architecture[:100],
+                parameters=info.parameters,
+                size_bytes=info.size_bytes,
+                dtype=info.dtype,
+                context_tokens=info.context_tokens,
+                has_chat_template=info.has_chat_template,
+                parent=parent,
+                produced_by=produced_by,
+                owner=owner,
+            )
+            _settle(place, Path(settings.MEDIA_ROOT) / relative)
+    except IntegrityError:
+        raise UserError(f"name: a checkpoint is called {name!r} already.", "name") from None
+    return checkpoint
 
 
 def completions_only(*, owner: User, name: str) -> Checkpoint:
@@ -126,39 +121,18 @@ def completions_only(*, owner: User, name: str) -> Checkpoint:
     return Checkpoint.objects.create(name=check_name(name, "checkpoint"), owner=owner)
 
 
-def delete_checkpoint(checkpoint: Checkpoint) -> None:
-    """Delete a checkpoint that nothing was measured with; its files go with their last name."""
-    if checkpoint.evaluations.exists():
-        raise UserError(
-            f"{checkpoint.name}: has evaluations, which would lose their meaning; keep it."
-        )
-    if _in_use(checkpoint):
-        raise UserError(f"{checkpoint.name}: an unfinished run uses it; cancel the run first.")
-    relative = checkpoint.path
-    with transaction.atomic():
-        checkpoint.delete()
-        if relative and not Checkpoint.objects.filter(path=relative).exists():
-            folder = Path(settings.MEDIA_ROOT) / relative
-            transaction.on_commit(lambda: shutil.rmtree(folder))
-
-
-def _in_use(checkpoint: Checkpoint) -> bool:
-    from webapp.runs.models import FINAL_STATES, Stage
-
-    unfinished = Stage.objects.exclude(run__state__in=FINAL_STATES)
-    return any(
-        unfinished.filter(**{f"config__{role}": checkpoint.pk}).exists()
-        for role in ("teacher", "base")
-    )
-
-
 def _inspect(folder: Path) -> checkpoints.CheckpointInfo:
     try:
         return checkpoints.inspect(folder)
     except CheckpointError as error:
         # The sentence may name the folder, which is ours and says nothing to its reader.
-        sentence = str(error).replace(str(folder), "folder").replace(folder.name, "folder")
-        raise UserError(f"files: {sentence}", "files") from None
+        raise refused_folder(error, folder) from None
+
+
+def refused_folder(error: CheckpointError, folder: Path) -> UserError:
+    """What was found wrong with a folder of ours, for whoever sent its files."""
+    sentence = str(error).replace(str(folder), "folder").replace(folder.name, "folder")
+    return UserError(f"files: {sentence}", "files")
 
 
 def safe_path(relative: str) -> PurePosixPath:
@@ -204,6 +178,7 @@ def _copy_tree(folder: Path, place: Path, *, link: bool) -> None:
 
 def _settle(place: Path, final: Path) -> None:
     """Move the folder to its address; where the same contents lie already, they stay."""
+    final.parent.mkdir(parents=True, exist_ok=True)
     try:
         place.rename(final)
     except OSError:

@@ -11,23 +11,26 @@ import fcntl
 import hashlib
 import os
 import shutil
+import struct
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO, Protocol
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Protocol
 
 from django.conf import settings
+from django.core.files.uploadedfile import UploadedFile
 from django.db import IntegrityError, transaction
 from django.db.models import Sum
 from django.db.models.functions import Coalesce
 from django.http import UnreadablePostError
 from django.utils import timezone
 
-from distiller import checkpoints
+from distiller import checkpoints, headers
 from distiller.errors import CheckpointError
-from webapp.checkpoints.models import Checkpoint, Upload, UploadFile
-from webapp.checkpoints.services import check_name, register_folder, safe_path
+from webapp.checkpoints.models import LIVE_UPLOADS, Checkpoint, Upload, UploadFile
+from webapp.checkpoints.services import check_name, safe_path
+from webapp.config import celery
 from webapp.core.errors import UserError
 from webapp.core.models import User
 
@@ -64,20 +67,51 @@ def begin(owner: User, name: str, files: Sequence[tuple[str, int]] = ()) -> Uplo
     Raises UserError for an unusable or taken name and for the first file that will not do, before a
     byte of any was sent; nothing is left behind then.
     """
+    name = check_name(name)
+    if files:
+        paths = [str(safe_path(relative)) for relative, _ in files]
+        _require_distinct(paths)
+        _require_model(paths)
     with transaction.atomic():
-        upload = Upload.objects.create(owner=owner, name=check_name(name))
+        upload = Upload.objects.create(owner=owner, name=name)
         for relative, length_bytes in files:
             declare(upload, relative, length_bytes)
     return upload
 
 
+def receive_whole(owner: User, name: str, files: Iterable[tuple[str, UploadedFile[Any]]]) -> Upload:
+    """Take an uploaded folder in one go: (relative name, file) pairs as a browser's form has them.
+
+    The common top folder's name is dropped. Raises UserError with the reason for a refusal; nothing
+    is left behind then.
+    """
+    sent = list(files)
+    if not sent:
+        raise UserError("files: none came; choose the checkpoint's folder.", "files")
+    paths = [safe_path(relative) for relative, _ in sent]
+    if all(len(path.parts) > 1 and path.parts[0] == paths[0].parts[0] for path in paths):
+        paths = [PurePosixPath(*path.parts[1:]) for path in paths]
+    pairs = [(str(path), file.size or 0) for path, (_, file) in zip(paths, sent, strict=True)]
+    upload = begin(owner, name, pairs)
+    try:
+        rows = {row.path: row for row in upload.files.all()}
+        for path, (_, file) in zip(paths, sent, strict=True):
+            append(rows[str(path)], 0, file)
+        submit(upload)
+    except BaseException:
+        delete(upload)
+        raise
+    return upload
+
+
 def declare(upload: Upload, relative: str, length_bytes: int) -> UploadFile:
-    """The file of that name in the upload; asked again, the same one.
+    """The file of that name in an upload that is on its way; asked again, the same one.
 
     What a checkpoint must not hold is refused before its bytes are sent. Raises UserError with the
     reason: the name, the length, the number of files, the quota, the disk.
     """
-    _require_receiving(upload)
+    if upload.state not in (Upload.State.RECEIVING, Upload.State.FETCHING):
+        raise _closed(upload)
     path = str(safe_path(relative))
     try:
         checkpoints.refuse_name(path)
@@ -97,6 +131,7 @@ def declare(upload: Upload, relative: str, length_bytes: int) -> UploadFile:
                 "and begin again if the file changed.",
                 "files",
             )
+        _require_no_folder(upload, path)
         if upload.files.count() >= settings.RETORT_UPLOAD_FILES:
             raise UserError(
                 f"files: more than {settings.RETORT_UPLOAD_FILES} came; choose one checkpoint.",
@@ -111,17 +146,36 @@ def declare(upload: Upload, relative: str, length_bytes: int) -> UploadFile:
             ) from None
 
 
+def _require_no_folder(upload: Upload, path: str) -> None:
+    """A name must be a file's or a folder's, not both; cases are the same, as on some disks."""
+    parts = path.lower().split("/")
+    folders = {"/".join(parts[:depth]) for depth in range(1, len(parts))}
+    for known in upload.files.values_list("path", flat=True):
+        lower = known.lower()
+        if lower in folders or lower.startswith(f"{path.lower()}/"):
+            raise UserError(
+                f"files: {known} and {path} cannot both be there; choose one checkpoint.", "files"
+            )
+
+
 def append(
-    file: UploadFile, offset_bytes: int, piece: Readable, checksum: tuple[str, bytes] | None = None
+    file: UploadFile,
+    offset_bytes: int,
+    piece: Readable,
+    checksum: tuple[str, bytes] | None = None,
+    *,
+    state: Upload.State = Upload.State.RECEIVING,
 ) -> int:
     """Append a piece that begins at ``offset_bytes``; returns the new offset. Memory stays flat.
 
     Where the connection breaks, what came counts, unless a ``checksum`` (algorithm, digest) of the
     whole piece was promised. Raises OffsetError, ChecksumError, BusyError; UserError where the
-    upload takes no more or the piece runs past the file's end.
+    upload is not in ``state`` (what a worker fetches, no browser adds to) or the piece runs past
+    the file's end.
     """
-    _require_receiving(file.upload)
-    place = _place(file)
+    if file.upload.state != state:
+        raise _closed(file.upload)
+    place = place_of(file)
     place.parent.mkdir(parents=True, exist_ok=True)
     with _locked(place) as target:
         file.refresh_from_db()
@@ -166,50 +220,99 @@ def _blocks(piece: Readable) -> Iterator[bytes | None]:
 
 def remove_file(file: UploadFile) -> None:
     """Take one file out of an upload that is still receiving."""
-    _require_receiving(file.upload)
-    place = _place(file)
-    file.delete()
+    with transaction.atomic():
+        _require_receiving(Upload.objects.select_for_update().get(pk=file.upload_id))
+        place = place_of(file)
+        file.delete()
     place.unlink(missing_ok=True)
 
 
-def finish(upload: Upload) -> Checkpoint:
-    """Verify a complete upload and register its checkpoint.
+def submit(upload: Upload) -> None:
+    """A complete upload goes to a worker, who verifies it; nothing reads its files before.
 
-    Raises UserError where something is missing (the upload goes on receiving) or the folder is
-    refused (its bytes are deleted, the reason stays with the upload).
+    Only what costs nothing is looked at here. Raises UserError where something is missing (the
+    upload goes on receiving) or is no checkpoint at first sight (its bytes are deleted, the reason
+    stays with the upload).
     """
     files = list(upload.files.all())
-    missing = [file for file in files if not file.complete]
     if not files:
         raise UserError("files: none came; choose the checkpoint's folder.", "files")
-    if missing:
-        raise UserError(
-            f"files: {missing[0].path} is not here whole ({missing[0].offset_bytes:,} of "
-            f"{missing[0].length_bytes:,} bytes); send the rest first.",
-            "files",
-        )
-    taken = Upload.objects.filter(pk=upload.pk, state=Upload.State.RECEIVING)
-    if not taken.update(state=Upload.State.CHECKING):
-        raise UserError("upload: is being checked already.")
+    for file in files:
+        if not file.complete:
+            raise UserError(
+                f"files: {file.path} is not here whole ({file.offset_bytes:,} of "
+                f"{file.length_bytes:,} bytes); send the rest first.",
+                "files",
+            )
     try:
-        folder = _arranged(upload, files)
-        checkpoint = register_folder(owner=upload.owner, name=upload.name, folder=folder, move=True)
+        _glance(files)
     except UserError as error:
-        _close(upload, Upload.State.REFUSED, reason=error.sentence)
+        close(upload, Upload.State.REFUSED, reason=error.sentence)
         raise
-    except BaseException:
-        # Nothing is wrong with the files: they wait for another try.
-        Upload.objects.filter(pk=upload.pk).update(state=Upload.State.RECEIVING)
-        raise
-    _close(upload, Upload.State.REGISTERED, checkpoint=checkpoint)
-    return checkpoint
+    with transaction.atomic():
+        taken = Upload.objects.filter(pk=upload.pk, state=Upload.State.RECEIVING)
+        if not taken.update(state=Upload.State.CHECKING):
+            raise UserError("upload: is being checked already.")
+        transaction.on_commit(celery.ask_to_take_in)
+
+
+def _require_distinct(paths: Sequence[str]) -> None:
+    if len(paths) > settings.RETORT_UPLOAD_FILES:
+        raise UserError(
+            f"files: more than {settings.RETORT_UPLOAD_FILES} came; choose one checkpoint.", "files"
+        )
+    names = {path.lower() for path in paths}
+    folders = {str(parent).lower() for path in paths for parent in PurePosixPath(path).parents}
+    if len(names) < len(paths) or names & folders:
+        raise UserError("files: two have the same name; choose one checkpoint.", "files")
+
+
+def _require_model(names: Sequence[str]) -> None:
+    """Refuse a folder whose names alone show that something is missing."""
+    for refused in names:
+        try:
+            checkpoints.refuse_name(refused)
+        except CheckpointError as error:
+            raise UserError(f"files: {error}", "files") from None
+    if "config.json" not in names:
+        raise UserError("files: no config.json; give the folder the model was saved to.", "files")
+    if not any(name.endswith(".safetensors") for name in names):
+        raise UserError(
+            "files: no *.safetensors file; save the model with safe serialization.", "files"
+        )
+
+
+def _glance(files: Sequence[UploadFile]) -> None:
+    """Refuse what the names and the first bytes show not to be a checkpoint."""
+    _require_model([file.path for file in files])
+    weights = [file for file in files if file.path.endswith(".safetensors")]
+    for file in weights:
+        head = b""
+        if file.length_bytes >= 8:
+            with place_of(file).open("rb") as stream:
+                head = stream.read(8)
+        length = struct.unpack("<Q", head)[0] if head else 0
+        if not 2 <= length <= file.length_bytes - 8:
+            raise UserError(
+                f"files: {file.path}: torn or not a safetensors file (its header does not fit the "
+                "file); copy it again.",
+                "files",
+            )
+        if length > headers.MAX_HEADER_BYTES:
+            raise UserError(
+                f"files: {file.path}: its header is larger than "
+                f"{headers.MAX_HEADER_BYTES // 10**6} MB, which no model needs; save the model "
+                "again.",
+                "files",
+            )
 
 
 def delete(upload: Upload) -> None:
-    """Forget an upload and its bytes; a checkpoint that it became stays."""
-    if upload.state == Upload.State.CHECKING:
-        raise UserError("upload: is being checked; wait for the end of it.")
-    folder = _folder(upload.pk)
+    """Forget an upload and its bytes; a checkpoint that it became stays.
+
+    A worker that looks at it notices, and drops it.
+    """
+    folder = folder_of(upload.pk)
     with transaction.atomic():
         upload.delete()
         transaction.on_commit(lambda: shutil.rmtree(folder, ignore_errors=True))
@@ -217,7 +320,7 @@ def delete(upload: Upload) -> None:
 
 def used_bytes(owner: User) -> int:
     """What a person's checkpoints and unfinished uploads take, at their full length."""
-    arriving = UploadFile.objects.filter(upload__owner=owner, upload__state=Upload.State.RECEIVING)
+    arriving = UploadFile.objects.filter(upload__owner=owner, upload__state__in=LIVE_UPLOADS)
     stored = Checkpoint.objects.filter(owner=owner).exclude(path="")
     return int(
         arriving.aggregate(total=Coalesce(Sum("length_bytes"), 0))["total"]
@@ -227,7 +330,11 @@ def used_bytes(owner: User) -> int:
 
 def _require_receiving(upload: Upload) -> None:
     if upload.state != Upload.State.RECEIVING:
-        raise UserError(f"upload: is {upload.get_state_display()} and takes no more files.")
+        raise _closed(upload)
+
+
+def _closed(upload: Upload) -> UserError:
+    return UserError(f"upload: is {upload.get_state_display()} and takes no more files.")
 
 
 def _require_room(owner: User, length_bytes: int) -> None:
@@ -249,12 +356,14 @@ def _require_room(owner: User, length_bytes: int) -> None:
         )
 
 
-def _folder(upload: uuid.UUID) -> Path:
+def folder_of(upload: uuid.UUID) -> Path:
+    """Where an upload's bytes lie."""
     return Path(settings.MEDIA_ROOT) / "uploads" / upload.hex
 
 
-def _place(file: UploadFile) -> Path:
-    return _folder(file.upload_id) / file.pk.hex
+def place_of(file: UploadFile) -> Path:
+    """Where a file's bytes lie; only ``offset_bytes`` of them count."""
+    return folder_of(file.upload_id) / file.pk.hex
 
 
 @contextmanager
@@ -268,15 +377,15 @@ def _locked(place: Path) -> Iterator[BinaryIO]:
         yield target
 
 
-def _arranged(upload: Upload, files: list[UploadFile]) -> Path:
+def arranged(upload: Upload) -> Path:
     """A folder with the files under their names, as links: a failed check leaves them in place."""
-    folder = _folder(upload.pk) / "folder"
+    folder = folder_of(upload.pk) / "folder"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for file in files:
+    for file in upload.files.all():
         target = folder / safe_path(file.path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        place = _place(file)
+        place = place_of(file)
         if file.length_bytes == 0:
             target.touch()
         else:
@@ -284,8 +393,9 @@ def _arranged(upload: Upload, files: list[UploadFile]) -> Path:
     return folder
 
 
-def _close(upload: Upload, state: Upload.State, **values: object) -> None:
+def close(upload: Upload, state: Upload.State, **values: object) -> None:
+    """An upload's end: its bytes are wanted no more."""
     with transaction.atomic():
         Upload.objects.filter(pk=upload.pk).update(state=state, **values)
-        folder = _folder(upload.pk)
+        folder = folder_of(upload.pk)
         transaction.on_commit(lambda: shutil.rmtree(folder, ignore_errors=True))

@@ -16,6 +16,7 @@ GPU, CPU, JUDGE, UPKEEP = QUEUES = ("gpu", "cpu", "judge", "upkeep")
 RUN_STAGE = "workers.run_stage"
 TIDY = "workers.tidy"
 SETTLE = "workers.settle"
+TAKE_IN = "workers.take_in"
 MAX_WAITING = 50  # doorbells of a queue; more of them would wake nobody sooner
 
 app = Celery("retort", broker=settings.CELERY_BROKER_URL, set_as_current=True)
@@ -56,6 +57,11 @@ def ask_to_tidy() -> None:
 def ask_to_settle() -> None:
     """Ask a worker of the upkeep queue to go on with runs whose programs have been judged."""
     app.send_task(SETTLE, queue=UPKEEP, ignore_result=True)
+
+
+def ask_to_take_in() -> None:
+    """Ask a worker of the cpu queue to look at the uploads that wait for one."""
+    app.send_task(TAKE_IN, queue=CPU, ignore_result=True)
 
 
 def is_full(queue: str) -> bool:

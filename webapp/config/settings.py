@@ -181,6 +181,13 @@ if EMAIL_CONFIGURED:
     EMAIL_USE_SSL: bool = _mail.get("EMAIL_USE_SSL", False)
 DEFAULT_FROM_EMAIL: str = env.str("DEFAULT_FROM_EMAIL", default="retort@localhost")
 
+# Memory that looking at an uploaded checkpoint may take: its tokenizer and template are not ours.
+RETORT_VERIFY_BYTES: int = env.int("RETORT_VERIFY_BYTES", default=6_000_000_000)
+# Where models are fetched from by their id.
+RETORT_HUB: str = env.str("HF_ENDPOINT", default="") or "https://huggingface.co"
+# A folder of this server from which administrators may take checkpoints; blank: none.
+RETORT_IMPORT_ROOT: str = env.str("RETORT_IMPORT_ROOT", default="")
+
 # --- language, time
 
 LANGUAGE_CODE = "en-gb"

@@ -15,6 +15,7 @@ from django.conf import settings
 from django.db import Error, connection
 from kombu.exceptions import OperationalError
 
+from webapp.checkpoints import intake
 from webapp.config import celery
 from webapp.config.celery import SETTLE, TIDY, app
 from webapp.runs import hosts, leases, settling
@@ -81,6 +82,8 @@ def _run(worker: str, queues: Sequence[str]) -> None:
             if hosts.takes_turn(settings.RETORT_REAP_SECONDS):
                 settling.settle()
                 leases.reap()
+                if intake.is_waiting() and not celery.is_full(celery.CPU):
+                    celery.ask_to_take_in()
                 hosts.free_devices()
                 rounds += 1
                 if rounds % TIDY_ROUNDS == 1:

@@ -234,7 +234,7 @@
 
   function finish() {
     pause.hidden = true;
-    status.textContent = "Checking the files…";
+    status.textContent = "Handing the files over…";
     bar.removeAttribute("value");
     post(upload.finish, []).then(function (value) {
       window.location.assign(value.location);
