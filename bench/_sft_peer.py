@@ -1,7 +1,9 @@
 """One training for bench.sft, in a process of its own: ``python bench/_sft_peer.py SPEC.json``.
 
 SPEC names the trainer (ours or trl), the base, the corpus, the settings, and where the result goes:
-losses, seconds from the first step to the end of the last, and the process's peak memory by then.
+losses, wall and CPU seconds from the first step to the end of the last, and the process's peak
+memory by then.
+With ``profile`` (ours or TRL's) the operations that took most of the time are printed.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,12 @@ def peak_mib() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
+def mark(moment: str) -> dict[str, float]:
+    """Wall and CPU seconds and the memory peak at the ``start`` or the ``end``."""
+    now = {"wall": time.monotonic(), "cpu": time.process_time(), "peak": peak_mib()}
+    return {f"{moment}_{name}": value for name, value in now.items()}
+
+
 def ours(spec: dict[str, Any]) -> dict[str, Any]:
     from distiller import sft
     from distiller.recipe import Training
@@ -31,27 +41,38 @@ def ours(spec: dict[str, Any]) -> dict[str, Any]:
     marks: dict[str, float] = {}
 
     def progress(done: int, total: int, tokens: int) -> None:
-        if done == 0:
-            marks["start"], marks["before"] = time.monotonic(), peak_mib()
-        if done == total:
-            marks["end"], marks["peak"] = time.monotonic(), peak_mib()
+        if done in (0, total):
+            marks.update(mark("start" if done == 0 else "end"))
 
-    sft.train(
-        Path(spec["corpus"]),
-        Path(spec["base"]),
-        Training.model_validate(spec["training"]),
-        Path(spec["out"]),
-        resume=Path(spec["out"]).with_suffix(".resume"),
-        on_step=lambda step, values: losses.append(values["loss"]),
-        on_progress=progress,
-    )
+    with profiled(spec):
+        sft.train(
+            Path(spec["corpus"]),
+            Path(spec["base"]),
+            Training.model_validate(spec["training"]),
+            Path(spec["out"]),
+            resume=Path(spec["out"]).with_suffix(".resume"),
+            on_step=lambda step, values: losses.append(values["loss"]),
+            on_progress=progress,
+        )
     return {"losses": losses, **marks}
+
+
+@contextmanager
+def profiled(spec: dict[str, Any]) -> Iterator[None]:
+    import torch
+
+    if not spec.get("profile"):
+        yield
+        return
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        yield
+    print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=20))
 
 
 def trl(spec: dict[str, Any]) -> dict[str, Any]:
     import datasets
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
     training = spec["training"]
@@ -60,17 +81,21 @@ def trl(spec: dict[str, Any]) -> dict[str, Any]:
 
     class Marks(TrainerCallback):
         def on_train_begin(self, *_: Any, **__: Any) -> None:
-            marks["start"], marks["before"] = time.monotonic(), peak_mib()
+            marks.update(mark("start"))
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            marks["end"], marks["peak"] = time.monotonic(), peak_mib()
+            marks.update(mark("end"))
 
         def on_log(self, _: Any, state: Any, control: Any, logs: Any = None, **__: Any) -> None:
             if "loss" in (logs or {}):
                 losses.append(float(logs["loss"]))
 
+    class PlainLoss(SFTTrainer):
+        """With the loss of transformers, over whole logits, which no setting of SFTTrainer has."""
+
+        compute_loss = Trainer.compute_loss
+
     rows = [json.loads(line) for line in Path(spec["rows"]).read_text().splitlines()]
-    packing = spec["packing"]
     arguments = SFTConfig(
         output_dir=spec["out"],
         use_cpu=True,
@@ -88,28 +113,23 @@ def trl(spec: dict[str, Any]) -> dict[str, Any]:
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
-        packing=packing,
+        packing=spec["packing"],
         completion_only_loss=True,  # its default trains on prompts where rows hold token ids
         max_length=spec["max_length"],
         gradient_checkpointing=training["gradient_checkpointing"],
-        train_sampling_strategy="sequential",
+        train_sampling_strategy=spec["order"],
         shuffle_dataset=False,
         seed=0,
     )
     model = AutoModelForCausalLM.from_pretrained(spec["base"], dtype=torch.float32)
-    trainer = SFTTrainer(
+    trainer = {"own": SFTTrainer, "plain": PlainLoss}[spec["loss"]](
         model=model,
         args=arguments,
         train_dataset=datasets.Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(spec["base"]),
         callbacks=[Marks()],
     )
-    if spec.get("profile"):
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-            trainer.train()
-        table = profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=15)
-        print(table)
-    else:
+    with profiled(spec):
         trainer.train()
     return {"losses": losses, "steps": trainer.state.global_step, **marks}
 

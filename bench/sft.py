@@ -1,11 +1,17 @@
 """Our training beside TRL's SFTTrainer, on this CPU: ``python -m bench.sft``.
 
 First agreement: the losses of 50 steps on the same data, in the same order, with the same settings.
-Then speed: supervised tokens per second and peak memory, short and long sequences, the same model
-(Qwen2's architecture with random weights and 32,768 words), data, precision (float32), optimizer
-and sequences per step. TRL runs in each way that might be its best: packed and padded, its loss
-always chunked (its default), with gradient checkpointing where ours has it. TRL lives in a virtual
-environment of its own under var/bench, on our torch and transformers.
+Then speed: supervised tokens per second and peak memory, short and long sequences, with and without
+gradient checkpointing, the same model (Qwen2's architecture with random weights and 32,768 words),
+data, precision (float32), optimizer and sequences per step. TRL runs in each way that might be its
+best: packed, or padded with sequences of like length together; with its own chunked loss, or with
+the loss of transformers over whole logits, which it can only be given by overriding a method. All
+ways run by turns, so that others' work on the machine meets all of them alike; of each the best
+round counts. TRL lives in a virtual environment of its own under var/bench, on our torch and
+transformers.
+
+``--context`` measures something else: one step over one sequence of 4,096 to 32,768 tokens, whose
+logits alone would take up to 4 GiB.
 """
 
 from __future__ import annotations
@@ -13,8 +19,10 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from subprocess import run
 from typing import Any
@@ -29,26 +37,30 @@ from evaluator.records import Completion, FinishReason, Problem
 TRL = "trl==1.16.0"
 FOLDER = WORK / "sft"
 SHORT, LONG = (40, 240), (1500, 2500)  # tokens of a sequence, from … to
+COUNTS = {"short": 64, "long": 4}  # sequences; a quarter of them makes a step
+CONTEXTS = (4096, 8192, 16384, 32768)
+VOCABULARY = 32768
 MICRO_BATCH_TOKENS = 2560
 TRAINING = {"learning_rate": 1e-3, "warmup_ratio": 0.0, "micro_batch_tokens": MICRO_BATCH_TOKENS,
             "max_length_tokens": 4096, "save_seconds": 1e6, "epochs": 1}  # fmt: skip
 
 
-def base() -> Path:
+def base(name: str = "base", positions: int = 4096, **shape: int) -> Path:
     """A checkpoint whose output layer is most of its work, as small models' are."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from distiller import toy
 
-    folder = FOLDER / "base"
+    folder = FOLDER / name
     torch.manual_seed(0)
     words = toy.tokenizer()
+    sizes = {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 4,
+             "num_attention_heads": 6, "num_key_value_heads": 2}  # fmt: skip
     config = Qwen2Config(
-        vocab_size=32768, hidden_size=192, intermediate_size=768, num_hidden_layers=4,
-        num_attention_heads=6, num_key_value_heads=2, max_position_embeddings=4096,
-        tie_word_embeddings=True, bos_token_id=None, eos_token_id=words.eos_token_id,
-        pad_token_id=words.pad_token_id,
+        vocab_size=VOCABULARY, max_position_embeddings=positions, tie_word_embeddings=True,
+        bos_token_id=None, eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id,
+        **sizes | shape,
     )  # fmt: skip
     Qwen2ForCausalLM(config).save_pretrained(folder)
     words.save_pretrained(folder)
@@ -58,9 +70,10 @@ def base() -> Path:
 def corpus_of(name: str, count: int, span: tuple[int, int], model: Path) -> Path:
     """A corpus of ``count`` sequences of digits, a tenth of each being the prompt."""
     rng = random.Random(name)
+    limit = max(span[1] + 64, TRAINING["max_length_tokens"])
     recipe = Recipe(
         teacher="t", base=str(model), student="s", prompts=Prompts(set="p"),
-        training=Training.model_validate(TRAINING),
+        training=Training.model_validate(TRAINING | {"max_length_tokens": limit}),
     )  # fmt: skip
     traces = []
     for number in range(count):
@@ -118,12 +131,13 @@ def train(trainer: str, label: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 def agreement(model: Path) -> dict[str, Any]:
     """The largest difference of losses over 50 steps."""
-    folder = corpus_of("agreement", 200, SHORT, model)
+    folder = corpus_of("agreement", 200, SHORT, model)  # of four a step
     training = TRAINING | {"batch_size": 4, "gradient_checkpointing": False}
     rows = rows_of(folder, Training.model_validate(training))
     spec = {"base": str(model), "corpus": str(folder), "rows": str(rows), "training": training}
     one = train("ours", "agreement-ours", spec)
-    padded = {"packing": False, "rows_at_once": 4, "accumulation": 1, "max_length": 4096}
+    padded = {"packing": False, "rows_at_once": 4, "accumulation": 1, "max_length": 4096,
+              "order": "sequential", "loss": "own"}  # fmt: skip
     other = train("trl", "agreement-trl", spec | padded)
     pairs = list(zip(one["losses"], other["losses"], strict=True))
     assert len(pairs) == 50
@@ -135,58 +149,102 @@ def agreement(model: Path) -> dict[str, Any]:
     }
 
 
-def speed(name: str, count: int, span: tuple[int, int], model: Path, rounds: int) -> dict[str, Any]:
-    """Ours and TRL by turns; per way the best round, because others may use the machine."""
+def ways(batch: int, longest: int, tokens: int) -> dict[str, tuple[str, dict[str, Any]]]:
+    """(trainer, settings) of each way; all of them do the same steps over ``tokens`` in four."""
+    at_once = max(1, min(batch, MICRO_BATCH_TOKENS // longest))
+    packs = -(-tokens // MICRO_BATCH_TOKENS)
+    packed = {"packing": True, "rows_at_once": 1, "accumulation": max(1, packs // 4),
+              "max_length": MICRO_BATCH_TOKENS, "order": "sequential"}  # fmt: skip
+    padded = {"packing": False, "rows_at_once": at_once, "order": "group_by_length",
+              "accumulation": max(1, batch // at_once), "max_length": 4096}  # fmt: skip
+    return {
+        "ours": ("ours", {}),
+        "trl packed": ("trl", packed | {"loss": "own"}),
+        "trl padded": ("trl", padded | {"loss": "own"}),
+        "trl packed, transformers' loss": ("trl", packed | {"loss": "plain"}),
+        "trl padded, transformers' loss": ("trl", padded | {"loss": "plain"}),
+    }
+
+
+def speed(name: str, span: tuple[int, int], model: Path, rounds: int) -> dict[str, Any]:
+    """Every way by turns; per way the best round, because others may use the machine."""
+    count = COUNTS[name]
     folder = corpus_of(name, count, span, model)
     examples, manifest = corpus.read(folder)
-    result: dict[str, Any] = {}
+    plans: dict[str, tuple[str, str, dict[str, Any]]] = {}
     for checkpointing in (False, True):
-        batch = count // 4
-        training = TRAINING | {"batch_size": batch, "gradient_checkpointing": checkpointing}
+        training = TRAINING | {"batch_size": count // 4, "gradient_checkpointing": checkpointing}
         rows = rows_of(folder, Training.model_validate(training))
         spec = {"base": str(model), "corpus": str(folder), "rows": str(rows), "training": training}
-        at_once = max(1, MICRO_BATCH_TOKENS // span[1])
-        packs = -(-int(examples.lengths.sum()) // MICRO_BATCH_TOKENS)
-        ways = {
-            "ours": ("ours", {}),
-            "trl packed": ("trl", {"packing": True, "rows_at_once": 1,
-                                   "accumulation": max(1, packs // 4),
-                                   "max_length": MICRO_BATCH_TOKENS}),
-            "trl padded": ("trl", {"packing": False, "rows_at_once": at_once,
-                                   "accumulation": max(1, batch // at_once),
-                                   "max_length": 4096}),
-        }  # fmt: skip
-        for way, (trainer, more) in ways.items():
-            label = f"{name}-{way.replace(' ', '-')}{'-checkpointed' if checkpointing else ''}"
-            runs = [train(trainer, label, spec | more) for _ in range(rounds)]
-            rates = [manifest["supervised_tokens"] / (one["end"] - one["start"]) for one in runs]
-            result[f"{way}{', checkpointed' if checkpointing else ''}"] = {
-                "supervised_tokens_per_second": round(max(rates)),
-                "every_round": [round(rate) for rate in rates],
-                "peak_mib": round(min(one["peak"] for one in runs)),
-                "before_mib": round(min(one["before"] for one in runs)),
-            }
-            print(
-                name,
-                way,
-                checkpointing,
-                result[f"{way}{', checkpointed' if checkpointing else ''}"],
-            )
-    return result
+        chosen = ways(count // 4, span[1], int(examples.lengths.sum()))
+        for way, (trainer, more) in chosen.items():
+            label = f"{way}{', checkpointed' if checkpointing else ''}"
+            file = f"{name}-{re.sub('[^a-z]+', '-', label)}"
+            plans[label] = (trainer, file, spec | more)
+    runs: dict[str, list[dict[str, Any]]] = {label: [] for label in plans}
+    for number in range(rounds):
+        for label, plan in plans.items():
+            runs[label].append(train(*plan))
+            print(name, number + 1, label, rates(runs[label][-1:], manifest), flush=True)
+    return {label: rates(found, manifest) for label, found in runs.items()}
+
+
+def rates(runs: Sequence[dict[str, Any]], manifest: dict[str, Any]) -> dict[str, Any]:
+    """Of the best round: supervised tokens per second of wall and of CPU time, memory."""
+    tokens = manifest["supervised_tokens"]
+    wall = [tokens / (one["end_wall"] - one["start_wall"]) for one in runs]
+    cpu = [tokens / (one["end_cpu"] - one["start_cpu"]) for one in runs]
+    return {
+        "supervised_tokens_per_second": round(max(wall)),
+        "supervised_tokens_per_cpu_second": round(max(cpu)),
+        "every_round": [[round(a), round(b)] for a, b in zip(wall, cpu, strict=True)],
+        "peak_mib": round(min(one["end_peak"] for one in runs)),
+        "before_mib": round(min(one["start_peak"] for one in runs)),
+    }
+
+
+def contexts() -> dict[str, Any]:
+    """One step over one sequence of each length: seconds, and the memory that it took."""
+    model = base("narrow", max(CONTEXTS), hidden_size=64, intermediate_size=256,
+                 num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1)  # fmt: skip
+    found: dict[str, Any] = {}
+    for length in CONTEXTS:
+        digits = length - 5  # and the tags, the markers and the end
+        folder = corpus_of(f"context-{length}", 1, (digits, digits), model)
+        _, manifest = corpus.read(folder)
+        training = TRAINING | {"batch_size": 1, "gradient_checkpointing": True,
+                               "max_length_tokens": length}  # fmt: skip
+        spec = {"base": str(model), "corpus": str(folder), "training": training}
+        one = train("ours", f"context-{length}", spec)
+        found[str(length)] = {
+            "tokens": manifest["tokens"],
+            "seconds": round(one["end_wall"] - one["start_wall"], 1),
+            "cpu_seconds": round(one["end_cpu"] - one["start_cpu"], 1),
+            "peak_mib": round(one["end_peak"]),
+            "step_mib": round(one["end_peak"] - one["start_peak"]),
+            "logits_alone_mib": round(manifest["tokens"] * VOCABULARY * 4 / 2**20),
+        }
+        print(length, found[str(length)], flush=True)
+    return found
 
 
 def main() -> None:
     """Measure all, print it, keep it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--context", action="store_true", help="long sequences alone")
+    given = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
+    packages = ["torch", "transformers", "accelerate"]
+    if given.context:
+        write("sft_context", contexts(), packages=packages)
+        return
     model = base()
     result: dict[str, Any] = {"trl": TRL, "agreement": agreement(model)}
-    print("agreement", result["agreement"])
-    result["short"] = speed("short", 256, SHORT, model, rounds)
-    result["long"] = speed("long", 12, LONG, model, rounds)
-    write("sft", result, packages=["torch", "transformers", "accelerate"])
+    print("agreement", result["agreement"], flush=True)
+    for name, span in (("short", SHORT), ("long", LONG)):
+        result[name] = speed(name, span, model, given.rounds)
+    write("sft", result, packages=packages)
 
 
 if __name__ == "__main__":

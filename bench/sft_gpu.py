@@ -4,18 +4,24 @@ A model of Qwen2.5-1.5B's shape, built from its config with random weights, take
 over sequences of 4,096, 16,384 and 32,768 tokens of which all but an eighth carry loss, with and
 without gradient checkpointing: tokens per second, MFU (distiller.optim.step_flops over the data
 sheet's dense bfloat16 peak, recomputation not counted), and peak memory. What does not fit is said
-so. Needs torch and transformers only. First the packed attention of the device is held against
-each sequence alone, so that no figure is of a wrong computation. The result is kept under the
-device's name; the smoke's is not kept.
+so. Needs torch and transformers alone (Liger's loss is used where it is installed). First the
+packed attention of the device is held against each sequence alone, so that no figure is of a wrong
+computation. The result is printed as JSON and kept under the device's name; the smoke's is not
+kept.
+
+**No GPU was at hand when this was written: only the smoke has run.**
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import platform
 import re
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -125,6 +131,48 @@ def clock(device: str) -> float:
     return time.perf_counter()
 
 
+def measured(
+    shape: dict[str, Any], device: str, length: int, *, checkpointing: bool, tokens: int, steps: int
+) -> dict[str, Any] | str:
+    """:func:`measure`, or that it does not fit into the device's memory."""
+    try:
+        return measure(
+            shape, device, length, checkpointing=checkpointing, tokens=tokens, steps=steps
+        )
+    except torch.OutOfMemoryError:
+        pass  # the error holds the model; only after it is there memory to give back
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    return "does not fit"
+
+
+def run(*, smoke: bool, steps: int) -> dict[str, Any]:
+    """All measurements on this machine's device, with its name."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    shape = TINY if smoke else WHOLE
+    lengths = (128, 256) if smoke else (4096, 16_384, 32_768)
+    tokens = 512 if smoke else STEP_TOKENS
+    peak = optim.peak_flops(device)
+    name = torch.cuda.get_device_name() if device == "cuda" else f"cpu ({platform.machine()})"
+    result: dict[str, Any] = {
+        "device": name,
+        "peak_tflops_per_second": None if peak is None else peak / 1e12,
+        "loss": "liger" if device == "cuda" and find_spec("liger_kernel") else "chunked",
+        "step_tokens": tokens,
+        "packing_difference": require_isolation(shape, device),
+        "runs": {},
+    }  # fmt: skip
+    for length in lengths:
+        for checkpointing in (False, True):
+            label = f"{length}{' checkpointed' if checkpointing else ''}"
+            found = measured(
+                shape, device, length, checkpointing=checkpointing, tokens=tokens, steps=steps
+            )
+            result["runs"][label] = found
+            print(label, found, file=sys.stderr, flush=True)
+    return result
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="a tiny shape; keeps nothing")
@@ -133,28 +181,11 @@ def main() -> None:
     if not (given.smoke or torch.cuda.is_available()):
         print("sft_gpu: no GPU here, nothing measured (--smoke tries it on the CPU).")
         return
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    shape = TINY if given.smoke else WHOLE
-    lengths = (128, 256) if given.smoke else (4096, 16_384, 32_768)
-    tokens = 512 if given.smoke else STEP_TOKENS
-    result: dict[str, Any] = {"packing_difference": require_isolation(shape, device)}
-    print(f"packing differs by {result['packing_difference']:.4f} of the largest logit")
-    for length in lengths:
-        for checkpointing in (False, True):
-            label = f"{length}{' checkpointed' if checkpointing else ''}"
-            try:
-                result[label] = measure(
-                    shape, device, length, checkpointing=checkpointing, tokens=tokens,
-                    steps=given.steps,
-                )  # fmt: skip
-            except torch.cuda.OutOfMemoryError:
-                result[label] = "does not fit"
-                torch.cuda.empty_cache()
-            print(label, result[label], flush=True)
+    result = run(smoke=given.smoke, steps=given.steps)
+    print(json.dumps(result, indent=1))
     if not given.smoke:
-        name = torch.cuda.get_device_name()
-        slug = re.sub(r"\W+", "_", name).strip("_").lower()
-        write(f"sft_gpu_{slug}", {"device": name, **result}, packages=["torch", "transformers"])
+        slug = re.sub(r"\W+", "_", result["device"]).strip("_").lower()
+        write(f"sft_gpu_{slug}", result, packages=["torch", "transformers"])
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 A micro-batch is one row of tokens (1, T) whose positions start at 0 with every sequence. Isolation
 is not a mask: attention is computed per sequence. On a GPU that is the variable-length flash kernel
-of torch; elsewhere sequences of like length go through scaled-dot-product attention together, the
-shorter ones padded on the right, where causal attention never looks. So neither memory nor time is
-spent on pairs of tokens of different sequences (a block-diagonal mask of 32,768 tokens alone would
-take 1 GiB).
+which torch itself has (torch.nn.attention.varlen: bfloat16 and float16, Ampere and later); for
+anything else sequences of like length go through scaled-dot-product attention together, the shorter
+ones padded on the right, where causal attention never looks. So neither memory nor time is spent on
+pairs of tokens of different sequences (a block-diagonal mask of 32,768 tokens alone would take
+1 GiB). Flex attention does the same by block masks, but only compiled, for every new set of
+lengths a mask, and not for training on a CPU: it would be a third way without a case of its own.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ IGNORED = -100  # target of a token that carries no loss
 # that a call costs more than the padding.
 PADDED_WORK = 1.3
 SHORT_TOKENS = 128
+AMPERE = (8, 0)  # compute capability from which torch's flash kernels run
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,7 @@ def attend(
         query, key, value = (
             each.to(torch.get_autocast_dtype(kind)) for each in (query, key, value)
         )
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and not dropout:
+    if _has_flash_kernel(query) and not dropout:
         return _attend_variable_length(query, key, value, layout, scaling), None
     repeats = query.shape[1] // key.shape[1]
     parts = []
@@ -158,6 +161,14 @@ def attend(
         rows = out.transpose(1, 2).flatten(0, 1)  # (padded tokens, heads, D)
         parts.append(rows if group.kept is None else rows.index_select(0, group.kept))
     return torch.cat(parts)[None], None
+
+
+def _has_flash_kernel(query: torch.Tensor) -> bool:
+    return (
+        query.is_cuda
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and torch.cuda.get_device_capability(query.device) >= AMPERE
+    )
 
 
 AttentionInterface.register(ATTENTION, attend)  # no mask of that name: none is made

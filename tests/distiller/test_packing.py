@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention import varlen
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -67,6 +70,55 @@ def test_what_is_packed_beside_changes_no_bit_of_attention() -> None:
     after, _ = packing.attend(None, q, k, v, None, layout=layout)
     assert torch.equal(before[:, 200:], after[:, 200:])
     assert not torch.equal(before[:, :200], after[:, :200])
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (6, 2)])
+def test_the_gpus_kernel_is_given_the_same_sequences(
+    heads: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's own signature with its documented meaning in place of the kernel, which needs a GPU.
+
+    Both ways through :func:`packing.attend` must then agree, in values and in gradients.
+    """
+    documented = inspect.signature(varlen.varlen_attn)
+
+    def reference(*given: Any, **named: Any) -> torch.Tensor:
+        call = documented.bind(*given, **named)
+        call.apply_defaults()
+        q, k, v = (call.arguments[name] for name in ("query", "key", "value"))  # (T, heads, D)
+        starts = call.arguments["cu_seq_q"]
+        assert call.arguments["window_size"] == (-1, 0)  # causal
+        assert call.arguments["enable_gqa"] == (q.shape[1] != k.shape[1])
+        assert starts.dtype == torch.int32
+        assert torch.equal(starts, call.arguments["cu_seq_k"])
+        lengths = starts.diff()
+        assert call.arguments["max_q"] == call.arguments["max_k"] == int(lengths.max())
+        assert int(starts[-1]) == len(q) == len(k) == len(v)
+        parts = [
+            scaled_dot_product_attention(
+                *(each[start:end].transpose(0, 1) for each in (q, k, v)),
+                is_causal=True, scale=call.arguments["scale"], enable_gqa=True,
+            ).transpose(0, 1)
+            for start, end in pairwise(starts.tolist())
+        ]  # fmt: skip
+        return torch.cat(parts)
+
+    lengths = [3, 40, 41, 200]
+    q, k, v = (
+        torch.randn(1, count, sum(lengths), 8, requires_grad=True)
+        for count in (heads[0], heads[1], heads[1])
+    )
+    found = []
+    for flash in (False, True):
+        monkeypatch.setattr(packing, "_has_flash_kernel", lambda query, flash=flash: flash)
+        monkeypatch.setattr(varlen, "varlen_attn", reference)
+        out, _ = packing.attend(
+            None, q, k, v, None, layout=packing.layout(lengths, "cpu"), scaling=0.3
+        )
+        weight = torch.arange(out.numel(), dtype=torch.float32).reshape(out.shape).cos()
+        found.append((out, *torch.autograd.grad((out * weight).sum(), (q, k, v))))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "qwen3", "llama"])
