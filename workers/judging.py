@@ -75,6 +75,10 @@ def record_usage(claim: Claim, usage: Usage) -> None:
     _call("judge_usage", claim.shard_id, claim.token, usage.cpu_seconds, usage.cause)
 
 
+def show_log(claim: Claim, log_tail: str) -> None:
+    """A judge's log stays with its worker: the role may write it with a failure only."""
+
+
 def release_shard(claim: Claim) -> None:
     """Give the shard back untried."""
     _call("judge_release", claim.shard_id, claim.token)

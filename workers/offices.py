@@ -36,6 +36,10 @@ class Office(Protocol):
         """Note what the lease has taken so far, for the ledger; nothing when it is lost."""
         ...
 
+    def show_log(self, claim: Claim, log_tail: str) -> None:
+        """Show the child's last lines while it works; nothing when the lease is lost."""
+        ...
+
     def release_shard(self, claim: Claim) -> None:
         """Give the shard back untried."""
         ...

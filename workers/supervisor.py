@@ -27,6 +27,7 @@ from workers.offices import Office
 
 TERM_SECONDS = 5.0  # between SIGTERM and SIGKILL
 CHECK_SECONDS = 1.0  # how soon a cancel is noticed
+LOG_SECONDS = 3.0  # how old the log's tail on the run's page may be
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class _Heartbeat:
         self._meter = meter
         self._claim = claim
         self._child = child
+        self._shown = (-LOG_SECONDS, "")  # when the log was last shown, and what of it
         self._over = threading.Event()
         self.lost = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -67,6 +69,7 @@ class _Heartbeat:
                         renewed = asked
                         left = asked + settings.RETORT_LEASE_SECONDS - time.monotonic()
                         self._child.send({"beat": left})
+                    self._show_log()
                 except Error:
                     # The database may be back before the lease runs out; after that, we lost it.
                     logger.warning("lease not renewed", exc_info=True)
@@ -76,6 +79,13 @@ class _Heartbeat:
                         return
         finally:
             connection.close()
+
+    def _show_log(self) -> None:
+        at, shown = self._shown
+        now, tail = time.monotonic(), self._child.log_tail
+        if tail != shown and now - at >= LOG_SECONDS:
+            self._meter.office.show_log(self._claim, tail)
+            self._shown = (now, tail)
 
 
 @dataclass(frozen=True, slots=True)

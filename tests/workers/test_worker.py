@@ -189,3 +189,12 @@ def test_keys_and_seeds_are_the_same_whoever_draws(
     assert run.state == State.FINISHED, run.error
     assert_whole(run)
     assert len(set(evaluate.shards.values_list("worker", flat=True))) == 3
+
+
+def test_a_stage_shows_its_log_while_it_works(
+    run: Run, evaluate: Stage, start_worker: Start, wait_until: Wait
+) -> None:
+    ring(evaluate)
+    start_worker(child="storm")
+    wait_until(lambda: Stage.objects.filter(pk=evaluate.pk, log_tail__contains="environment:"))
+    assert not final(run)

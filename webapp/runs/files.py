@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import deque
 from pathlib import Path
 from typing import Any, Literal
 
 from django.conf import settings
 
-from evaluator.store import read_row
+from evaluator.store import read_row, read_segment
 from webapp.runs.models import Completion, Segment, Stage, State
 
 
@@ -33,6 +34,18 @@ def accepted_segments(stage: Stage) -> list[Path]:
     names = Segment.objects.filter(shard__stage=stage).order_by("pk").values_list("name", flat=True)
     folder = segments_folder(stage)
     return [folder / name for name in names]
+
+
+def newest_rows(stage: Stage, most: int) -> list[dict[str, Any]]:
+    """The last rows of the segment that was accepted last, the newest first; empty before any.
+
+    Raises evaluator.errors.StoreError when the file is gone or damaged.
+    """
+    newest = Segment.objects.filter(shard__stage=stage).order_by("-pk").first()
+    if newest is None:
+        return []
+    rows = deque(read_segment(segments_folder(stage) / newest.name), maxlen=most)
+    return [row for _, row in reversed(rows)]
 
 
 def completion_text(completion: Completion) -> dict[str, Any]:

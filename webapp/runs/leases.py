@@ -17,7 +17,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Count, F, Q, QuerySet, Sum, Value
+from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum, Value
 from django.db.models.functions import Extract, Now
 
 from evaluator.store import read_segment
@@ -164,6 +164,12 @@ def record_usage(claim: Claim, usage: Usage) -> None:
     _held(claim).update(usage=usage.to_json())
 
 
+def show_log(claim: Claim, log_tail: str) -> None:
+    """Show the child's last lines on the run's page; nothing when the lease is lost."""
+    stage = Stage.objects.filter(pk=claim.stage_id)
+    stage.filter(Exists(_held(claim))).update(log_tail=storable(log_tail))
+
+
 def release_shard(claim: Claim) -> None:
     """Give the shard back untried: the worker is told to stop."""
     _held(claim).update(
@@ -263,8 +269,10 @@ def record_progress(claim: Claim, *, done: int, total: int, unit: str, tokens: i
     )
     stage = Stage.objects.filter(pk=claim.stage_id)
     stage.update(**sums, unit=unit)
-    stage.filter(tokens__gt=0, started_at__lt=Now()).update(
-        tokens_per_second=F("tokens") * 1.0 / Extract(Now() - F("started_at"), "epoch")
+    stage.filter(tokens__gt=F("tokens_before"), started_at__lt=Now()).update(
+        tokens_per_second=(F("tokens") - F("tokens_before"))
+        * 1.0
+        / Extract(Now() - F("started_at"), "epoch")
     )
 
 

@@ -110,9 +110,15 @@ class Stage(models.Model):
     unit = models.CharField(max_length=20, blank=True)
     tokens = models.BigIntegerField(default=0)
     tokens_per_second = models.FloatField(null=True, blank=True)
+    done_before = models.BigIntegerField(
+        default=0, help_text="units that were done before the present attempt began"
+    )
+    tokens_before = models.BigIntegerField(default=0, help_text="the same, of tokens")
     error = models.TextField(blank=True)
     log_tail = models.TextField(blank=True, help_text="the child's last lines")
-    started_at = models.DateTimeField(null=True, blank=True)
+    started_at = models.DateTimeField(
+        null=True, blank=True, help_text="of the present attempt: a retry begins another"
+    )
     finished_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from django.db.models import OuterRef, Prefetch, QuerySet, Subquery
 from django.utils import timezone
 
+from webapp.core.models import User
+from webapp.core.text import storable
 from webapp.runs.models import FINAL_STATES, Evaluation, Run, Stage, State, TrainingPoint
 
 # A loss curve needs no more points than a screen has columns.
 CURVE_POINTS = 600
+LAST_LINES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +40,23 @@ class StageView:
         return self.stage.state == State.RUNNING and not self.stage.done
 
     @property
+    def last_lines(self) -> str:
+        """The end of its log, for a message."""
+        return "\n".join(self.stage.log_tail.splitlines()[-LAST_LINES:])
+
+    @property
     def seconds(self) -> float | None:
-        """How long it took, or has been running."""
+        """How long its present attempt took, or has been running."""
         return _seconds(self.stage.started_at, self.stage.finished_at)
 
     @property
     def eta_seconds(self) -> float | None:
-        """Time left at the mean pace so far; None before anything is done."""
-        fraction, seconds = self.fraction, self.seconds
-        if self.stage.state != State.RUNNING or not fraction or seconds is None:
+        """Time left at the mean pace of this attempt; None before it has done anything."""
+        stage, seconds = self.stage, self.seconds
+        gained = stage.done - stage.done_before
+        if stage.state != State.RUNNING or gained <= 0 or not stage.total or seconds is None:
             return None
-        return seconds * (1 - fraction) / fraction
+        return seconds * max(stage.total - stage.done, 0) / gained
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +104,19 @@ class RunView:
         return _seconds(self.run.started_at, self.run.finished_at)
 
     @property
+    def failed(self) -> StageView | None:
+        """The stage that failed, if one did."""
+        return next((each for each in self.stages if each.stage.state == State.FAILED), None)
+
+    @property
+    def logs(self) -> list[StageView]:
+        """The stages whose last lines are known, the present one first."""
+        return sorted(
+            (each for each in self.stages if each.stage.log_tail),
+            key=lambda each: (each.stage.state != State.RUNNING, -each.stage.position),
+        )
+
+    @property
     def error(self) -> str:
         """Why the run failed: its own sentence or its failed stage's."""
         if self.run.error:
@@ -112,10 +135,50 @@ def _with_stages() -> QuerySet[Run]:
     return Run.objects.select_related("owner").prefetch_related(Prefetch("stages", queryset=stages))
 
 
-def runs(state: str = "") -> QuerySet[Run]:
-    """All runs, newest first, with their stages; only those in ``state`` where one is given."""
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs a list shows; a blank field leaves all through."""
+
+    state: str = ""
+    kind: str = ""
+    owner: str = ""
+    name: str = ""
+
+    @classmethod
+    def of(cls, query: Mapping[str, Any]) -> Self:
+        """Read an address's query; what is no choice is blank."""
+        state, kind = str(query.get("state", "")), str(query.get("kind", ""))
+        return cls(
+            state=state if state in State.values else "",
+            kind=kind if kind in Run.Kind.values else "",
+            owner=storable(str(query.get("owner", "")))[:150],
+            name=storable(str(query.get("name", "")))[:200],
+        )
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it leaves all through."""
+        return self == RunFilter()
+
+
+def runs(wanted: RunFilter) -> QuerySet[Run]:
+    """The runs that are wanted, newest first, with their stages."""
     query = _with_stages().defer("config").order_by("-created_at")
-    return query.filter(state=state) if state else query
+    if wanted.state:
+        query = query.filter(state=wanted.state)
+    if wanted.kind:
+        query = query.filter(kind=wanted.kind)
+    if wanted.owner:
+        query = query.filter(owner__username=wanted.owner)
+    if wanted.name:
+        query = query.filter(name__icontains=wanted.name)
+    return query
+
+
+def run_owners() -> list[str]:
+    """Who has launched a run."""
+    owners = User.objects.filter(run__isnull=False).order_by("username")
+    return list(owners.values_list("username", flat=True).distinct())
 
 
 def view_of(run: Run) -> RunView:
@@ -177,6 +240,20 @@ def filter_stage(view: RunView) -> Stage | None:
         stage = stage_view.stage
         if stage.kind == "filter" and stage.state == State.FINISHED and stage.result:
             return stage
+    return None
+
+
+def writing_stage(view: RunView) -> tuple[Stage, Mapping[str, Any]] | None:
+    """The stage in which a model is writing, with the rule for its thinking; None: none is."""
+    for each in view.stages:
+        stage = each.stage
+        if stage.state != State.RUNNING:
+            continue
+        if stage.kind == "generate":
+            return stage, view.run.config["thinking"]
+        if stage.kind == "evaluate" and stage.evaluation_id is not None:
+            evaluation = Evaluation.objects.only("protocol").get(pk=stage.evaluation_id)
+            return stage, evaluation.protocol["thinking"]
     return None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import F
 from django.db.models.functions import Now
 
 from distiller.recipe import Price, Recipe
@@ -228,7 +229,10 @@ def retry_run(run: Run) -> None:
         if not unfinished.exists():
             raise UserError("The run is finished and no sample of it failed; nothing is left.")
         first = unfinished.order_by("position")[0]
-        unfinished.update(state=State.WAITING, error="", finished_at=None)
+        unfinished.update(
+            state=State.WAITING, error="", started_at=None, finished_at=None,
+            done_before=F("done"), tokens_before=F("tokens"),
+        )  # fmt: skip
         Shard.objects.filter(stage__in=locked.stages.exclude(state=State.FINISHED)).exclude(
             state=State.FINISHED
         ).update(

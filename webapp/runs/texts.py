@@ -56,6 +56,37 @@ class ExampleView:
         )
 
 
+_GLIMPSE_CHARACTERS = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class GlimpseView:
+    """The beginning and the end of a completion that has just come."""
+
+    problem_id: str
+    sample: int
+    beginning: str
+    end: str  # empty where the beginning is all of it
+    left_out: int  # characters between the two
+    error: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], thinking: Mapping[str, Any]) -> Self:
+        """Read a segment's row."""
+        text = TextView.of(row, thinking)
+        whole = "\n\n".join(part for part in (text.thinking, text.answer) if part)
+        most = 2 * _GLIMPSE_CHARACTERS
+        cut = len(whole) > most
+        return cls(
+            problem_id=str(row["problem_id"]),
+            sample=int(row["sample"]),
+            beginning=whole[:_GLIMPSE_CHARACTERS] if cut else whole,
+            end=whole[-_GLIMPSE_CHARACTERS:] if cut else "",
+            left_out=len(whole) - most if cut else 0,
+            error=str(row.get("error") or ""),
+        )
+
+
 def _why(row: Mapping[str, Any]) -> str:
     """A dropped trace's step and reason code in words."""
     if "reason" not in row:

@@ -19,6 +19,7 @@ urlpatterns = [
     path("workers/<int:pk>/drain/", worker_views.drain, name="drain"),
     path("<int:pk>/", views.detail, name="detail"),
     path("<int:pk>/live/", views.live, name="live"),
+    path("<int:pk>/latest/", views.latest, name="latest"),
     path("<int:pk>/examples/<slug:which>/", views.examples, name="examples"),
     path("<int:pk>/cancel/", views.cancel, name="cancel"),
     path("<int:pk>/retry/", views.retry, name="retry"),

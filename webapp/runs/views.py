@@ -21,23 +21,26 @@ from webapp.runs import files, queries, redraw, services
 from webapp.runs.charts import loss_figure
 from webapp.runs.forms import DistillationForm, EvaluationForm, ImportForm
 from webapp.runs.models import Run, State
-from webapp.runs.texts import ExampleView, PreflightView
+from webapp.runs.texts import ExampleView, GlimpseView, PreflightView
 from webapp.runs.yields import traces_of
 
 PAGE = 25
 EXAMPLES = 5
+NEWEST = 3
+STOP_POLLING = 286  # htmx's own status
 
 
 def _index_context(request: HttpRequest) -> dict[str, Any]:
-    state = request.GET.get("state", "")
-    state = state if state in State.values else ""
-    page = Paginator(queries.runs(state), PAGE).get_page(request.GET.get("page"))
+    wanted = queries.RunFilter.of(request.GET)
+    page = Paginator(queries.runs(wanted), PAGE).get_page(request.GET.get("page"))
     views = [queries.view_of(run) for run in page]
     return {
         "page": page,
         "runs": views,
-        "state": state,
+        "wanted": wanted,
         "states": State.values,
+        "kinds": Run.Kind.choices,
+        "owners": queries.run_owners(),
         "live": any(not view.is_final for view in views),
     }
 
@@ -85,6 +88,24 @@ def detail(request: HttpRequest, pk: int) -> HttpResponse:
 def live(request: HttpRequest, pk: int) -> HttpResponse:
     """The part of the run's page that changes, for polling until the run is final."""
     return render(request, "runs/_live.html", _detail_context(pk))
+
+
+@require_safe
+def latest(request: HttpRequest, pk: int) -> HttpResponse:
+    """What the run's models wrote last, while one is writing; a status of 286 ends the polling."""
+    try:
+        view = queries.run_view(pk)
+    except Run.DoesNotExist:
+        raise Http404 from None
+    found = queries.writing_stage(view)
+    rows = files.newest_rows(found[0], NEWEST) if found else []
+    context = {
+        "run": view.run,
+        "stage": found[0] if found else None,
+        "newest": [GlimpseView.of(row, found[1]) for row in rows] if found else [],
+    }
+    status = STOP_POLLING if view.is_final else 200
+    return render(request, "runs/_latest.html", context, status=status)
 
 
 @require_safe
