@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import environ
+from django.core.exceptions import ImproperlyConfigured
 
 from webapp.config import embedded, secrets
 
@@ -39,10 +41,12 @@ INSTALLED_APPS: list[str] = [
     "webapp.benchmarks",
     "webapp.runs",
     "webapp.leaderboard",
+    "webapp.housekeeping",
     "webapp.notifications",
 ]
 
 MIDDLEWARE: list[str] = [
+    "webapp.monitoring.requests.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "webapp.core.middleware.ContentSecurityPolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -51,6 +55,7 @@ MIDDLEWARE: list[str] = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "webapp.monitoring.requests.UserIdMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -188,6 +193,15 @@ RETORT_HUB: str = env.str("HF_ENDPOINT", default="") or "https://huggingface.co"
 # A folder of this server from which administrators may take checkpoints; blank: none.
 RETORT_IMPORT_ROOT: str = env.str("RETORT_IMPORT_ROOT", default="")
 
+# --- housekeeping (0 days: kept for ever)
+
+# An upload that gets no bytes for so long is forgotten, a refused one with its reason too.
+RETORT_KEEP_UPLOAD_DAYS: float = env.float("RETORT_KEEP_UPLOAD_DAYS", default=7.0)
+# What a run that ended needs only to go on (resume state, logs) is removed after so long.
+RETORT_KEEP_WORK_DAYS: float = env.float("RETORT_KEEP_WORK_DAYS", default=30.0)
+# What no row refers to is removed from the file store after so long.
+RETORT_GARBAGE_HOURS: float = env.float("RETORT_GARBAGE_HOURS", default=24.0)
+
 # --- language, time
 
 LANGUAGE_CODE = "en-gb"
@@ -230,13 +244,32 @@ RETORT_CPU_HOUR_PRICE: float | None = env.float("RETORT_CPU_HOUR_PRICE", default
 # Of those prices and of the endpoints', shown beside sums.
 RETORT_CURRENCY: str = env.str("RETORT_CURRENCY", default="USD")
 
-# --- logs: one JSON object a line on standard error
+# --- monitoring
+
+# Whoever sends it as a bearer token may read /metrics; without one, only this host itself may.
+RETORT_METRICS_TOKEN: str = env.str("RETORT_METRICS_TOKEN", default="")
+
+# --- logs: a line per event on standard error, as a JSON object or, for people, as text
+
+RETORT_LOG_FORMAT: str = env.str("RETORT_LOG_FORMAT", default="text" if DEBUG else "json")
+if RETORT_LOG_FORMAT not in {"json", "text"}:
+    raise ImproperlyConfigured(f"RETORT_LOG_FORMAT: {RETORT_LOG_FORMAT!r}; use json or text.")
+# Struck out, should a library ever log one.
+_SECRETS: list[str] = [SECRET_KEY, *SECRET_KEY_FALLBACKS, *secrets.named_in(os.environ)]
 
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"json": {"()": "webapp.core.logs.JsonFormatter"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "filters": {"ids": {"()": "webapp.core.logs.Ids"}},
+    "formatters": {
+        "json": {"()": "webapp.core.logs.JsonFormatter", "secrets": _SECRETS},
+        "text": {"()": "webapp.core.logs.TextFormatter", "secrets": _SECRETS},
+    },
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler", "formatter": RETORT_LOG_FORMAT, "filters": ["ids"],
+        },
+    },
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
     "loggers": {
         "django": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
@@ -244,4 +277,4 @@ LOGGING: dict[str, Any] = {
         "celery": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
         "django.server": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
     },
-}
+}  # fmt: skip

@@ -18,6 +18,7 @@ from kombu.exceptions import OperationalError
 from webapp.checkpoints import intake
 from webapp.config import celery
 from webapp.config.celery import SETTLE, TIDY, app
+from webapp.housekeeping import retention
 from webapp.runs import hosts, leases, settling
 from workers import gpus, judging
 
@@ -30,8 +31,9 @@ stopping = threading.Event()
 
 @app.task(name=TIDY)
 def tidy() -> None:
-    """Take away rows of what is long gone."""
+    """Take away rows of what is long gone, and files that nothing refers to."""
     hosts.tidy()
+    retention.tidy()
 
 
 @app.task(name=SETTLE)

@@ -1,0 +1,186 @@
+"""Deleting and archiving checkpoints and runs: what hangs on them is named before it goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from django.db import models, transaction
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from webapp.checkpoints.models import Checkpoint
+from webapp.core.errors import UserError
+from webapp.core.models import User
+from webapp.housekeeping import garbage
+from webapp.housekeeping.models import ArchivedRun
+from webapp.runs.models import FINAL_STATES, Evaluation, Run
+
+NAMED = 50  # of each kind; the rest is counted
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Dependents of one kind: what becomes of them, how many there are, and the first of them."""
+
+    fate: str  # "goes" with it, "stays" without it
+    sentence: str
+    count: int
+    first: list[models.Model]
+
+    @property
+    def more(self) -> int:
+        """How many are not named."""
+        return self.count - len(self.first)
+
+
+@dataclass(frozen=True, slots=True)
+class Dependents:
+    """What hangs on a checkpoint or run. While something blocks, it cannot be deleted."""
+
+    blocking: list[Group] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
+    freed_bytes: int = 0  # on the disk; nought where others share the files
+
+    @property
+    def blocked(self) -> str:
+        """Why it cannot be deleted now, in one sentence; blank where it can."""
+        return self.blocking[0].sentence if self.blocking else ""
+
+
+def may_manage(user: User, thing: Checkpoint | Run) -> bool:
+    """Its owner and administrators decide what becomes of it."""
+    return user.is_staff or thing.owner_id == user.pk
+
+
+def dependents_of_checkpoint(checkpoint: Checkpoint) -> Dependents:
+    """What hangs on a checkpoint."""
+    using = _runs_using(checkpoint)
+    unfinished = using.exclude(state__in=FINAL_STATES)
+    doomed = _runs_only_of(checkpoint)
+    shared = (
+        Checkpoint.objects.filter(path=checkpoint.path).exclude(pk=checkpoint.pk)
+        if checkpoint.path
+        else Checkpoint.objects.none()
+    )
+    blocking = _groups(
+        ("blocks", "An unfinished run uses it; cancel the run first.", unfinished),
+        ("blocks", "An endpoint serves it; delete the endpoint first.", _endpoints(checkpoint)),
+    )
+    groups = _groups(
+        ("goes", "Evaluations of it, with their scores and completions", _evaluations(checkpoint)),
+        ("goes", "Runs that did nothing else", doomed),
+        ("stays", "Runs that used it, whose lineage then ends here", using.exclude(pk__in=doomed)),
+        ("stays", "Students of it, whose lineage then ends here", checkpoint.children.all()),
+        ("stays", "Checkpoints with the same files, which stay on the disk", shared),
+    )
+    size = 0 if not checkpoint.path or shared.exists() else checkpoint.size_bytes or 0
+    return Dependents(blocking, groups, size)
+
+
+def dependents_of_run(run: Run) -> Dependents:
+    """What hangs on a run."""
+    unfinished = Run.objects.filter(pk=run.pk).exclude(state__in=FINAL_STATES)
+    return Dependents(
+        _groups(("blocks", "It is not finished; cancel it first.", unfinished)),
+        _groups(
+            ("goes", "Evaluations, with their scores and completions",
+             run.evaluations.select_related("checkpoint", "benchmark")),
+            ("stays", "Checkpoints that it made, whose lineage then ends here", run.products.all()),
+        ),
+        garbage.size_of(garbage.place(f"runs/{run.pk}")),
+    )  # fmt: skip
+
+
+def delete_checkpoint(checkpoint: Checkpoint) -> None:
+    """Delete a checkpoint with its evaluations; its files go with their last name.
+
+    Raises UserError while an unfinished run uses it.
+    """
+    with transaction.atomic():
+        locked = Checkpoint.objects.select_for_update().get(pk=checkpoint.pk)
+        _refuse_blocked(dependents_of_checkpoint(locked))
+        doomed = list(_runs_only_of(locked).values_list("pk", flat=True))
+        path = locked.path
+        locked.delete()
+        Run.objects.filter(pk__in=doomed).delete()
+        garbage.sweep_after_commit(path, *(f"runs/{pk}" for pk in doomed))
+
+
+def release_files(checkpoint: Checkpoint) -> None:
+    """Delete a checkpoint's files only: it stays with its scores and lineage, and answers no more.
+
+    Raises UserError while an unfinished run uses it, or where there are none.
+    """
+    with transaction.atomic():
+        locked = Checkpoint.objects.select_for_update().get(pk=checkpoint.pk)
+        if not locked.path:
+            raise UserError(f"{locked.name}: has no files here.")
+        _refuse_blocked(dependents_of_checkpoint(locked))
+        path = locked.path
+        Checkpoint.objects.filter(pk=locked.pk).update(path="")
+        garbage.sweep_after_commit(path)
+
+
+def delete_run(run: Run) -> None:
+    """Delete a run that has ended, with its evaluations and files. Raises UserError."""
+    with transaction.atomic():
+        locked = Run.objects.select_for_update().get(pk=run.pk)
+        _refuse_blocked(dependents_of_run(locked))
+        path = f"runs/{locked.pk}"
+        locked.delete()
+        garbage.sweep_after_commit(path)
+
+
+def set_archived(thing: Checkpoint | Run, *, archived: bool) -> None:
+    """Take it out of lists and forms, or put it back; its figures stay where they are."""
+    if isinstance(thing, Run) and archived and thing.state not in FINAL_STATES:
+        raise UserError("It is not finished; cancel it, or wait for its end.")
+    if isinstance(thing, Checkpoint):
+        since = timezone.now() if archived else None
+        Checkpoint.objects.filter(pk=thing.pk).update(archived_at=since)
+    elif archived:
+        ArchivedRun.objects.get_or_create(run=thing)
+    else:
+        ArchivedRun.objects.filter(run=thing).delete()
+
+
+def _refuse_blocked(found: Dependents) -> None:
+    if found.blocked:
+        raise UserError(found.blocked)
+
+
+def _evaluations(checkpoint: Checkpoint) -> QuerySet[Evaluation]:
+    return checkpoint.evaluations.select_related("benchmark", "checkpoint")
+
+
+def _endpoints(checkpoint: Checkpoint) -> QuerySet[models.Model]:
+    from webapp.endpoints.models import Endpoint
+
+    return Endpoint.objects.filter(checkpoint=checkpoint)
+
+
+def _runs_using(checkpoint: Checkpoint) -> QuerySet[Run]:
+    """Runs that measure it, draw from it or train it."""
+    return Run.objects.filter(
+        Q(pk__in=Evaluation.objects.filter(checkpoint=checkpoint).values("run"))
+        | Q(stages__config__teacher=checkpoint.pk)
+        | Q(stages__config__base=checkpoint.pk)
+    ).distinct()
+
+
+def _runs_only_of(checkpoint: Checkpoint) -> QuerySet[Run]:
+    """Evaluation runs that would be left with nothing."""
+    others = Evaluation.objects.exclude(checkpoint=checkpoint).values("run")
+    return Run.objects.filter(
+        kind=Run.Kind.EVALUATION,
+        pk__in=Evaluation.objects.filter(checkpoint=checkpoint).values("run"),
+    ).exclude(pk__in=others)
+
+
+def _groups(*kinds: tuple[str, str, QuerySet[models.Model]]) -> list[Group]:
+    found = []
+    for fate, sentence, rows in kinds:
+        count = rows.count()
+        if count:
+            found.append(Group(fate, sentence, count, list(rows[:NAMED])))
+    return found
