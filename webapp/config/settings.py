@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import environ
-from django.core.exceptions import ImproperlyConfigured
 
 from webapp.config import embedded, secrets
 
@@ -46,7 +44,6 @@ INSTALLED_APPS: list[str] = [
 ]
 
 MIDDLEWARE: list[str] = [
-    "webapp.monitoring.requests.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "webapp.core.middleware.ContentSecurityPolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -55,7 +52,6 @@ MIDDLEWARE: list[str] = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
-    "webapp.monitoring.requests.UserIdMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -244,32 +240,13 @@ RETORT_CPU_HOUR_PRICE: float | None = env.float("RETORT_CPU_HOUR_PRICE", default
 # Of those prices and of the endpoints', shown beside sums.
 RETORT_CURRENCY: str = env.str("RETORT_CURRENCY", default="USD")
 
-# --- monitoring
-
-# Whoever sends it as a bearer token may read /metrics; without one, only this host itself may.
-RETORT_METRICS_TOKEN: str = env.str("RETORT_METRICS_TOKEN", default="")
-
-# --- logs: a line per event on standard error, as a JSON object or, for people, as text
-
-RETORT_LOG_FORMAT: str = env.str("RETORT_LOG_FORMAT", default="text" if DEBUG else "json")
-if RETORT_LOG_FORMAT not in {"json", "text"}:
-    raise ImproperlyConfigured(f"RETORT_LOG_FORMAT: {RETORT_LOG_FORMAT!r}; use json or text.")
-# Struck out, should a library ever log one.
-_SECRETS: list[str] = [SECRET_KEY, *SECRET_KEY_FALLBACKS, *secrets.named_in(os.environ)]
+# --- logs: one JSON object a line on standard error
 
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"ids": {"()": "webapp.core.logs.Ids"}},
-    "formatters": {
-        "json": {"()": "webapp.core.logs.JsonFormatter", "secrets": _SECRETS},
-        "text": {"()": "webapp.core.logs.TextFormatter", "secrets": _SECRETS},
-    },
-    "handlers": {
-        "stderr": {
-            "class": "logging.StreamHandler", "formatter": RETORT_LOG_FORMAT, "filters": ["ids"],
-        },
-    },
+    "formatters": {"json": {"()": "webapp.core.logs.JsonFormatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
     "loggers": {
         "django": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
@@ -277,4 +254,4 @@ LOGGING: dict[str, Any] = {
         "celery": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
         "django.server": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
     },
-}  # fmt: skip
+}
