@@ -6,15 +6,14 @@ import json
 import os
 import shutil
 import subprocess
-import sys
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import connection
 
+from tests.webapp.installations import Installation
 from tests.webapp.samples import (
     arithmetic,
     make_benchmark,
@@ -23,12 +22,9 @@ from tests.webapp.samples import (
     plain_draw,
 )
 from webapp.benchmarks.services import install_prompt_set
-from webapp.core.backup import _program
 from webapp.endpoints.models import Endpoint
 
-ROOT = Path(__file__).resolve().parents[2]
 KEY = "sk-the-endpoints-key"
-Manage = Callable[..., subprocess.CompletedProcess[str]]
 
 READ_EVERYTHING = """
 import django; django.setup()
@@ -43,61 +39,6 @@ prompts = [len(read_prompts(each)) for each in PromptSet.objects.all()]
 keys = [unseal(each.sealed_key) for each in Endpoint.objects.all()]
 print(len(texts), all(texts), prompts, keys)
 """
-
-
-class Installation:
-    """A database of its own in the embedded server, files of its own, the same keys."""
-
-    def __init__(self, database: str, files: Path, environment: dict[str, str]) -> None:
-        self.files = files
-        host, user = connection.settings_dict["HOST"], connection.settings_dict["USER"]
-        self.environment = environment | {
-            "DATABASE_URL": f"postgres:///{database}?host={host}&user={user}",
-            "RETORT_FILES": str(files), "SECRET_KEY": "the key of both",
-        }  # fmt: skip
-        self.connect = ["--host", host, "--username", user, "--dbname", database]
-
-    def manage(self, *arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
-        return self.python("manage.py", *arguments, **changed)
-
-    def python(self, *arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False,
-            env=self.environment | changed,
-        )  # fmt: skip
-
-    def rows(self) -> list[str]:
-        """All data, as sorted INSERT statements."""
-        done = subprocess.run(
-            [_program("pg_dump"), *self.connect, "--data-only", "--inserts"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        return sorted(line for line in done.stdout.splitlines() if line.startswith("INSERT"))
-
-    def tree(self) -> dict[str, bytes]:
-        return {
-            path.relative_to(self.files).as_posix(): path.read_bytes()
-            for path in self.files.rglob("*")
-            if path.is_file()
-        }
-
-
-@pytest.fixture
-def new(process_environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[[], Any]]:
-    """Make an empty installation."""
-    made: list[str] = []
-
-    def make() -> Installation:
-        name = f"restored_{uuid.uuid4().hex}"
-        with connection.cursor() as cursor:
-            cursor.execute(f"CREATE DATABASE {name}")
-        made.append(name)
-        return Installation(name, tmp_path / name, process_environment)
-
-    yield make
-    for name in made:
-        with connection.cursor() as cursor:
-            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -1,0 +1,31 @@
+"""What tests of the webapp may use."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from tests.webapp.installations import Installation
+
+
+@pytest.fixture
+def new(process_environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[[], Any]]:
+    """Make an empty installation."""
+    made: list[str] = []
+
+    def make() -> Installation:
+        name = f"restored_{uuid.uuid4().hex}"
+        with connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name}")
+        made.append(name)
+        return Installation(name, tmp_path / name, process_environment)
+
+    yield make
+    for name in made:
+        with connection.cursor() as cursor:
+            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
