@@ -47,10 +47,13 @@ class Estimate:
     @property
     def sentence(self) -> str:
         """The estimate in words."""
+        state, kept, loss = map(
+            size_words, (self.state_bytes, self.activation_bytes, self.loss_bytes)
+        )
         return (
-            f"about {_size(self.total_bytes)} on one device with {self.tokens} tokens at once: "
-            f"{_size(self.state_bytes)} for weights, gradients and optimizer (shared by all GPUs), "
-            f"{_size(self.activation_bytes)} for activations, {_size(self.loss_bytes)} for the loss"
+            f"about {size_words(self.total_bytes)} on one device with {self.tokens} tokens at "
+            f"once: {state} for weights, gradients and optimizer (shared by all GPUs), "
+            f"{kept} for activations, {loss} for the loss"
         )
 
     def to_json(self) -> dict[str, int]:
@@ -93,5 +96,6 @@ def estimate(
     return Estimate(tokens, state, kept + max(0, backward - loss), loss)
 
 
-def _size(count: int) -> str:
+def size_words(count: int) -> str:
+    """Bytes in words."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +61,7 @@ def launch_distillation(
     ``generate_devices``, ``train_devices``, ``evaluate_devices``.
     """
     turns.check_priority(priority, owner)
-    teacher, endpoint = _teacher(recipe)
-    if endpoint is not None:
-        recipe = _taught_by(endpoint, recipe)
-    base = _checkpoint(recipe.base, "base")
-    check_name(recipe.student, "student")
-    prompt_set = PromptSet.objects.filter(name=recipe.prompts.set).first()
-    if prompt_set is None:
-        raise UserError(
-            f"prompts: no prompt set is called {recipe.prompts.set!r}; install one first.",
-            "prompts",
-        )
+    recipe, teacher, endpoint, base, prompt_set = _ingredients(recipe)
     plan = recipe.evaluation
     targets = [_benchmark(name) for name in plan.benchmarks]
     prompts = [each.id for each in read_prompts(prompt_set)][: recipe.prompts.limit]
@@ -112,6 +103,24 @@ def launch_distillation(
     return run
 
 
+def launch_check(*, owner: User, recipe: Recipe) -> Run:
+    """Only check a recipe, as a distillation by it begins: a run of one stage, without devices.
+
+    Raises UserError.
+    """
+    recipe, teacher, _, base, prompt_set = _ingredients(recipe)
+    config = {"teacher": teacher.pk, "base": base.pk, "prompt_set": prompt_set.pk}
+    with transaction.atomic():
+        run = Run.objects.create(
+            kind=Run.Kind.DISTILLATION,
+            name=f"Check of {recipe.name}"[:200],
+            config=recipe.model_dump(mode="json"),
+            owner=owner,
+        )
+        create_stages(run, [PlannedStage("preflight", "Check the recipe", config)])
+    return run
+
+
 def launch_evaluation(
     *,
     owner: User,
@@ -122,31 +131,54 @@ def launch_evaluation(
     priority: int = 0,
     devices: int = 1,
 ) -> Run:
-    """Start the measurement of a checkpoint on a benchmark. Raises UserError.
+    """:func:`launch_evaluations` of one checkpoint on one benchmark."""
+    return launch_evaluations(
+        owner=owner, checkpoints=[checkpoint], benchmarks=[benchmark], protocol=protocol,
+        engine=engine, priority=priority, devices=devices,
+    )  # fmt: skip
+
+
+def launch_evaluations(
+    *,
+    owner: User,
+    checkpoints: Sequence[Checkpoint],
+    benchmarks: Sequence[Benchmark],
+    protocol: Protocol,
+    engine: str = "transformers",
+    priority: int = 0,
+    devices: int = 1,
+) -> Run:
+    """Start the measurement of each checkpoint on each benchmark, as one run. Raises UserError.
 
     A model that an endpoint serves is asked there, whatever ``engine`` says. ``priority`` is the
-    run's (turns.py), ``devices`` the engine's tensor parallelism.
+    run's (turns.py), ``devices`` the engine's tensor parallelism. A checkpoint's evaluations follow
+    each other, so that its model is loaded once.
     """
     turns.check_priority(priority, owner)
-    endpoint = Endpoint.objects.filter(checkpoint=checkpoint).first()
-    if endpoint is not None:
-        _check_askable(protocol, "protocol")
-        engine = "openai"
-    elif not checkpoint.has_files:
-        raise UserError(
-            f"checkpoint: {checkpoint.name} has no files, only completions; upload the model.",
-            "checkpoint",
-        )
-    elif engine not in ENGINES:
-        raise UserError(f"engine: {engine!r} is not known; use {' or '.join(ENGINES)}.", "engine")
-    grants.check(devices, what="The model", field="devices", engine=engine)
+    served = {
+        each.checkpoint_id: each for each in Endpoint.objects.filter(checkpoint__in=checkpoints)
+    }
+    engines = {each.pk: "openai" if each.pk in served else engine for each in checkpoints}
+    for checkpoint in checkpoints:
+        _check_answerer(checkpoint, served.get(checkpoint.pk), protocol, engine)
+    for used in sorted(set(engines.values())):
+        if used != "openai" or len(set(engines.values())) == 1:
+            grants.check(devices, what="The model", field="devices", engine=used)
     with transaction.atomic():
-        if endpoint is not None:
-            endpoints.lock(endpoint, "checkpoint")
-        run = _evaluation_run(owner, checkpoint, benchmark, protocol, priority)
-        evaluation = _evaluation(run, checkpoint, benchmark, protocol, engine=engine)
-        what = f"{checkpoint} on {benchmark.title}"
-        create_stages(run, measuring_stages(evaluation, what, devices))
+        for checkpoint in checkpoints:
+            if (endpoint := served.get(checkpoint.pk)) is not None:
+                endpoints.lock(endpoint, "checkpoint")
+        run = _evaluation_run(owner, checkpoints, benchmarks, protocol, priority)
+        plans = []
+        for checkpoint in checkpoints:
+            for benchmark in benchmarks:
+                evaluation = _evaluation(
+                    run, checkpoint, benchmark, protocol, engine=engines[checkpoint.pk]
+                )
+                what = f"{checkpoint} on {benchmark.title}"
+                held = 1 if checkpoint.pk in served else devices
+                plans += measuring_stages(evaluation, what, held)
+        create_stages(run, plans)
     return run
 
 
@@ -188,7 +220,7 @@ def import_completions(
     protocol = protocol.model_copy(update={"samples": samples})
     with transaction.atomic():
         checkpoint = completions_only(owner=owner, name=checkpoint_name)
-        run = _evaluation_run(owner, checkpoint, benchmark, protocol)
+        run = _evaluation_run(owner, [checkpoint], [benchmark], protocol)
         evaluation = _evaluation(run, checkpoint, benchmark, protocol, engine="replay")
         relative = f"runs/{run.pk}/completions.jsonl{'.gz' if path.suffix == '.gz' else ''}"
         plans = [
@@ -260,18 +292,24 @@ def _check_devices(devices: Devices, teacher: str, local: str) -> None:
 
 def _evaluation_run(
     owner: User,
-    checkpoint: Checkpoint,
-    benchmark: Benchmark,
+    checkpoints: Sequence[Checkpoint],
+    benchmarks: Sequence[Benchmark],
     protocol: Protocol,
     priority: int = 0,
 ) -> Run:
+    who = ", ".join(each.name for each in checkpoints)
+    what = ", ".join(each.title for each in benchmarks)
     return Run.objects.create(
         kind=Run.Kind.EVALUATION,
-        priority=priority,
-        name=f"{checkpoint.name[:120]} on {benchmark.title[:70]}",
+        name=f"{_short(who, 120)} on {_short(what, 70)}",
         config=protocol.model_dump(mode="json"),
+        priority=priority,
         owner=owner,
     )
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _evaluation(
@@ -315,6 +353,39 @@ def _check_judge(benchmark: Benchmark) -> None:
         graders.get(benchmark.grader).check_available()
     except GraderError as error:
         raise UserError(f"benchmark: {benchmark.title}: {error}", "benchmark") from None
+
+
+def _check_answerer(
+    checkpoint: Checkpoint, endpoint: Endpoint | None, protocol: Protocol, engine: str
+) -> None:
+    """Refuse what cannot answer under this protocol."""
+    if endpoint is not None:
+        _check_askable(protocol, "protocol")
+    elif not checkpoint.has_files:
+        raise UserError(
+            f"checkpoint: {checkpoint.name} has no files, only completions; upload the model.",
+            "checkpoint",
+        )
+    elif engine not in ENGINES:
+        raise UserError(f"engine: {engine!r} is not known; use {' or '.join(ENGINES)}.", "engine")
+
+
+def _ingredients(
+    recipe: Recipe,
+) -> tuple[Recipe, Checkpoint, Endpoint | None, Checkpoint, PromptSet]:
+    """The recipe as it is kept, teacher, its endpoint, base and prompt set. Raises UserError."""
+    teacher, endpoint = _teacher(recipe)
+    if endpoint is not None:
+        recipe = _taught_by(endpoint, recipe)
+    base = _checkpoint(recipe.base, "base")
+    check_name(recipe.student, "student")
+    prompt_set = PromptSet.objects.filter(name=recipe.prompts.set).first()
+    if prompt_set is None:
+        raise UserError(
+            f"prompts: no prompt set is called {recipe.prompts.set!r}; install one first.",
+            "prompts",
+        )
+    return recipe, teacher, endpoint, base, prompt_set
 
 
 def _checkpoint(name: str, field: str) -> Checkpoint:

@@ -26,6 +26,7 @@ from webapp.checkpoints.models import Checkpoint
 from webapp.config import celery
 from webapp.endpoints import services as endpoints
 from webapp.runs import files, ratings, redraw
+from webapp.runs.launching import chats
 from webapp.runs.models import Completion, Evaluation, Run, Shard, Stage
 
 Spec = dict[str, Any]
@@ -162,6 +163,11 @@ def _recipe(run: Run) -> Recipe:
     return Recipe.model_validate(run.config)
 
 
+def _recipe_spec(run: Run) -> Spec:
+    """The recipe as its child reads it: files by absolute paths."""
+    return chats.located(_recipe(run)).model_dump(mode="json")
+
+
 def _checkpoint_folder(pk: int) -> str:
     return str(files.store_path(Checkpoint.objects.get(pk=pk).path))
 
@@ -232,7 +238,7 @@ def _benchmark_files(among: Sequence[Benchmark]) -> dict[str, str]:
 
 def _preflight(stage: Stage, device: str) -> Spec:
     return {
-        "recipe": _recipe(stage.run).model_dump(mode="json"),
+        "recipe": _recipe_spec(stage.run),
         "prompts_file": _prompts_file(stage),
         "benchmark_files": _benchmark_files(_newest_benchmarks()),
         "base_model": _checkpoint_folder(stage.config["base"]),
@@ -241,7 +247,7 @@ def _preflight(stage: Stage, device: str) -> Spec:
 
 def _filter(stage: Stage, device: str) -> Spec:
     return {
-        "recipe": _recipe(stage.run).model_dump(mode="json"),
+        "recipe": _recipe_spec(stage.run),
         "prompts_file": _prompts_file(stage),
         "segment_files": _segment_files(_earlier(stage, "generate")),
         "benchmark_files": _benchmark_files(_benchmarks_of(stage)),
@@ -252,7 +258,7 @@ def _filter(stage: Stage, device: str) -> Spec:
 
 def _train(stage: Stage, device: str) -> Spec:
     return {
-        "recipe": _recipe(stage.run).model_dump(mode="json"),
+        "recipe": _recipe_spec(stage.run),
         "corpus": str(files.store_path(_earlier(stage, "filter").result["corpus"])),
         "base_model": _checkpoint_folder(stage.config["base"]),
         "device": device,

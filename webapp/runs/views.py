@@ -1,25 +1,19 @@
-"""Runs: list, launch, watch, cancel, retry."""
+"""Runs: list, watch, cancel, retry. What launches them is in launch_views.py."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
 from typing import Any, Literal
 
 from django.contrib import messages
-from django.core.files.uploadedfile import UploadedFile
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_POST, require_safe
 
 from webapp.core.errors import UserError
 from webapp.core.numbers import query_number
-from webapp.core.users import signed_in
 from webapp.runs import files, queries, redraw, services
 from webapp.runs.charts import loss_figure
-from webapp.runs.forms import DistillationForm, EvaluationForm, ImportForm
 from webapp.runs.models import Run, State
 from webapp.runs.texts import ExampleView, GlimpseView, PreflightView
 from webapp.runs.yields import traces_of
@@ -138,97 +132,6 @@ def examples(request: HttpRequest, pk: int, which: str) -> HttpResponse:
     }
     part = "runs/_examples.html" if request.headers.get("hx-request") else "runs/examples.html"
     return render(request, part, context)
-
-
-def _launch_page(request: HttpRequest, form: Any, template: str) -> HttpResponse:
-    return render(request, template, {"form": form}, status=400 if form.is_bound else 200)
-
-
-@require_http_methods(["GET", "HEAD", "POST"])
-def distil(request: HttpRequest) -> HttpResponse:
-    """Launch a distillation."""
-    if request.method != "POST":
-        wanted = {key: request.GET[key] for key in ("teacher", "base") if key in request.GET}
-        return _launch_page(request, DistillationForm(initial=wanted), "runs/distil.html")
-    form = DistillationForm(request.POST)
-    if form.is_valid():
-        try:
-            run = services.launch_distillation(
-                owner=signed_in(request), recipe=form.cleaned_data["recipe"]
-            )
-        except UserError as error:
-            form.add_error(_known(form, error.field), error.sentence)
-        else:
-            return redirect(run)
-    return _launch_page(request, form, "runs/distil.html")
-
-
-@require_http_methods(["GET", "HEAD", "POST"])
-def evaluate(request: HttpRequest) -> HttpResponse:
-    """Launch an evaluation."""
-    if request.method != "POST":
-        wanted = {k: request.GET[k] for k in ("checkpoint", "benchmark") if k in request.GET}
-        return _launch_page(request, EvaluationForm(initial=wanted), "runs/evaluate.html")
-    form = EvaluationForm(request.POST)
-    if form.is_valid():
-        try:
-            run = services.launch_evaluation(
-                owner=signed_in(request),
-                checkpoint=form.cleaned_data["checkpoint"],
-                benchmark=form.cleaned_data["benchmark"],
-                protocol=form.resolved_protocol,
-                engine=form.cleaned_data["engine"],
-            )
-        except UserError as error:
-            form.add_error(_known(form, error.field), error.sentence)
-        else:
-            return redirect(run)
-    return _launch_page(request, form, "runs/evaluate.html")
-
-
-@require_http_methods(["GET", "HEAD", "POST"])
-def import_completions(request: HttpRequest) -> HttpResponse:
-    """Take in and grade a file of completions made elsewhere."""
-    if request.method != "POST":
-        wanted = {k: request.GET[k] for k in ("benchmark",) if k in request.GET}
-        return _launch_page(request, ImportForm(initial=wanted), "runs/import.html")
-    form = ImportForm(request.POST, request.FILES)
-    if form.is_valid():
-        try:
-            run = _import(request, form)
-        except UserError as error:
-            form.add_error(_known(form, error.field), error.sentence)
-        else:
-            return redirect(run)
-    return _launch_page(request, form, "runs/import.html")
-
-
-def _import(request: HttpRequest, form: ImportForm) -> Run:
-    """Launch the import. The run keeps a copy of its own; the uploaded file is gone afterwards."""
-    uploaded: UploadedFile[Any] = form.cleaned_data["file"]
-    name = uploaded.name or "completions"
-    suffix = ".gz" if name.endswith(".gz") else ""
-    with tempfile.TemporaryDirectory(prefix="retort-") as folder:
-        path = Path(folder) / f"completions.jsonl{suffix}"
-        with path.open("wb") as file:
-            shutil.copyfileobj(uploaded, file)
-        try:
-            return services.import_completions(
-                owner=signed_in(request),
-                checkpoint_name=form.cleaned_data["checkpoint"],
-                benchmark=form.cleaned_data["benchmark"],
-                path=path,
-            )
-        except UserError as error:
-            # The sentence names our copy, which says nothing to whoever sent the file.
-            sentence = error.sentence.replace(str(path), name).replace(path.name, name)
-            raise UserError(sentence, error.field) from None
-
-
-def _known(form: Any, field: str | None) -> str | None:
-    """The form's field of that name, or None: the sentence then stands above the form."""
-    name = {"prompts": "prompt_set"}.get(field or "", field)
-    return name if name in form.fields else None
 
 
 @require_POST

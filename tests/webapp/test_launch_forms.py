@@ -12,10 +12,11 @@ from django.test import Client
 
 from evaluator.protocol import PRESETS
 from tests.webapp.samples import arithmetic, make_benchmark, make_checkpoint
-from webapp.benchmarks.models import PromptSet
+from webapp.benchmarks.models import Benchmark, PromptSet
 from webapp.checkpoints.models import Checkpoint
 from webapp.core.errors import UserError
-from webapp.runs.forms import DistillationForm, EvaluationForm
+from webapp.runs.launching.distil import DistillationForm
+from webapp.runs.launching.evaluate import EvaluationForm
 from webapp.runs.models import Run, State
 
 pytestmark = pytest.mark.django_db
@@ -31,10 +32,14 @@ def filled(user: Any) -> dict[str, Any]:
         name="p", content_hash="0" * 64, path="prompts/p.jsonl", prompt_count=3
     )
     blank = DistillationForm()
-    data = {name: field.initial for name, field in blank.fields.items() if field.initial}
+    data = {
+        name: field.initial
+        for name, field in blank.fields.items()
+        if field.initial is not None and field.initial is not False
+    }
     return data | {
         "teacher": teacher.pk, "base": base.pk, "student": "student", "prompt_set": prompts.pk,
-        "benchmarks": [benchmark.pk],
+        "benchmarks": [benchmark.name],
     }  # fmt: skip
 
 
@@ -65,7 +70,7 @@ def test_at_most_eight_fields_are_visible() -> None:
         ("prompt_set", ""), ("samples", 0), ("samples", 257), ("epochs", 0), ("epochs", "x"),
         ("learning_rate", -1), ("batch_size", 0), ("temperature", 3), ("max_tokens", 0),
         ("prompt", "no placeholder"), ("filters", ["unknown"]), ("protocol", "nonsense"),
-        ("benchmarks", [999]), ("max_length_tokens", 7), ("teacher", "'; --"), ("base", 10**30),
+        ("benchmarks", ["none"]), ("max_length_tokens", 7), ("teacher", "'; --"), ("base", 10**30),
         ("student", "\x00"), ("student", "x" * 201), ("student", ""), ("samples", "9" * 5000),
         ("epochs", "nan"), ("epochs", "1e999"), ("epochs", 1e300), ("learning_rate", "inf"),
         ("batch_size", 10**30), ("max_tokens", 10**30), ("prompts_limit", 0), ("prompt", ""),
@@ -89,17 +94,19 @@ def test_switched_off_filters_are_off(filled: dict[str, Any]) -> None:
     assert not form.cleaned_data["recipe"].decontaminate
 
 
-def test_an_evaluation_keeps_the_preset_but_for_n(filled: dict[str, Any]) -> None:
+def test_an_evaluation_keeps_the_preset_but_for_what_was_given(filled: dict[str, Any]) -> None:
     data = {
-        "checkpoint": filled["teacher"], "benchmark": filled["benchmarks"][0],
+        "checkpoints": [filled["teacher"]], "benchmarks": [Benchmark.objects.get().pk],
         "protocol": "r1", "engine": "transformers",
     }  # fmt: skip
     plain = EvaluationForm(data)
     assert plain.is_valid(), plain.errors
     assert plain.resolved_protocol == PRESETS["r1"]
-    changed = EvaluationForm(data | {"samples": 7})
+    changed = EvaluationForm(data | {"samples": 7, "max_tokens": 99})
     assert changed.is_valid()
-    assert changed.resolved_protocol == PRESETS["r1"].model_copy(update={"samples": 7})
+    sampling = PRESETS["r1"].sampling.model_copy(update={"max_tokens": 99})
+    wanted = PRESETS["r1"].model_copy(update={"samples": 7, "sampling": sampling})
+    assert changed.resolved_protocol == wanted
     assert set(EvaluationForm(data | {"samples": 0}).errors) == {"samples"}
 
 
@@ -122,7 +129,7 @@ def test_a_filled_form_launches_and_leads_to_the_run(
     (tmp_path / "prompts" / "p.jsonl").write_text(rows)
     client = Client()
     client.force_login(user)
-    response = client.post("/runs/distil/", {k: v for k, v in filled.items() if v is not True})
+    response = client.post("/runs/distil/", filled)
     run = Run.objects.get()
     assert response.status_code == 302, response.content.decode()
     assert response["location"] == run.get_absolute_url()
@@ -149,7 +156,7 @@ def test_a_field_of_the_recipe_that_a_service_refuses_is_told_on_the_form(
     monkeypatch.setattr("webapp.runs.services.launch_distillation", refuse)
     client = Client()
     client.force_login(user)
-    response = client.post("/runs/distil/", {k: v for k, v in filled.items() if v is not True})
+    response = client.post("/runs/distil/", filled)
     assert response.status_code == 400
     assert set(response.context["form"].errors) == {"prompt_set"}
 

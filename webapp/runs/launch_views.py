@@ -1,0 +1,338 @@
+"""The pages that launch runs: a distillation, evaluations, an import of completions.
+
+Every button is a plain form's; where htmx is at hand, the same answers replace a part of the page.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from django.contrib import messages
+from django.core.files.uploadedfile import UploadedFile
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from webapp.checkpoints.queries import runnable
+from webapp.core.errors import UserError
+from webapp.core.users import signed_in
+from webapp.runs import files, queries, services
+from webapp.runs.launching import commands, estimates, presets, recipe_yaml
+from webapp.runs.launching.distil import DistillationForm
+from webapp.runs.launching.evaluate import EvaluationForm, ImportForm
+from webapp.runs.launching.filling import Filled, fill, preset_values
+from webapp.runs.models import FINAL_STATES, Run
+from webapp.runs.texts import PreflightView
+
+_NAMES = {
+    "prompts": "prompt_set", "checkpoint": "checkpoints", "benchmark": "benchmarks",
+    "corpus": "general_file",
+}  # fmt: skip
+
+# What a preset leaves as it was typed.
+_KEPT = ("teacher", "base", "student", "prompt_set", "general_kept")
+
+
+def _is_partial(request: HttpRequest) -> bool:
+    return bool(request.headers.get("hx-request"))
+
+
+def _refusal(request: HttpRequest) -> int:
+    """The status of a page that says what is wrong; htmx swaps nothing in for a 400."""
+    return 200 if _is_partial(request) else 400
+
+
+def _known(form: Any, field: str | None) -> str | None:
+    """The form's field of that name, or None: the sentence then stands above the form."""
+    if field in form.fields:
+        return field
+    name = _NAMES.get(field or "")
+    return name if name in form.fields else None
+
+
+# --- a distillation
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def distil(request: HttpRequest) -> HttpResponse:
+    """Launch a distillation; or fill the form by a preset, an earlier run or a recipe in YAML."""
+    if request.method != "POST":
+        return _distil_page(request, *_begun(request))
+    action = request.POST.get("action", "launch")
+    if action.startswith("preset:"):
+        kept: dict[str, Any] = {name: request.POST.get(name, "") for name in _KEPT}
+        kept["benchmarks"] = request.POST.getlist("benchmarks")
+        return _distil_page(request, *_by_preset(action.removeprefix("preset:"), kept))
+    if action == "paste":
+        return _pasted(request)
+    form = DistillationForm(request.POST, request.FILES)
+    if form.is_valid():
+        try:
+            run = services.launch_distillation(
+                owner=signed_in(request),
+                recipe=form.cleaned_data["recipe"],
+                priority=form.cleaned_data["priority"] or 0,
+                devices=form.devices,
+            )
+        except UserError as error:
+            form.add_error(_known(form, error.field), error.sentence)
+        else:
+            return redirect(run)
+    return _distil_page(request, form, status=400)
+
+
+def _distil_page(
+    request: HttpRequest, form: DistillationForm, status: int = 200, **more: Any
+) -> HttpResponse:
+    if form.is_bound:
+        form.focus_first_error()
+    context = {"form": form, "presets": _preset_cards(form), **more}
+    return render(request, "runs/distil.html", context, status=status)
+
+
+def _preset_cards(form: DistillationForm) -> list[dict[str, Any]]:
+    """The presets with what each sets, in the words of the form."""
+    cards = []
+    for preset in presets.all_of_them().values():
+        _, sets = preset_values(preset)
+        shown = [
+            (str(form.fields[name].label or name.replace("_", " ")), value) for name, value in sets
+        ]
+        cards.append({"name": preset.name, "about": preset.about, "sets": shown})
+    return cards
+
+
+def _begun(request: HttpRequest) -> tuple[DistillationForm]:
+    """The form as a link opens it: empty, by a preset, or as an earlier run."""
+    wanted: dict[str, Any] = {
+        key: request.GET[key] for key in ("teacher", "base", "prompt_set") if key in request.GET
+    }
+    if (name := request.GET.get("preset")) is not None:
+        return _by_preset(name, wanted)
+    if (clone := request.GET.get("clone", "")).isdecimal():
+        run = get_object_or_404(Run, pk=clone[:18], kind=Run.Kind.DISTILLATION)
+        try:
+            draft = recipe_yaml.read_draft(recipe_yaml.dump(run.config))
+        except recipe_yaml.YamlError as error:  # of a run that is older than today's recipe
+            messages.warning(request, f"{run.name} cannot be cloned as it stands: {error}")
+        else:
+            messages.info(request, f"This is the recipe of {run.name}; change what you like.")
+            return (_form_of(fill(draft)),)
+    return (DistillationForm(initial=wanted),)
+
+
+def _by_preset(name: str, kept: dict[str, Any]) -> tuple[DistillationForm]:
+    preset = presets.all_of_them().get(name)
+    if preset is None:
+        raise Http404
+    values, sets = preset_values(preset)
+    form = DistillationForm(initial=values | kept)
+    form.set_by_preset = frozenset(field for field, _ in sets)
+    form.preset = name
+    return (form,)
+
+
+def _form_of(filled: Filled) -> DistillationForm:
+    form = DistillationForm(initial=filled.initial)
+    form.notes = filled.notes
+    return form
+
+
+def _pasted(request: HttpRequest) -> HttpResponse:
+    """The form filled by the pasted recipe; or as it was, with what is wrong in the text."""
+    text = request.POST.get("yaml", "")
+    try:
+        draft = recipe_yaml.read_draft(text)
+    except recipe_yaml.YamlError as error:
+        form = DistillationForm(initial=_as_typed(request))
+        return _distil_page(
+            request, form, status=_refusal(request), yaml=text, mistakes=error.mistakes
+        )
+    return _distil_page(request, _form_of(fill(draft)), yaml=text, was_pasted=True)
+
+
+def _as_typed(request: HttpRequest) -> dict[str, Any]:
+    """What a form sent, to be shown again without being judged."""
+    bound = DistillationForm(request.POST)
+    return {each.name: each.value() for each in bound}
+
+
+@require_POST
+def distil_recipe(request: HttpRequest) -> HttpResponse:
+    """The form's recipe as YAML and as commands."""
+    form = DistillationForm(request.POST)
+    told: dict[str, Any]
+    if not form.is_valid():
+        told = {"unreadable": True}
+    else:
+        recipe = form.cleaned_data["recipe"]
+        text = recipe_yaml.recipe_text(recipe)
+        told = {"yaml": text, "commands": commands.of_distillation(recipe)}
+    if _is_partial(request):
+        return render(request, "runs/launch/_recipe.html", {"form": form, **told})
+    return _distil_page(request, form, **told)
+
+
+@require_POST
+def distil_estimate(request: HttpRequest) -> HttpResponse:
+    """What the form's recipe would take, as far as can be said."""
+    form = DistillationForm(request.POST)
+    form.is_valid()
+    figures = estimates.of_form(form)
+    if _is_partial(request):
+        return render(request, "runs/launch/_estimate.html", {"figures": figures})
+    return _distil_page(request, form, figures=figures)
+
+
+@require_POST
+def distil_check(request: HttpRequest) -> HttpResponse:
+    """Have a worker check the form's recipe; the answer comes when it has."""
+    form = DistillationForm(request.POST, request.FILES)
+    if form.is_valid():
+        try:
+            run = services.launch_check(
+                owner=signed_in(request), recipe=form.cleaned_data["recipe"]
+            )
+        except UserError as error:
+            form.add_error(_known(form, error.field), error.sentence)
+        else:
+            if _is_partial(request):
+                return render(request, "runs/launch/_checked.html", _checked_context(run))
+            return redirect(run)
+    if _is_partial(request):
+        return render(request, "runs/launch/_checked.html", {"form": form})
+    return _distil_page(request, form, status=400)
+
+
+@require_safe
+def checked(request: HttpRequest, pk: int) -> HttpResponse:
+    """What a check has found; asked for again and again until it is over."""
+    run = get_object_or_404(Run, pk=pk, kind=Run.Kind.DISTILLATION)
+    return render(request, "runs/launch/_checked.html", _checked_context(run))
+
+
+def _checked_context(run: Run) -> dict[str, Any]:
+    view = queries.run_view(run.pk)
+    stage = queries.preflight_stage(view)
+    return {
+        "run": view.run,
+        "view": view,
+        "final": view.run.state in FINAL_STATES,
+        "preflight": PreflightView.of(files.read_preflight(stage)) if stage else None,
+    }
+
+
+# --- evaluations
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def evaluate(request: HttpRequest) -> HttpResponse:
+    """Launch evaluations: each chosen checkpoint on each chosen benchmark."""
+    if request.method != "POST":
+        return _evaluate_page(request, EvaluationForm(initial=_wanted(request)))
+    form = EvaluationForm(request.POST)
+    if form.is_valid():
+        data = form.cleaned_data
+        try:
+            run = services.launch_evaluations(
+                owner=signed_in(request),
+                checkpoints=list(data["checkpoints"]),
+                benchmarks=list(data["benchmarks"]),
+                protocol=form.resolved_protocol,
+                engine=data["engine"],
+                priority=data["priority"] or 0,
+                devices=data["devices"] or 1,
+            )
+        except UserError as error:
+            form.add_error(_known(form, error.field), error.sentence)
+        else:
+            return redirect(run)
+    return _evaluate_page(request, form, status=400)
+
+
+def _wanted(request: HttpRequest) -> dict[str, Any]:
+    """What a link chose: checkpoints and benchmarks by id, or those of an earlier run."""
+    if not (clone := request.GET.get("clone", "")).isdecimal():
+        return {
+            "checkpoints": request.GET.getlist("checkpoint"),
+            "benchmarks": request.GET.getlist("benchmark"),
+        }
+    run = get_object_or_404(Run, pk=clone[:18], kind=Run.Kind.EVALUATION)
+    initial, gone = evaluation_values(run)
+    if gone:
+        messages.warning(request, f"Not here (any more): {', '.join(gone)}.")
+    return initial
+
+
+def evaluation_values(run: Run) -> tuple[dict[str, Any], list[str]]:
+    """The form's values of an earlier evaluation run, and the names of what is gone."""
+    found = run.evaluations.select_related("checkpoint", "benchmark")
+    checkpoints = {each.checkpoint_id: str(each.checkpoint) for each in found if each.checkpoint_id}
+    names = {each.benchmark.name for each in found}
+    here = set(runnable().filter(pk__in=checkpoints).values_list("pk", flat=True))
+    values = EvaluationForm.values_of(run.config, names) | {"checkpoints": sorted(here)}
+    return values, [name for pk, name in checkpoints.items() if pk not in here]
+
+
+def _evaluate_page(request: HttpRequest, form: EvaluationForm, status: int = 200) -> HttpResponse:
+    context: dict[str, Any] = {"form": form}
+    if form.is_bound:
+        form.focus_first_error()
+        context |= {"plan": estimates.of_evaluations(form)}
+    return render(request, "runs/evaluate.html", context, status=status)
+
+
+@require_POST
+def evaluate_plan(request: HttpRequest) -> HttpResponse:
+    """How many evaluations and completions the form asks for, and which figures they give."""
+    form = EvaluationForm(request.POST)
+    form.is_valid()
+    if _is_partial(request):
+        plan = estimates.of_evaluations(form)
+        return render(request, "runs/launch/_plan.html", {"plan": plan})
+    return _evaluate_page(request, form)
+
+
+# --- completions made elsewhere
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def import_completions(request: HttpRequest) -> HttpResponse:
+    """Take in and grade a file of completions made elsewhere."""
+    if request.method != "POST":
+        wanted = {k: request.GET[k] for k in ("benchmark",) if k in request.GET}
+        return render(request, "runs/import.html", {"form": ImportForm(initial=wanted)})
+    form = ImportForm(request.POST, request.FILES)
+    if form.is_valid():
+        try:
+            run = _import(request, form)
+        except UserError as error:
+            form.add_error(_known(form, error.field), error.sentence)
+        else:
+            return redirect(run)
+    return render(request, "runs/import.html", {"form": form}, status=400)
+
+
+def _import(request: HttpRequest, form: ImportForm) -> Run:
+    """Launch the import. The run keeps a copy of its own; the uploaded file is gone afterwards."""
+    uploaded: UploadedFile[Any] = form.cleaned_data["file"]
+    name = uploaded.name or "completions"
+    suffix = ".gz" if name.endswith(".gz") else ""
+    with tempfile.TemporaryDirectory(prefix="retort-") as folder:
+        path = Path(folder) / f"completions.jsonl{suffix}"
+        with path.open("wb") as file:
+            shutil.copyfileobj(uploaded, file)
+        try:
+            return services.import_completions(
+                owner=signed_in(request),
+                checkpoint_name=form.cleaned_data["checkpoint"],
+                benchmark=form.cleaned_data["benchmark"],
+                path=path,
+            )
+        except UserError as error:
+            # The sentence names our copy, which says nothing to whoever sent the file.
+            sentence = error.sentence.replace(str(path), name).replace(path.name, name)
+            raise UserError(sentence, error.field) from None

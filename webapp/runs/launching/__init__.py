@@ -1,0 +1,1 @@
+"""What stands between a launch page and the services: recipes as forms and as YAML, estimates."""

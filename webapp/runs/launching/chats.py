@@ -1,0 +1,98 @@
+"""Uploaded chats that are mixed into a corpus: checked, and kept once under their content's hash.
+
+A recipe names them by their path in the store; another file of this host is never read for it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+import uuid
+import zlib
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.files.uploadedfile import UploadedFile
+
+from distiller.errors import DistillerError
+from distiller.mixing import read_chats
+from distiller.recipe import Recipe
+from webapp.core.errors import UserError
+
+MOST_BYTES = 512 << 20  # of text, unpacked
+MOST_LINE_BYTES = 16 << 20
+_KEPT = re.compile(r"chats/[0-9a-f]{64}\.jsonl")
+_CHUNK = 1 << 20
+
+
+def keep(uploaded: UploadedFile[Any]) -> str:
+    """Check an upload of chats (JSONL, also .gz) and return its path in the store.
+
+    Raises UserError naming the line; nothing is left behind then.
+    """
+    name = Path(uploaded.name or "chats.jsonl").name
+    folder = Path(settings.MEDIA_ROOT) / "chats"
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{uuid.uuid4().hex}.jsonl"
+    try:
+        digest = _unpack(uploaded, part, packed=name.endswith(".gz"))
+        count = sum(1 for _ in read_chats(part, "general"))
+        if not count:
+            raise UserError("general chats: the file holds none; give at least one.", _FIELD)
+        target = folder / f"{digest}.jsonl"
+        part.replace(target)
+    except DistillerError as error:
+        said = str(error).replace(str(part), name).replace(part.name, name)
+        raise UserError(f"general chats: {said}", _FIELD) from None
+    finally:
+        part.unlink(missing_ok=True)
+    return f"chats/{target.name}"
+
+
+def is_kept(path: str) -> bool:
+    """Whether a path names chats that were uploaded here."""
+    return bool(_KEPT.fullmatch(path)) and (Path(settings.MEDIA_ROOT) / path).is_file()
+
+
+def located(recipe: Recipe) -> Recipe:
+    """The recipe with its chats' paths as a child reads them: absolute."""
+    plan = recipe.corpus
+    if not plan.general:
+        return recipe
+    root = Path(settings.MEDIA_ROOT)
+    general = tuple(
+        source.model_copy(update={"file": str(root / source.file)}) for source in plan.general
+    )
+    return recipe.model_copy(update={"corpus": plan.model_copy(update={"general": general})})
+
+
+_FIELD = "general_file"
+
+
+def _unpack(uploaded: UploadedFile[Any], target: Path, *, packed: bool) -> str:
+    """Write the text and return its SHA-256; a packed bomb ends at the limit."""
+    digest, size, line = hashlib.sha256(), 0, 0
+    uploaded.seek(0)
+    source: Any = gzip.GzipFile(fileobj=uploaded) if packed else uploaded
+    try:
+        with target.open("wb") as file:
+            while chunk := source.read(_CHUNK):
+                size += len(chunk)
+                line = line + len(chunk) if b"\n" not in chunk else len(chunk) - chunk.rfind(b"\n")
+                if size > MOST_BYTES or line > MOST_LINE_BYTES:
+                    raise UserError(
+                        f"general chats: more than {MOST_BYTES >> 20} MiB of text, or a line of "
+                        f"more than {MOST_LINE_BYTES >> 20} MiB; give fewer or shorter chats.",
+                        _FIELD,
+                    )
+                digest.update(chunk)
+                file.write(chunk)
+    except (OSError, EOFError, zlib.error) as error:
+        if not packed:
+            raise
+        raise UserError(
+            f"general chats: cannot be unpacked ({error}); give JSON lines, also .gz.", _FIELD
+        ) from None
+    return digest.hexdigest()
