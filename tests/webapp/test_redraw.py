@@ -96,6 +96,9 @@ class Reporter:
     def progress(self, *_: Any, **__: Any) -> None:
         pass
 
+    def usage(self, **_: Any) -> None:
+        pass
+
     def segment(self, sealed: SealedSegment) -> None:
         if self.world.rng.random() < self.world.death_rate:
             raise _DiedError

@@ -16,7 +16,11 @@ CREATE OR REPLACE FUNCTION runs_claim(
     only_stage bigint,      -- nothing but this stage, or null
     max_devices int,        -- devices that the child may be given; null: no matter
     default_limit int       -- for people who have no limit of their own; 0: none
-) RETURNS TABLE (shard_id bigint, stage_id bigint, run_id bigint, token uuid, work jsonb, starts bool)
+) RETURNS TABLE (
+    shard_id bigint, stage_id bigint, run_id bigint, token uuid, work jsonb,
+    starts bool,            -- stage and run are to be shown as running
+    accepted text[]         -- segments of earlier leases; of all of the stage's shards to merge
+)
 LANGUAGE plpgsql VOLATILE AS $function$
 DECLARE
     chosen record;
@@ -92,6 +96,18 @@ BEGIN
         RETURNING s.lease_token INTO token;
         shard_id := chosen.id; stage_id := chosen.of_stage; run_id := chosen.run_id;
         work := chosen.work; starts := chosen.starts;
+        -- Only now, with the shard's row ours, can no earlier lease have another one accepted.
+        IF work ? 'merge' THEN
+            SELECT coalesce(array_agg(g.name ORDER BY s.index, g.id), '{}') INTO accepted
+            FROM runs_shard s JOIN runs_segment g ON g.shard_id = s.id
+            WHERE s.stage_id = chosen.of_stage;
+        ELSE
+            SELECT coalesce(array_agg(g.name ORDER BY g.id), '{}') INTO accepted
+            FROM runs_segment g WHERE g.shard_id = chosen.id;
+        END IF;
+        -- Nobody waits for the disk: a claim that a crash of the server loses was never made, its
+        -- token holds nothing, and the shard is open.
+        PERFORM set_config('synchronous_commit', 'off', true);
         RETURN NEXT;
         RETURN;
     END LOOP;

@@ -17,18 +17,14 @@ CREATE OR REPLACE FUNCTION judge_claim(
 ) RETURNS SETOF record
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
-    SELECT c.shard_id, c.stage_id, c.run_id, c.token, c.work
-    INTO shard_id, stage_id, run_id, token, work
+    SELECT c.shard_id, c.stage_id, c.run_id, c.token, c.work, c.accepted
+    INTO shard_id, stage_id, run_id, token, work, accepted
     FROM runs_claim(
         ARRAY['judge'], 'judge:' || worker, least(lease_seconds, 600), sticky, NULL, 0, default_limit
     ) c;
     IF judge_claim.shard_id IS NULL THEN
         RETURN;
     END IF;
-    SELECT coalesce(array_agg(g.name ORDER BY s.index, g.id), '{}') INTO accepted
-    FROM runs_segment g JOIN runs_shard s ON s.id = g.shard_id
-    WHERE CASE WHEN judge_claim.work ? 'merge' THEN s.stage_id = judge_claim.stage_id
-               ELSE s.id = judge_claim.shard_id END;
     RETURN NEXT;
 END $$;
 

@@ -20,9 +20,11 @@ from django.db import connection, transaction
 from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum, Value
 from django.db.models.functions import Extract, Now
 
+from evaluator.errors import StoreError
 from evaluator.store import read_segment
 from webapp.benchmarks.models import Problem
 from webapp.config import celery
+from webapp.core.errors import UserError
 from webapp.core.text import storable, storable_json
 from webapp.runs import files, redraw, stages
 from webapp.runs.ledger import Usage
@@ -108,11 +110,11 @@ def claim(
         row = cursor.fetchone()
     if row is None:
         return None
-    shard_id, stage_id, run_id, token, work, starts = row
+    shard_id, stage_id, run_id, token, work, starts, accepted = row
     work = json.loads(work) if isinstance(work, str) else work
     if starts:
         _mark_running(run_id, stage_id)
-    return Claim(shard_id, stage_id, run_id, token, work, _earlier_segments(shard_id, work))
+    return Claim(shard_id, stage_id, run_id, token, work, tuple(accepted))
 
 
 def claim_shard(stage_id: int, worker: str) -> Claim | None:
@@ -126,21 +128,6 @@ def _mark_running(run_id: int, stage_id: int) -> None:
         rows = model.objects.filter(pk=pk)
         rows.filter(state=State.QUEUED).update(state=State.RUNNING)
         rows.filter(state=State.RUNNING, started_at=None).update(started_at=Now())
-
-
-def _earlier_segments(shard_id: int, work: Mapping[str, Any]) -> tuple[str, ...]:
-    """What earlier leases delivered; of all shards, by index, where they are merged."""
-    if is_merge(work):
-        stage = Shard.objects.filter(pk=shard_id).values("stage_id")
-        found = Segment.objects.filter(shard__stage_id__in=stage).order_by("shard__index", "pk")
-    else:
-        found = Segment.objects.filter(shard_id=shard_id).order_by("pk")
-    return tuple(found.values_list("name", flat=True))
-
-
-def is_merge(work: Mapping[str, Any]) -> bool:
-    """Whether the shard puts together what the stage's other shards made."""
-    return bool(work.get("merge"))
 
 
 write_spec = stages.write_spec
@@ -301,24 +288,90 @@ def finish_shard(claim: Claim, result: Mapping[str, Any]) -> None:
 
     Raises LeaseLostError, or stages.IncompleteError where rows are missing that the work names.
     """
+    _check_complete(claim, result)
+    outcome = storable_json(dict(result))
+    if _finish_among_others(claim, outcome):
+        return
     with transaction.atomic():
         run = lock_run(claim.run_id)
-        shard = _held(claim).select_for_update(no_key=True).first()
-        if shard is None:
+        if not _finish(_held(claim), outcome):
             raise LeaseLostError("the lease is no longer ours")
-        stage = Stage.objects.select_related("evaluation").get(pk=claim.stage_id)
-        stages.check_complete(stage, shard, result)
-        outcome = storable_json(dict(result))
-        Shard.objects.filter(pk=shard.pk).update(
+        advance(run, Stage.objects.select_related("evaluation").get(pk=claim.stage_id))
+
+
+def _check_complete(claim: Claim, result: Mapping[str, Any]) -> None:
+    if "problem_ids" not in claim.work:
+        return
+    # Before anything is locked: what counts for this shard is changed under its lease only.
+    shard = _held(claim).select_related("stage__evaluation").first()
+    if shard is None:
+        raise LeaseLostError("the lease is no longer ours")
+    stages.check_complete(shard.stage, shard, result)
+
+
+def _open_shards(stage_id: Any) -> QuerySet[Shard]:
+    return Shard.objects.filter(stage_id=stage_id, state__in=LIVE)
+
+
+def _finish(held: QuerySet[Shard], outcome: dict[str, Any]) -> bool:
+    return bool(
+        held.update(
             state=State.FINISHED, result=outcome, done=F("total"),
             lease_token=None, lease_expires_at=None, error="", updated_at=Now(),
-        )  # fmt: skip
-        advance(run, stage)
+        )
+    )  # fmt: skip
+
+
+def _finish_among_others(claim: Claim, outcome: dict[str, Any]) -> bool:
+    """Finish a shard that is not the stage's last one; False where it is, or the lease is lost.
+
+    The run is not locked, because thousands of shards may end at the same time. Two shards that do
+    can each take the other for open: so it is asked again when this one's end is there for others
+    to see. Who dies in between leaves it to the upkeep (``go_on_with_stalled``).
+    """
+    others = _open_shards(OuterRef("stage_id")).exclude(pk=claim.shard_id)
+    if not _finish(_held(claim).filter(Exists(others)), outcome):
+        return False
+    if not _open_shards(claim.stage_id).exists():
+        go_on(claim.stage_id)
+    return True
+
+
+def go_on(stage_id: int) -> bool:
+    """Advance a stage all of whose shards have ended; False where others have, or it is too early.
+
+    The judge's stages are settled otherwise (settling.py).
+    """
+    stage = Stage.objects.select_related("evaluation").get(pk=stage_id)
+    with transaction.atomic():
+        run = lock_run(stage.run_id)
+        stage.refresh_from_db(fields=["state"])
+        if run.state not in LIVE or stage.state not in LIVE or stage.queue == celery.JUDGE:
+            return False
+        last = stage.shards.filter(state=State.FINISHED).order_by("-index").first()
+        if last is None or _open_shards(stage_id).exists():
+            return False
+        try:
+            with transaction.atomic():
+                advance(run, stage)
+        except (StoreError, UserError) as error:
+            fail_run(run, last, str(error), stage.log_tail)
+    return True
+
+
+def go_on_with_stalled() -> list[int]:
+    """Advance the stages whose last shard's end nobody followed up; returns their ids."""
+    live = Stage.objects.filter(state__in=LIVE, run__state__in=LIVE)
+    stalled = live.exclude(queue=celery.JUDGE).filter(
+        ~Exists(_open_shards(OuterRef("pk"))),
+        Exists(Shard.objects.filter(stage_id=OuterRef("pk"), state=State.FINISHED)),
+    )
+    return [pk for pk in stalled.values_list("pk", flat=True) if go_on(pk)]
 
 
 def advance(run: Run, stage: Stage) -> None:
     """A shard of the stage was finished: let the merging one begin, or finish the stage."""
-    if stage.shards.filter(state__in=LIVE).exists():
+    if _open_shards(stage.pk).exists():
         return
     waiting = stage.shards.filter(state=State.WAITING)
     if waiting.update(state=State.QUEUED, updated_at=Now()):

@@ -18,9 +18,13 @@ from webapp.runs.models import Segment, Shard, Stage, State
 
 
 def settle() -> list[int]:
-    """Go on with every stage of the judge queue that waits for it; returns their ids."""
+    """Go on with every stage that waits for it; returns their ids.
+
+    Those are the judge queue's, and others whose last worker died before it could.
+    """
     live = Stage.objects.filter(queue=JUDGE, state__in=leases.LIVE, run__state__in=leases.LIVE)
-    return [pk for pk in live.values_list("pk", flat=True) if _settle(pk)]
+    settled = [pk for pk in live.values_list("pk", flat=True) if _settle(pk)]
+    return settled + leases.go_on_with_stalled()
 
 
 def _settle(stage_id: int) -> bool:
