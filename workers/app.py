@@ -24,6 +24,7 @@ from celery import signals  # noqa: E402
 from celery.platforms import SecurityWarning  # noqa: E402
 
 from webapp.config.celery import app  # noqa: E402
+from webapp.core import logs  # noqa: E402
 from webapp.core.errors import UserError  # noqa: E402
 from workers import judging, notifying, queues  # noqa: E402
 from workers.names import worker_name  # noqa: E402
@@ -38,6 +39,7 @@ _upkeep: list[threading.Thread] = []
 @signals.worker_ready.connect
 def _begin(**_: object) -> None:
     name = worker_name()
+    logs.identify(name)
     restricted = judging.is_restricted()
     if restricted:
         _upkeep.append(upkeep.start_judging(name))

@@ -23,6 +23,7 @@ from typing import IO, Any
 from django.conf import settings
 
 from evaluator.sandbox import box
+from webapp.core import logs
 from webapp.endpoints.services import KEY_VARIABLE
 from webapp.runs import stages
 from webapp.runs.models import Stage
@@ -46,6 +47,7 @@ SECRETS = frozenset({KEY_VARIABLE})
 ALLOWED_PREFIXES = ("LC_", "VLLM_", "NCCL_", "TORCH_", "PYTORCH_", "TRITON_")
 
 logger = logging.getLogger(__name__)
+of_child = logging.getLogger("child")  # what children say on standard error
 
 
 def child_environment(
@@ -81,6 +83,8 @@ class Child:
         self._oom_kills = endings.oom_kills()
         self.heard = time.monotonic()  # when the child last said something
         self._cpu_seconds = 0.0
+        self._secrets = [environment[name] for name in SECRETS if environment.get(name)]
+        self.ids: Mapping[str, Any] = {}  # what its log's lines are about
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             cwd=settings.BASE_DIR, env=environment, start_new_session=True,
@@ -196,5 +200,8 @@ class Child:
             for line in stream:
                 # A progress bar writes many states of one line; the last one is what it says.
                 text = line.rstrip("\n").rpartition("\r")[2].rstrip()
-                if text:
-                    self._tail.append(text[:LOG_LINE_CHARACTERS])
+                for secret in self._secrets:
+                    text = text.replace(secret, logs.STRUCK_OUT)
+                if text := text[:LOG_LINE_CHARACTERS]:
+                    self._tail.append(text)
+                    of_child.info("%s", text, extra=dict(self.ids))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,8 @@ from webapp.runs.leases import Claim
 from webapp.runs.ledger import Usage
 from workers.children import Child
 from workers.offices import Office
+
+logger = logging.getLogger(__name__)
 
 
 class Meter:
@@ -65,6 +68,7 @@ class Meter:
         """The shard is done. Raises LeaseLostError."""
         self.record(claim)
         self.office.finish_shard(claim, result)
+        logger.info("shard finished", extra={"cpu_seconds": self._usage.cpu_seconds})
 
     def fail(
         self, claim: Claim, sentence: str, *, transient: bool, cause: str = "", log_tail: str = ""
@@ -72,8 +76,11 @@ class Meter:
         """The shard failed. Raises LeaseLostError."""
         self.record(claim, cause)
         self.office.fail_shard(claim, sentence, transient=transient, log_tail=log_tail)
+        kind = cause or ("transient" if transient else "permanent")
+        logger.warning("shard failed: %s", sentence, extra={"cause": kind})
 
     def release(self, claim: Claim) -> None:
         """Give the shard back untried."""
         self.record(claim)
         self.office.release_shard(claim)
+        logger.info("shard given back")

@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db import Error, InterfaceError, OperationalError, connection
 
 from evaluator.errors import StoreError
+from webapp.core import logs
 from webapp.core.errors import UserError
 from webapp.runs import stages
 from webapp.runs.leases import Claim, LeaseLostError
@@ -45,7 +46,9 @@ class _Heartbeat:
         self._shown = (-LOG_SECONDS, "")  # when the log was last shown, and what of it
         self._over = threading.Event()
         self.lost = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(
+            target=logs.carried(self._run), name="heartbeat", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
@@ -125,14 +128,16 @@ def supervise(stage: Stage, claim: Claim, post: Post) -> None:
     current: Claim | None = claim
     try:
         while current is not None:
-            meter.begin(current)
-            if not _do_shard(child, stage, current, post, meter):
-                return
+            child.ids = current.log_ids
+            with logs.about(**current.log_ids):
+                meter.begin(current)
+                if not _do_shard(child, stage, current, post, meter):
+                    return
             current = _next(stage, post, time.monotonic() - loaded)
         child.send({"end": True})
         child.wait(END_SECONDS)
     except LeaseLostError:
-        logger.info("lease lost; the child is ended", extra={"stage": stage.pk})
+        logger.info("lease lost; the child is ended", extra=dict(child.ids))
     except Exception as error:
         # Not the child's doing: a bounded number of tries, then the run says what happened.
         sentence = f"The worker failed ({type(error).__name__}): {error}"

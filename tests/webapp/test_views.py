@@ -109,10 +109,6 @@ def test_signing_in_leads_to_the_leaderboard_and_a_wrong_password_says_so(user: 
     assert right["location"] == reverse("leaderboard:index")
 
 
-def test_healthz_answers_strangers() -> None:
-    assert Client().get(reverse("core:healthz")).json() == {"status": "ok"}
-
-
 def test_what_does_not_exist_is_a_page_in_the_design(page: Client) -> None:
     for address in ("/nowhere/", "/evaluations/999/", "/runs/999/", "/checkpoints/999/"):
         response = page.get(address)

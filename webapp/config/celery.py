@@ -64,6 +64,12 @@ def ask_to_take_in() -> None:
     app.send_task(TAKE_IN, queue=CPU, ignore_result=True)
 
 
+def check_broker(seconds: float) -> None:
+    """Connect anew and hang up; raises what the broker's library raises where that fails."""
+    with app.connection_for_write(connect_timeout=seconds) as connection:
+        connection.ensure_connection(max_retries=1, timeout=seconds)
+
+
 def is_full(queue: str) -> bool:
     """Whether so many messages wait in ``queue`` already that another one changes nothing."""
     with app.connection_or_acquire() as connection, connection.channel() as channel:

@@ -1,11 +1,16 @@
-"""The secret key of an installation that names none: made once, kept in var/secret_key."""
+"""The secret key of an installation that names none, and what else must never be logged."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+_SECRET_NAME = re.compile("KEY|SECRET|PASSWORD|TOKEN")
 
 
 def secret_key(var: Path) -> str:
@@ -26,3 +31,18 @@ def secret_key(var: Path) -> str:
         finally:
             part.unlink()
     return path.read_text()
+
+
+def named_in(environment: Mapping[str, str]) -> list[str]:
+    """What variables hold whose names say that it is secret, and the passwords of addresses."""
+    found = []
+    for name, value in environment.items():
+        if _SECRET_NAME.search(name):
+            found += value.split(",") if name.endswith("S") else [value]
+        if "://" in value:
+            try:
+                password = urlsplit(value).password
+            except ValueError:
+                continue  # no address after all
+            found += [password, unquote(password)] if password else []
+    return found

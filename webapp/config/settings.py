@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import environ
+from django.core.exceptions import ImproperlyConfigured
 
 from webapp.config import embedded, secrets
 
@@ -44,6 +46,7 @@ INSTALLED_APPS: list[str] = [
 ]
 
 MIDDLEWARE: list[str] = [
+    "webapp.monitoring.requests.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "webapp.core.middleware.ContentSecurityPolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -52,6 +55,7 @@ MIDDLEWARE: list[str] = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "webapp.monitoring.requests.UserIdMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -240,13 +244,34 @@ RETORT_CPU_HOUR_PRICE: float | None = env.float("RETORT_CPU_HOUR_PRICE", default
 # Of those prices and of the endpoints', shown beside sums.
 RETORT_CURRENCY: str = env.str("RETORT_CURRENCY", default="USD")
 
-# --- logs: one JSON object a line on standard error
+# --- monitoring
+
+# Whoever sends it as a bearer token may read /metrics; without one, only this host itself may.
+RETORT_METRICS_TOKEN: str = env.str("RETORT_METRICS_TOKEN", default="")
+# Here the web processes of this host count together; prometheus_client looks when it is imported.
+os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(RETORT_VAR / "metrics"))
+
+# --- logs: a line per event on standard error, as a JSON object or, for people, as text
+
+RETORT_LOG_FORMAT: str = env.str("RETORT_LOG_FORMAT", default="text" if DEBUG else "json")
+if RETORT_LOG_FORMAT not in {"json", "text"}:
+    raise ImproperlyConfigured(f"RETORT_LOG_FORMAT: {RETORT_LOG_FORMAT!r}; use json or text.")
+# Struck out, should a library ever log one.
+_SECRETS: list[str] = [SECRET_KEY, *SECRET_KEY_FALLBACKS, *secrets.named_in(os.environ)]
 
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"json": {"()": "webapp.core.logs.JsonFormatter"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "filters": {"ids": {"()": "webapp.core.logs.Ids"}},
+    "formatters": {
+        "json": {"()": "webapp.core.logs.JsonFormatter", "secrets": _SECRETS},
+        "text": {"()": "webapp.core.logs.TextFormatter", "secrets": _SECRETS},
+    },
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler", "formatter": RETORT_LOG_FORMAT, "filters": ["ids"],
+        },
+    },
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
     "loggers": {
         "django": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
@@ -254,4 +279,4 @@ LOGGING: dict[str, Any] = {
         "celery": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
         "django.server": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
     },
-}
+}  # fmt: skip

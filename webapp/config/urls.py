@@ -3,6 +3,7 @@
 from django.urls import include, path
 
 urlpatterns = [
+    path("", include("webapp.monitoring.urls")),
     path("", include("webapp.leaderboard.urls")),
     path("accounts/", include("webapp.core.urls")),
     path("benchmarks/", include("webapp.benchmarks.urls")),

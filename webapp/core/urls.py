@@ -1,4 +1,4 @@
-"""Signing in and out, and the health check."""
+"""Signing in and out."""
 
 from __future__ import annotations
 
@@ -11,5 +11,4 @@ app_name = "core"
 urlpatterns = [
     path("login/", views.SignIn.as_view(), name="login"),
     path("logout/", views.SignOut.as_view(), name="logout"),
-    path("healthz", views.healthz, name="healthz"),
 ]

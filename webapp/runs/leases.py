@@ -25,6 +25,7 @@ from evaluator.store import read_segment
 from webapp.benchmarks.models import Problem
 from webapp.config import celery
 from webapp.core.errors import UserError
+from webapp.core import logs
 from webapp.core.text import storable, storable_json
 from webapp.runs import files, redraw, stages
 from webapp.runs.ledger import Usage
@@ -62,6 +63,14 @@ class Claim:
     def prefix(self) -> str:
         """What the names of this lease's segments start with (``ShardRequest.prefix``)."""
         return f"{self.shard_id:08d}-{self.token.hex}"
+
+    @property
+    def log_ids(self) -> dict[str, Any]:
+        """What lines about its work carry; of the token only as much as tells leases apart."""
+        lease = logs.short_lease(self.token.hex)
+        return {
+            "run": self.run_id, "stage": self.stage_id, "shard": self.shard_id, "lease": lease,
+        }  # fmt: skip
 
 
 def _lease_end() -> Any:
