@@ -24,8 +24,8 @@ from evaluator.errors import StoreError
 from evaluator.store import read_segment
 from webapp.benchmarks.models import Problem
 from webapp.config import celery
-from webapp.core.errors import UserError
 from webapp.core import logs
+from webapp.core.errors import UserError
 from webapp.core.text import storable, storable_json
 from webapp.runs import files, redraw, stages
 from webapp.runs.ledger import Usage
