@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from evaluator import passport
@@ -15,26 +16,37 @@ def differing(one: Evaluation, other: Evaluation) -> list[str] | None:
     """
     if one.measurement_hash == other.measurement_hash:
         return None
-    return [each.field for each in passport.differences(_measurement(one), _measurement(other))]
+    return names(_measurement(one), _measurement(other))
+
+
+def names(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The fields, in dotted form, of which both hold a value, and not the same one."""
+    return [each.field for each in passport.differences(one, other)]
+
+
+def measurement(
+    known: Mapping[str, Any] | None, protocol: Mapping[str, Any], problems: str
+) -> dict[str, Any]:
+    """What a measurement hash was made of: as the metrics know it, else as the protocol does."""
+    if known:
+        return dict(known)
+    fields = ("prompt", "system_prompt", "thinking", "policy", "sampling")
+    held = {name: protocol.get(name) for name in fields}
+    return {name: value for name, value in held.items() if value is not None} | {
+        "problems": problems
+    }
 
 
 def run_differing(one: Evaluation, other: Evaluation) -> list[str]:
     """What else differs: n, seed, engine, hardware (the run fingerprint's fields)."""
     if one.run_fingerprint == other.run_fingerprint:
         return []
-    return [each.field for each in passport.differences(_run(one), _run(other))]
+    return names(_run(one), _run(other))
 
 
 def _measurement(evaluation: Evaluation) -> dict[str, Any]:
-    """What the measurement hash was made of."""
     known = (evaluation.metrics or {}).get("measurement")
-    if known:
-        return dict(known)
-    names = ("prompt", "system_prompt", "thinking", "policy", "sampling")
-    held = {name: evaluation.protocol.get(name) for name in names}
-    return {name: value for name, value in held.items() if value is not None} | {
-        "problems": evaluation.benchmark.content_hash
-    }
+    return measurement(known, evaluation.protocol, evaluation.benchmark.content_hash)
 
 
 def _run(evaluation: Evaluation) -> dict[str, Any]:

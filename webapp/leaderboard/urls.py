@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from django.urls import path
 
-from webapp.leaderboard import compare_views, views
+from webapp.leaderboard import board_views, compare_views, views
 
 app_name = "leaderboard"
 
 urlpatterns = [
-    path("", views.index, name="index"),
+    path("", board_views.index, name="index"),
+    path("leaderboard.csv", board_views.as_csv, name="csv"),
     path("compare/", compare_views.index, name="compare"),
     path("compare/differences.csv", compare_views.differences_csv, name="compare_csv"),
     path("compare/problems.csv", compare_views.problems_csv, name="compare_problems_csv"),

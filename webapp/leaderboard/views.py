@@ -1,4 +1,4 @@
-"""The leaderboard, an evaluation, its problems, its reports."""
+"""An evaluation, its problems, its reports."""
 
 from __future__ import annotations
 
@@ -11,41 +11,12 @@ from evaluator.errors import StoreError
 from webapp.benchmarks.models import Problem
 from webapp.checkpoints.queries import undecontaminated
 from webapp.core.numbers import query_number
-from webapp.leaderboard import evaluations, queries, reports
+from webapp.leaderboard import evaluations, reports
 from webapp.leaderboard.charts import curves_figure
 from webapp.leaderboard.diagnostics import diagnostics
 from webapp.runs import files
 from webapp.runs.models import Completion, Evaluation
 from webapp.runs.texts import TextView
-
-
-@require_safe
-def index(request: HttpRequest) -> HttpResponse:
-    """Scores by benchmark, with intervals; published rows are marked."""
-    tabs = queries.tabs()
-    names = [tab.name for tab in tabs]
-    wanted = request.GET.get("benchmark", "")
-    chosen = wanted if wanted in names else next(iter(names), "")
-    sort = request.GET.get("sort", "score")
-    sort = sort if sort in queries.SORTS else "score"
-    rows = queries.rows(chosen, sort) if chosen else []
-    has_published = any(row.is_published for row in rows)
-    if request.GET.get("published") == "no":
-        rows = [row for row in rows if not row.is_published]
-    context = {
-        "tabs": tabs,
-        "chosen": next((tab for tab in tabs if tab.name == chosen), None),
-        "rows": rows,
-        "sources": queries.sources(rows),
-        "sort": sort,
-        "has_published": has_published,
-        "hide_published": request.GET.get("published") == "no",
-        "measured": sum(not row.is_published for row in rows),
-        "mixed": any(not row.comparable for row in rows),
-        "ranked": any(row.rank is not None for row in rows),
-        "rated": any(row.rating is not None or row.unrated for row in rows),
-    }
-    return render(request, "leaderboard/index.html", context)
 
 
 def _evaluation(pk: int) -> Evaluation:

@@ -1,4 +1,4 @@
-"""Template tags of comparisons: letters in their colours, differences drawn, points."""
+"""Template tags of the leaderboard and of comparisons: letters in colours, differences, orders."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from django.utils.safestring import SafeString
 
 from evaluator.statistics import PairedComparison
 from webapp.core.templatetags.retort import BLANK, with_query
+from webapp.leaderboard.board import Row
 
 register = template.Library()
 
@@ -30,6 +31,25 @@ def points(share: float | None, digits: int = 1) -> str:
         return BLANK
     text = f"{100 * share:+.{digits}f}"
     return text.replace("-", "\u2212") if float(text) else f"{0:.{digits}f}"
+
+
+@register.filter
+def signed(value: float) -> str:
+    """1.234 → "+1.2"."""
+    return f"{value:+.1f}".replace("-", "\u2212")
+
+
+@register.filter
+def source_numbers(row: Row) -> list[int]:
+    """The numbers of the sources of a published row's figures."""
+    return sorted({f.source.number for cell in row.cells for f in cell.figures})
+
+
+@register.simple_tag(takes_context=True)
+def sort_query(context: Mapping[str, Any], key: str, sort: str, flipped: bool) -> str:
+    """Return the page's query string sorted by ``key``; by the same key again, the other way."""
+    other_way = key == sort and not flipped
+    return with_query(context, sort=f"-{key}" if other_way else key, page="")
 
 
 @register.filter

@@ -1,0 +1,427 @@
+"""The leaderboard: a row for each checkpoint and published model, a cell for each column chosen.
+
+A checkpoint that was measured on a benchmark in several ways has a row for each: cells of one
+column that do not compare stand apart and are marked.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from functools import lru_cache
+from typing import Any
+
+from evaluator import programs_report
+from evaluator.programs_report import RatingRow
+from evaluator.rating import Mode
+from evaluator.statistics import Count, ranks, reproduction_z
+from webapp.checkpoints.queries import undecontaminated
+from webapp.leaderboard import columns, published, queries
+from webapp.leaderboard.choice import SIZES, Choice
+from webapp.leaderboard.columns import Column
+from webapp.leaderboard.published import Figure, Model
+from webapp.leaderboard.queries import Facts, Measured
+
+ROWS_PER_PAGE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One column of one row. Shares are in [0, 1], ratings Elo points; undefined is None."""
+
+    column: Column
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    k: int | None = None  # of a curve whose k is each evaluation's own n
+    text: str = ""  # of a fact
+    measured: Measured | None = None
+    comparable: bool = True  # its measurement is the one that most have
+    differs: tuple[str, ...] = ()  # else the fields in which it is not
+    leads: bool = False  # the row's first cell of this benchmark: it says how it was measured
+    figures: tuple[Figure, ...] = ()  # what others published
+    z: tuple[tuple[float, Figure], ...] = ()  # how far ours lies from each, in re-run errors
+    ratings: tuple[RatingRow, ...] = ()
+    unrated: str = ""  # why programs that were measured here have no rating
+
+    @property
+    def order(self) -> float | None:
+        """What the row is sorted by: what was measured here, else what was published first."""
+        if self.value is not None or not self.figures:
+            return self.value
+        return self.figures[0].value
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Some samples have no verdict, so the score lies between bounds."""
+        return self.measured is not None and not self.measured.complete
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A checkpoint's scores under one measurement of each benchmark, or a published model's."""
+
+    name: str
+    cells: list[Cell]
+    facts: Facts | None = None
+    model: Model | None = None
+    rank: int | None = None
+    tick: int | None = None  # the evaluation that is compared when the row is ticked
+    newest: datetime | None = None
+    undecontaminated: bool = False  # it may have been taught the benchmark's own problems
+    unsafe: bool = False  # programs ran without isolation
+    served_as: str = ""
+
+    @property
+    def is_published(self) -> bool:
+        """Whether somebody else measured it."""
+        return self.facts is None
+
+    def cell(self, key: str) -> Cell | None:
+        """The cell of a column."""
+        return next((cell for cell in self.cells if cell.column.key == key), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """What a page shows; rows in order, before they are cut into pages."""
+
+    columns: list[Column]
+    rows: list[Row]
+    sort: str
+    flipped: bool
+    ranked: Column | None  # the score that ranks refer to
+    benchmarks: Mapping[str, tuple[str, int]]  # (title, evaluations) by name, of all
+    options: Mapping[str, list[str]]  # what filters can be set to
+    usual: Mapping[str, int] = field(
+        default_factory=dict
+    )  # an evaluation of each usual measurement
+
+    @property
+    def measured(self) -> int:
+        """Rows that were measured here."""
+        return sum(not row.is_published for row in self.rows)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether a column holds scores that do not compare."""
+        return any(not cell.comparable for row in self.rows for cell in row.cells)
+
+
+def build(choice: Choice) -> Board:
+    """The board of a choice."""
+    known = queries.benchmarks()
+    facts = queries.checkpoints()
+    shown = _columns(choice, known)
+    names = list(dict.fromkeys(column.benchmark for column in shown if column.benchmark))
+    measured = [each for each in queries.measured(names) if each.checkpoint in facts]
+    usual = _usual(measured)
+    ranked = _ranked_column(choice, shown)
+    placed = _ranks(ranked, measured, usual)
+    rows = [
+        row
+        for pk, each in _by_checkpoint(measured).items()
+        if _keeps(choice, facts[pk])
+        for row in _measured_rows(facts[pk], each, shown, usual=usual, choice=choice, ranked=ranked)
+    ]
+    marked = undecontaminated()
+    rows = [
+        replace(row, rank=placed.get(row.tick or 0),
+                undecontaminated=row.facts is not None and row.facts.pk in marked)
+        for row in rows
+    ]  # fmt: skip
+    if choice.published == "only":
+        rows = []
+    if choice.published != "no":
+        rows += _published_rows(choice, shown)
+    sort = choice.sort if choice.sort in {"name", "newest", *(c.key for c in shown)} else ""
+    if not sort and choice.sort == "rating":
+        sort = next((column.key for column in shown if column.is_rating), "")
+    sort = sort or (ranked.key if ranked else "name")
+    return Board(
+        columns=shown,
+        rows=_sorted(rows, sort, flipped=choice.flipped),
+        sort=sort,
+        flipped=choice.flipped,
+        ranked=ranked if placed else None,
+        benchmarks=known,
+        options=_options(facts.values()),
+        usual={name: each.pk for name, each in usual.items()},
+    )
+
+
+def with_differences(board: Board, rows: Sequence[Row]) -> list[Row]:
+    """The rows of one page, otherwise measured cells with the fields: one query, or none."""
+    others = {
+        cell.measured.pk
+        for row in rows
+        for cell in row.cells
+        if cell.leads and not cell.comparable and cell.measured is not None
+    }
+    if not others:
+        return list(rows)
+    found = queries.differences(others, board.usual)
+    return [
+        replace(row, cells=[
+            replace(cell, differs=tuple(found.get(cell.measured.pk, ())))
+            if cell.measured is not None and not cell.comparable
+            else cell
+            for cell in row.cells
+        ])
+        for row in rows
+    ]  # fmt: skip
+
+
+def _columns(choice: Choice, known: Mapping[str, tuple[str, int]]) -> list[Column]:
+    titles = {name: title for name, (title, _) in known.items()}
+    shown = columns.chosen(choice.keys, titles)
+    if shown:
+        return shown
+    rated = {key.split(":")[0] for model in published.models() for key in model.figures
+             if key.endswith(":rating")}  # fmt: skip
+    by_use = sorted(known, key=lambda name: (-known[name][1], name))
+    everywhere = {name for model in published.models() for name in model.benchmarks}
+    benchmark = choice.benchmark if choice.benchmark in everywhere | set(known) else ""
+    return columns.chosen(columns.default_keys(benchmark, by_use, rated), titles)
+
+
+def _ranked_column(choice: Choice, shown: Sequence[Column]) -> Column | None:
+    """pass@1 of the benchmark that the board is sorted by, else the first pass@1."""
+    scores = [column for column in shown if column.is_score]
+    wanted = next((c.benchmark for c in shown if c.key == choice.sort), None)
+    return next((c for c in scores if c.benchmark == wanted), scores[0] if scores else None)
+
+
+def _by_checkpoint(measured: Iterable[Measured]) -> dict[int, list[Measured]]:
+    found: dict[int, list[Measured]] = defaultdict(list)
+    for each in measured:
+        found[each.checkpoint].append(each)
+    return found
+
+
+def _usual(measured: Iterable[Measured]) -> dict[str, Measured]:
+    """For each benchmark an evaluation of the measurement that most have; of two, the newer."""
+    by_benchmark: dict[str, list[Measured]] = defaultdict(list)
+    for each in measured:
+        by_benchmark[each.benchmark].append(each)
+    found = {}
+    for name, members in by_benchmark.items():
+        hashes = Counter(each.measurement_hash for each in members)
+        found[name] = max(members, key=lambda m: (hashes[m.measurement_hash], m.created_at, m.pk))
+    return found
+
+
+def _keeps(choice: Choice, facts: Facts) -> bool:
+    kinds = {"student": facts.is_student, "base": facts.is_parent, "": True}
+    return (
+        choice.family in ("", facts.family)
+        and choice.teacher in ("", facts.teacher)
+        and choice.owner in ("", facts.owner)
+        and (not choice.tag or choice.tag in facts.tags)
+        and kinds[choice.kind]
+        and _sized(choice, facts.parameters)
+    )
+
+
+def _sized(choice: Choice, parameters: int | None) -> bool:
+    if not choice.size:
+        return True
+    _, low, high = SIZES[choice.size]
+    return parameters is not None and low <= parameters < high
+
+
+def _measured_rows(
+    facts: Facts,
+    measured: Sequence[Measured],
+    shown: Sequence[Column],
+    *,
+    usual: Mapping[str, Measured],
+    choice: Choice,
+    ranked: Column | None,
+) -> list[Row]:
+    """One row for each further measurement of a benchmark; the usual ones stand in the first."""
+    ways: dict[str, list[Measured]] = defaultdict(list)
+    for each in sorted(measured, key=lambda each: each.created_at, reverse=True):
+        is_usual = each.measurement_hash == usual[each.benchmark].measurement_hash
+        if _dated(choice, each.created_at.date()) and (is_usual or not choice.same):
+            ways[each.benchmark].insert(0 if is_usual else len(ways[each.benchmark]), each)
+    rows = []
+    for place in range(max(map(len, ways.values()), default=0)):
+        held = {name: each[place] for name, each in ways.items() if place < len(each)}
+        rows.append(_measured_row(facts, held, shown, usual=usual, ranked=ranked))
+    return rows
+
+
+def _dated(choice: Choice, day: date) -> bool:
+    return (choice.since is None or day >= choice.since) and (
+        choice.until is None or day <= choice.until
+    )
+
+
+def _measured_row(
+    facts: Facts,
+    held: Mapping[str, Measured],
+    shown: Sequence[Column],
+    *,
+    usual: Mapping[str, Measured],
+    ranked: Column | None,
+) -> Row:
+    served = next((each.served_as for each in held.values() if each.served_as), "")
+    model = published.of(facts.name, served.split(" at ")[0])
+    newest = max(each.created_at for each in held.values())
+    cells, led = [], set()
+    for column in shown:
+        each = held.get(column.benchmark)
+        if not column.benchmark:
+            cells.append(Cell(column, text=_fact(column, facts, held.values(), newest)))
+        elif each is None:
+            cells.append(Cell(column))
+        else:
+            cell = _cell(column, each, model)
+            is_usual = each.measurement_hash == usual[each.benchmark].measurement_hash
+            cells.append(replace(cell, comparable=is_usual, leads=column.benchmark not in led))
+            led.add(column.benchmark)
+    main = held.get(ranked.benchmark) if ranked else None
+    return Row(
+        name=facts.name,
+        cells=cells,
+        facts=facts,
+        tick=(main or next(iter(held.values()))).pk,
+        newest=newest,
+        unsafe=any(programs_report.unsafe(each.metrics) for each in held.values()),
+        served_as=served,
+    )
+
+
+def _cell(column: Column, each: Measured, model: Model | None) -> Cell:
+    metrics = each.metrics
+    value, k = columns.value_of(column, metrics)
+    cell = Cell(column, value, k=k, measured=each)
+    if column.is_score:
+        source = metrics.get("pass@1") or {}
+        if not each.complete:
+            source = metrics.get("bounds") or {}
+        figures = model.figures.get(column.published_key, ()) if model and each.complete else ()
+        error = (metrics.get("pass@1") or {}).get("se_rerun")
+        z = [(reproduction_z(value or 0.0, figure.value, error), figure) for figure in figures]
+        return replace(
+            cell, low=source.get("low"), high=source.get("high"),
+            z=tuple((distance, figure) for distance, figure in z if distance is not None),
+        )  # fmt: skip
+    if column.is_rating:
+        rows = [row for row in programs_report.ratings(metrics) if row.mode == Mode.ELO]
+        return replace(
+            cell,
+            ratings=tuple(rows if column.metric == "rating@1" else rows[1:]),
+            unrated=(metrics.get("rating") or {}).get("missing") or "",
+        )
+    return cell
+
+
+def _fact(column: Column, facts: Facts, held: Iterable[Measured], newest: datetime) -> str:
+    match column.metric:
+        case "dtype":
+            used = {str(each.engine.get("dtype") or facts.dtype) for each in held}
+            return ", ".join(sorted(used - {""}))
+        case "size":
+            return "" if facts.parameters is None else f"{facts.parameters / 1e9:.3g}B"
+        case "teacher":
+            return facts.teacher
+        case "owner":
+            return facts.owner
+    return f"{newest:%Y-%m-%d}"
+
+
+def _published_rows(choice: Choice, shown: Sequence[Column]) -> list[Row]:
+    """Published models with a figure in a column shown; they have no owner, tag or date here."""
+    if choice.owner or choice.tag or choice.since or choice.until or choice.kind == "base":
+        return []
+    rows = []
+    for model in published.models():
+        cells = [
+            Cell(column, figures=model.figures.get(column.published_key, ()))
+            if column.benchmark
+            else Cell(column, text=_published_fact(column, model))
+            for column in shown
+        ]
+        wanted = (
+            choice.family in ("", model.family)
+            and choice.teacher in ("", model.teacher)
+            and _sized(choice, model.parameters)
+            and (not choice.kind or bool(model.teacher))
+        )
+        if wanted and any(cell.figures for cell in cells):
+            rows.append(Row(model.name, cells, model=model))
+    return rows
+
+
+def _published_fact(column: Column, model: Model) -> str:
+    if column.metric == "size" and model.parameters is not None:
+        return f"{model.parameters / 1e9:.3g}B"
+    return model.teacher if column.metric == "teacher" else ""
+
+
+def _ranks(
+    ranked: Column | None, measured: Sequence[Measured], usual: Mapping[str, Measured]
+) -> dict[int, int]:
+    """Rank by evaluation, of those that are complete and measured as most are.
+
+    Filters leave ranks as they are: they count all checkpoints.
+    """
+    if ranked is None or ranked.benchmark not in usual:
+        return {}
+    main = usual[ranked.benchmark]
+    wanted = [
+        each.pk for each in measured
+        if each.complete and each.measurement_hash == main.measurement_hash
+    ]  # fmt: skip
+    if len(wanted) < 2:
+        return {}
+    held = queries.counts(wanted)
+    problems = Counter(ids for ids, _ in held.values()).most_common(1)[0][0]
+    rows = {
+        pk: counts for pk, (ids, counts) in sorted(held.items())
+        if ids == problems and counts and all(n for _, n in counts)
+    }  # fmt: skip
+    if len(rows) < 2:
+        return {}
+    return dict(zip(rows, _ranked(tuple(rows.values())), strict=True))
+
+
+@lru_cache(maxsize=16)
+def _ranked(rows: tuple[tuple[Count, ...], ...]) -> tuple[int, ...]:
+    """Ranks stay while no score comes or goes."""
+    return tuple(ranks(rows))
+
+
+def _sorted(rows: list[Row], sort: str, *, flipped: bool) -> list[Row]:
+    """Best first, names from A, newest first, or the other way round; blanks are last."""
+    if sort == "name":
+        return sorted(rows, key=lambda row: row.name.lower(), reverse=flipped)
+    sign = 1 if flipped else -1
+
+    def place(row: Row) -> tuple[Any, ...]:
+        if sort == "newest":
+            value: Any = None if row.newest is None else sign * row.newest.timestamp()
+        else:
+            cell = row.cell(sort)
+            value = None if cell is None or cell.order is None else sign * cell.order
+            if cell is not None and not cell.column.benchmark:
+                return (not cell.text, cell.text, row.name)
+        return (value is None, value or 0.0, row.name)
+
+    return sorted(rows, key=place)
+
+
+def _options(facts: Iterable[Facts]) -> dict[str, list[str]]:
+    every = list(facts)
+    models = published.models()
+    found = {
+        "family": {each.family for each in every} | {model.family for model in models},
+        "teacher": {each.teacher for each in every} | {model.teacher for model in models},
+        "owner": {each.owner for each in every},
+        "tag": {tag for each in every for tag in each.tags},
+    }
+    return {name: sorted(values - {""}) for name, values in found.items()}
