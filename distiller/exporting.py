@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from distiller import checkpoints
-from distiller.errors import DistillerError, InputError
+from distiller.errors import CheckpointError, DistillerError, InputError
 from distiller.local import written_whole
 
 CARD = "README.md"
+_BLOCK_BYTES = 1 << 20
 
 
 class HubError(DistillerError):
@@ -47,19 +48,68 @@ def to_tar(checkpoint: Path, card: str, out: Path) -> Path:
     """
     checkpoints.inspect(checkpoint)
     _require_new(out)
-    top = out.name.removesuffix(".tar")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        written_whole(out) as file,
-        tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as packed,
-    ):
-        text = card.encode()
-        packed.addfile(_entry(f"{top}/{CARD}", len(text)), io.BytesIO(text))
-        for path in _files(checkpoint):
-            name = f"{top}/{path.relative_to(checkpoint).as_posix()}"
-            with path.open("rb") as source:
-                packed.addfile(_entry(name, path.stat().st_size), source)
+    with written_whole(out) as file:
+        for block in tar_blocks(checkpoint, card, out.name.removesuffix(".tar")):
+            file.write(block)
     return out
+
+
+def tar_blocks(checkpoint: Path, card: str | None, top: str) -> Iterator[bytes]:
+    """The tar of a checkpoint, a block at a time: as long as :func:`tar_bytes` says.
+
+    Without a card the folder's own README.md stands where it has one.
+    """
+    size = 0
+    for name, source in _members(checkpoint, card, top):
+        length = len(source) if isinstance(source, bytes) else source.stat().st_size
+        head = _entry(name, length).tobuf(tarfile.PAX_FORMAT)
+        yield head
+        if isinstance(source, bytes):
+            yield source
+        else:
+            yield from _exactly(source, length)
+        padding = -length % tarfile.BLOCKSIZE
+        yield bytes(padding)
+        size += len(head) + length + padding
+    yield bytes(_tail(size))
+
+
+def tar_bytes(checkpoint: Path, card: str | None, top: str) -> int:
+    """How long the tar is."""
+    size = 0
+    for name, source in _members(checkpoint, card, top):
+        length = len(source) if isinstance(source, bytes) else source.stat().st_size
+        head = len(_entry(name, length).tobuf(tarfile.PAX_FORMAT))
+        size += head + length + -length % tarfile.BLOCKSIZE
+    return size + _tail(size)
+
+
+def _tail(size: int) -> int:
+    """Two empty blocks, and up to a whole record."""
+    end = size + 2 * tarfile.BLOCKSIZE
+    return end + -end % tarfile.RECORDSIZE - size
+
+
+def _members(checkpoint: Path, card: str | None, top: str) -> Iterator[tuple[str, bytes | Path]]:
+    if card is not None:
+        yield f"{top}/{CARD}", card.encode()
+    elif (checkpoint / CARD).is_file():
+        yield f"{top}/{CARD}", checkpoint / CARD
+    for path in _files(checkpoint):
+        yield f"{top}/{path.relative_to(checkpoint).as_posix()}", path
+
+
+def _exactly(path: Path, length: int) -> Iterator[bytes]:
+    """The file's bytes; raises CheckpointError where it has become shorter meanwhile."""
+    left = length
+    with path.open("rb") as source:
+        while left:
+            block = source.read(min(_BLOCK_BYTES, left))
+            if not block:
+                raise CheckpointError(f"{path.name}: changed while it was read; export it again.")
+            left -= len(block)
+            yield block
 
 
 def to_hub(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from django.core.files.uploadedfile import UploadedFile
 from webapp.checkpoints.services import check_name
 from webapp.core.errors import UserError
 from webapp.core.forms import speak
+
+_TAG = re.compile(r"[\w.-]{1,40}")
+_LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+ ()-]*")
 
 
 class FilesInput(forms.FileInput):
@@ -97,6 +101,52 @@ class FolderForm(forms.Form):
         super().__init__(*args, **kwargs)
         speak(self.fields)
         self.fields["folder"].help_text = f"Below {settings.RETORT_IMPORT_ROOT}."
+
+
+class DetailsForm(forms.Form):
+    """What its owner says of a checkpoint."""
+
+    notes = forms.CharField(max_length=5000, required=False, widget=forms.Textarea({"rows": 3}))
+    tags = forms.CharField(
+        max_length=500, required=False, help_text="Words apart by commas or spaces, to filter by."
+    )
+    licence = forms.CharField(
+        max_length=100, required=False, help_text="Of the weights, an SPDX name as apache-2.0."
+    )
+    prompts_licence = forms.CharField(
+        max_length=100, required=False, label="Licence of the prompts",
+        help_text="Of what a student was taught with.",
+    )  # fmt: skip
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        speak(self.fields)
+
+    def clean_tags(self) -> list[str]:
+        """Words in lower case, each once, in their order."""
+        words = self.cleaned_data["tags"].replace(",", " ").lower().split()
+        for word in words:
+            if not _TAG.fullmatch(word):
+                raise forms.ValidationError(
+                    f"tags: {word[:50]!r} will not do; use up to 40 letters, digits, dots, hyphens "
+                    "and underscores."
+                )
+        return list(dict.fromkeys(words))
+
+    def clean_licence(self) -> str:
+        """One word."""
+        return self._licence("licence")
+
+    def clean_prompts_licence(self) -> str:
+        """One word."""
+        return self._licence("prompts_licence")
+
+    def _licence(self, field: str) -> str:
+        value: str = self.cleaned_data[field].strip()
+        if value and not _LICENCE.fullmatch(value):
+            label = self.fields[field].label or field
+            raise forms.ValidationError(f"{label}: give an SPDX name, as apache-2.0 or MIT.")
+        return value
 
 
 def usable_name(name: str, field: str) -> str:

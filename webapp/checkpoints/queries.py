@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django.db.models import Count, F, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
@@ -11,13 +13,47 @@ from webapp.runs.models import Evaluation
 from webapp.runs.queries import with_open_stage
 
 
-def checkpoints() -> QuerySet[Checkpoint]:
-    """All checkpoints, newest first, with parents and the number of their evaluations."""
-    return (
-        Checkpoint.objects.select_related("parent", "produced_by", "owner", "endpoint")
-        .annotate(evaluation_count=Count("evaluations"))
-        .order_by("-created_at")
+def checkpoints(*, archived: bool = False, tag: str = "") -> QuerySet[Checkpoint]:
+    """Checkpoints, newest first, with parents and the number of their evaluations.
+
+    Those in use, or the archived ones; only those with ``tag`` where one is given.
+    """
+    found = one().filter(archived_at__isnull=not archived)
+    if tag:
+        found = found.filter(tags__contains=[tag])
+    return found.annotate(evaluation_count=Count("evaluations")).order_by("-created_at")
+
+
+def one() -> QuerySet[Checkpoint]:
+    """Checkpoints with what their page names."""
+    return Checkpoint.objects.select_related(
+        "parent__produced_by", "produced_by", "owner", "endpoint"
     )
+
+
+def tags() -> list[str]:
+    """Every tag that a checkpoint in use has."""
+    used = Checkpoint.objects.filter(archived_at=None).exclude(tags=[])
+    return sorted({tag for each in used.values_list("tags", flat=True) for tag in each})
+
+
+def archived_count() -> int:
+    """How many checkpoints the list leaves out."""
+    return Checkpoint.objects.exclude(archived_at=None).count()
+
+
+def versus_parent(checkpoint: Checkpoint, evaluations: Sequence[Evaluation]) -> list[int]:
+    """The newest scored evaluation of the checkpoint on a benchmark and its parent's on the same;
+    empty where there is no such pair.
+    """
+    if checkpoint.parent is None:
+        return []
+    scored = Evaluation.objects.filter(checkpoint=checkpoint.parent).exclude(pass_at_1=None)
+    theirs = dict(scored.order_by("pk").values_list("benchmark_id", "pk"))
+    for mine in sorted(evaluations, key=lambda each: -each.pk):
+        if mine.pass_at_1 is not None and mine.benchmark_id in theirs:
+            return [mine.pk, theirs[mine.benchmark_id]]
+    return []
 
 
 def undecontaminated() -> frozenset[int]:
@@ -35,13 +71,14 @@ def undecontaminated() -> frozenset[int]:
 
 def with_files() -> QuerySet[Checkpoint]:
     """Checkpoints that can be run: those whose files are here."""
-    return Checkpoint.objects.exclude(path="").order_by("name")
+    return Checkpoint.objects.filter(archived_at=None).exclude(path="").order_by("name")
 
 
 def runnable() -> QuerySet[Checkpoint]:
     """Checkpoints that can answer: those with files, and models that an endpoint serves."""
     return (
-        Checkpoint.objects.exclude(path="", endpoint=None)
+        Checkpoint.objects.filter(archived_at=None)
+        .exclude(path="", endpoint=None)
         .select_related("endpoint")
         .order_by("name")
     )

@@ -21,4 +21,8 @@ urlpatterns = [
     path("uploads/<uuid:upload>/files/", tus.files, name="tus-files"),
     path("uploads/<uuid:upload>/files/<uuid:pk>/", tus.one_file, name="tus-file"),
     path("<int:pk>/", views.detail, name="detail"),
+    path("<int:pk>/edit/", views.edit, name="edit"),
+    path("<int:pk>/card/", views.card, name="card"),
+    path("<int:pk>/checkpoint.tar", views.tar, name="tar"),
+    path("lineage/runs/<int:pk>/", views.run_lineage, name="run-lineage"),
 ]

@@ -1,34 +1,125 @@
-"""Checkpoints: the list, and one of them."""
+"""Checkpoints: the list, one of them, its lineage, card and tar."""
 
 from __future__ import annotations
 
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, render
-from django.views.decorators.http import require_safe
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_http_methods, require_safe
 
-from webapp.checkpoints import queries
+from webapp.checkpoints import ancestry, cards, drawn, queries
+from webapp.checkpoints.forms import DetailsForm
 from webapp.checkpoints.lineage import lineage_of
+from webapp.checkpoints.models import Checkpoint
+from webapp.core.errors import UserError
+from webapp.core.users import signed_in
+from webapp.runs.models import Run
 
 PAGE = 50
 
 
 @require_safe
 def index(request: HttpRequest) -> HttpResponse:
-    """All checkpoints."""
-    page = Paginator(queries.checkpoints(), PAGE).get_page(request.GET.get("page"))
-    return render(request, "checkpoints/index.html", {"page": page})
+    """All checkpoints; the archived ones on a list of their own."""
+    archived, tag = "archived" in request.GET, request.GET.get("tag", "")[:40]
+    page = Paginator(queries.checkpoints(archived=archived, tag=tag), PAGE)
+    context = {
+        "page": page.get_page(request.GET.get("page")),
+        "archived": archived,
+        "tag": tag,
+        "tags": queries.tags(),
+        "archived_count": queries.archived_count(),
+    }
+    return render(request, "checkpoints/index.html", context)
 
 
 @require_safe
 def detail(request: HttpRequest, pk: int) -> HttpResponse:
-    """One checkpoint: facts, lineage, evaluations."""
-    checkpoint = get_object_or_404(queries.checkpoints(), pk=pk)
+    """One checkpoint: facts, lineage, evaluations, and what can be done next."""
+    checkpoint = get_object_or_404(queries.one(), pk=pk)
+    graph = ancestry.graph_of_checkpoint(checkpoint)
+    evaluations = list(queries.evaluations_of(checkpoint))
     context = {
         "checkpoint": checkpoint,
         "undecontaminated": checkpoint.pk in queries.undecontaminated(),
-        "evaluations": list(queries.evaluations_of(checkpoint)),
+        "evaluations": evaluations,
+        "versus_parent": queries.versus_parent(checkpoint, evaluations),
         "links": lineage_of(checkpoint),
-        "children": list(checkpoint.children.only("pk", "name")),
+        "graph": graph,
+        "drawing": drawn.draw(graph),
+        "has_card": cards.has_card(checkpoint),
+        "may_manage": _may_manage(request, checkpoint),
     }
     return render(request, "checkpoints/detail.html", context)
+
+
+@require_safe
+def run_lineage(request: HttpRequest, pk: int) -> HttpResponse:
+    """What a run used and what it made, as a part of its page or a page of its own."""
+    run = get_object_or_404(Run, pk=pk)
+    graph = ancestry.graph_of_run(run)
+    part = request.headers.get("hx-request")
+    template = "checkpoints/_graph.html" if part else "checkpoints/run_lineage.html"
+    return render(request, template, {"run": run, "graph": graph, "drawing": drawn.draw(graph)})
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def edit(request: HttpRequest, pk: int) -> HttpResponse:
+    """Notes, tags and licences, by whoever owns it."""
+    checkpoint = get_object_or_404(Checkpoint, pk=pk)
+    if not _may_manage(request, checkpoint):
+        raise PermissionDenied
+    known = {
+        "notes": checkpoint.notes,
+        "tags": ", ".join(checkpoint.tags),
+        "licence": checkpoint.licence,
+        "prompts_licence": checkpoint.prompts_licence,
+    }
+    form = DetailsForm(request.POST or None, initial=known)
+    if request.method == "POST" and form.is_valid():
+        Checkpoint.objects.filter(pk=pk).update(**form.cleaned_data)
+        messages.success(request, "Saved.")
+        return redirect(checkpoint)
+    context = {"checkpoint": checkpoint, "form": form}
+    status = 400 if request.method == "POST" else 200
+    return render(request, "checkpoints/edit.html", context, status=status)
+
+
+@require_safe
+def card(request: HttpRequest, pk: int) -> HttpResponse:
+    """A student's model card, as a page or, with ``?download``, as README.md."""
+    checkpoint = get_object_or_404(queries.one(), pk=pk)
+    try:
+        text = cards.card_of(checkpoint)
+    except UserError as error:
+        messages.error(request, error.sentence)
+        return redirect(checkpoint)
+    if "download" in request.GET:
+        response = HttpResponse(text, content_type="text/markdown; charset=utf-8")
+        response["Content-Disposition"] = 'attachment; filename="README.md"'
+        return response
+    return render(request, "checkpoints/card.html", {"checkpoint": checkpoint, "card": text})
+
+
+@require_safe
+def tar(request: HttpRequest, pk: int) -> HttpResponse | StreamingHttpResponse:
+    """The checkpoint with its card as one tar, streamed."""
+    checkpoint = get_object_or_404(queries.one(), pk=pk)
+    try:
+        name, size, blocks = cards.tar_of(checkpoint)
+    except UserError as error:
+        messages.error(request, error.sentence)
+        return redirect(checkpoint)
+    response = StreamingHttpResponse(
+        blocks if request.method == "GET" else (), content_type="application/x-tar"
+    )
+    response["Content-Length"] = str(size)
+    response["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response
+
+
+def _may_manage(request: HttpRequest, checkpoint: Checkpoint) -> bool:
+    user = signed_in(request)
+    return user.is_staff or checkpoint.owner_id == user.pk

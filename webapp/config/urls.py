@@ -11,4 +11,5 @@ urlpatterns = [
     path("endpoints/", include("webapp.endpoints.urls")),
     path("notifications/", include("webapp.notifications.urls")),
     path("runs/", include("webapp.runs.urls")),
+    path("storage/", include("webapp.housekeeping.urls")),
 ]

@@ -143,6 +143,7 @@ class RunFilter:
     kind: str = ""
     owner: str = ""
     name: str = ""
+    archived: bool = False
 
     @classmethod
     def of(cls, query: Mapping[str, Any]) -> Self:
@@ -153,6 +154,7 @@ class RunFilter:
             kind=kind if kind in Run.Kind.values else "",
             owner=storable(str(query.get("owner", "")))[:150],
             name=storable(str(query.get("name", "")))[:200],
+            archived="archived" in query,
         )
 
     @property
@@ -164,6 +166,7 @@ class RunFilter:
 def runs(wanted: RunFilter) -> QuerySet[Run]:
     """The runs that are wanted, newest first, with their stages."""
     query = _with_stages().defer("config").order_by("-created_at")
+    query = query.filter(archived__isnull=not wanted.archived)
     if wanted.state:
         query = query.filter(state=wanted.state)
     if wanted.kind:
