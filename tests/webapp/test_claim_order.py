@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models.functions import Now
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -129,6 +131,7 @@ def test_shards_are_claimed_in_the_order_that_the_model_says(
     db: None, settings: Any, world: World
 ) -> None:
     settings.RETORT_USER_SHARDS = world.default_limit
+    settings.RETORT_LEASE_SECONDS = 3600  # whatever the machine, no claim runs out meanwhile
     with transaction.atomic():
         by_id, stages = build(world)
         taken: set[AShard] = set()
@@ -143,6 +146,29 @@ def test_shards_are_claimed_in_the_order_that_the_model_says(
                 break
             taken.add(expected)
         transaction.set_rollback(True)
+
+
+@pytest.mark.parametrize("field", ["lease_expires_at", "not_before"])
+def test_time_is_the_statements_however_long_its_transaction_has_lasted(
+    user: Any, field: str
+) -> None:
+    """By the transaction's time neither has come yet: what a slow machine takes for a fault."""
+    run = Run.objects.create(kind="evaluation", name="r", config={}, owner=user)
+    stage = Stage.objects.create(
+        run=run, position=0, kind="evaluate", title="t", state=State.QUEUED, queue="gpu"
+    )
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(0.05)")
+        state = State.RUNNING if field == "lease_expires_at" else State.QUEUED
+        past = {field: Now() - timedelta(milliseconds=10)}
+        shard = Shard.objects.create(stage=stage, index=0, state=state, **past)
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT {field} > transaction_timestamp() FROM runs_shard")
+            assert cursor.fetchone() == (True,)
+        claim = leases.claim("me")
+    assert claim is not None
+    assert claim.shard_id == shard.pk
 
 
 def test_a_draining_worker_is_given_nothing_until_it_is_taken_back(user: Any) -> None:
@@ -161,12 +187,9 @@ def test_a_draining_worker_is_given_nothing_until_it_is_taken_back(user: Any) ->
 
 @pytest.mark.parametrize("limit", [1, 3])
 def test_claims_that_race_never_pass_a_persons_limit(
-    transactional_db: None, user: Any, limit: int
+    transactional_db: None, user: Any, settings: Any, limit: int
 ) -> None:
-    import threading
-
-    from django.db import connection
-
+    settings.RETORT_LEASE_SECONDS = 3600
     user.max_running_shards = limit
     user.save()
     for _ in range(2):
@@ -175,21 +198,17 @@ def test_claims_that_race_never_pass_a_persons_limit(
             run=run, position=0, kind="evaluate", title="t", state=State.QUEUED, queue="gpu"
         )
         Shard.objects.bulk_create(Shard(stage=stage, index=i) for i in range(8))
-    claims: list[Any] = []
     barrier = threading.Barrier(6)
 
-    def race() -> None:
-        barrier.wait()
-        for _ in range(3):
-            claims.append(leases.claim("me"))
-        connection.close()
+    def race(_: int) -> list[leases.Claim | None]:
+        try:
+            barrier.wait()
+            return [leases.claim("me") for _ in range(3)]
+        finally:
+            connection.close()
 
-    threads = [threading.Thread(target=race) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    claims = [claim for claim in claims if claim is not None]
+    with ThreadPoolExecutor(6) as threads:  # what fails in a thread fails the test
+        claims = [claim for found in threads.map(race, range(6)) for claim in found if claim]
     assert len(claims) == limit
     leases.release_shard(claims[0])
     assert leases.claim("me") is not None
