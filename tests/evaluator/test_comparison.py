@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
+import itertools
+import json
+from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +17,7 @@ from hypothesis import strategies as st
 
 from evaluator.comparison import against
 from evaluator.spreadsheet import csv_text
-from evaluator.statistics import compare_paired, holm
+from evaluator.statistics import compare_paired, holm, ranks
 
 Counts = list[tuple[int, int]]
 RUNS = st.integers(1, 10).flatmap(
@@ -86,3 +91,37 @@ def test_no_cell_of_a_csv_begins_a_formula(rows: list[Any]) -> None:
         assert written.removeprefix("'") == name.removeprefix("'")
         assert float(number) == value
         assert blank == ""
+
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize(("name", "problems", "models"), [("aime24", 30, 11), ("math500", 500, 3)])
+def test_real_models_are_separated_where_a_sign_test_separates_them(
+    name: str, problems: int, models: int
+) -> None:
+    """One completion a problem: the sign-flip p is the sign test's of the problems that differ."""
+    stats = pytest.importorskip("scipy.stats")
+    by_model: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
+    with gzip.open(DATA / "completions" / f"skythought_{name}.jsonl.gz", "rt") as file:
+        for row in map(json.loads, file):
+            by_model[row["model"]][row["problem_id"]] = (int(row["published_verdict"]), 1)
+    assert len(by_model) == models
+    rows = [[counts[i] for i in sorted(counts)] for counts in by_model.values()]
+    assert {len(row) for row in rows} == {problems}
+    separated = 0
+    for first, second in itertools.permutations(rows, 2):
+        (found,) = against(second, [first])
+        assert (found.wins - found.losses) / problems == pytest.approx(found.paired.difference)
+        differing = found.wins + found.losses
+        expected = stats.binomtest(found.wins, differing).pvalue if differing else 1.0
+        assert found.paired.p == pytest.approx(expected, abs=1e-12)
+        noise = "cannot separate these two" in found.verdict
+        assert noise == (bool(differing) and expected >= 0.05)
+        separated += found.significant
+    assert 0 < separated < len(rows) * (len(rows) - 1)
+    placed = ranks(rows)
+    best = max(range(len(rows)), key=lambda i: sum(c for c, _ in rows[i]))
+    assert placed[best] == 1
+    assert len(set(placed)) < len(placed), "so few problems leave ties"

@@ -6,11 +6,13 @@ import csv
 import io
 import json
 import re
+import uuid
 from typing import Any
 
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from evaluator import comparison as command_line
 from evaluator.protocol import PRESETS
@@ -21,11 +23,12 @@ from tests.webapp.samples import (
     make_benchmark,
     make_checkpoint,
     make_evaluation,
+    make_run,
     plain_draw,
 )
-from webapp.leaderboard import compare, heatmap
+from webapp.leaderboard import compare, costs, heatmap
 from webapp.leaderboard.compare_charts import tokens_figure
-from webapp.runs.models import Evaluation
+from webapp.runs.models import Evaluation, LedgerEntry
 
 pytestmark = pytest.mark.django_db
 PROBLEMS = arithmetic(30)
@@ -245,6 +248,46 @@ def test_what_cannot_be_separated_is_said_in_words(user: Any, page: Client, base
     assert "30 problems cannot separate these two: a difference below" in text
 
 
+def spend(evaluation: Evaluation, kind: str, **amounts: float) -> None:
+    """One lease of a stage of this evaluation's run took so much."""
+    now = timezone.now()
+    stage = evaluation.stages.first() if kind == "evaluate" else None
+    run = evaluation.run if stage else evaluation.checkpoint.produced_by  # type: ignore[union-attr]
+    LedgerEntry.objects.create(
+        lease_token=uuid.uuid4(), user=evaluation.run.owner, run=run, stage=stage, kind=kind,
+        worker="w", ended="finished", started_at=now, ended_at=now, wall_seconds=1, lost_share=0,
+        prompt_tokens=0, completion_tokens=500, asks_endpoint=False,
+        **{"device_seconds": 0, "cpu_seconds": 0, **amounts},
+    )  # fmt: skip
+
+
+def test_cost_is_that_of_the_ledger_and_per_point_gained(
+    user: Any, page: Client, base: Evaluation, student: Evaluation, settings: Any
+) -> None:
+    settings.RETORT_DEVICE_HOUR_PRICE = 3.0
+    checkpoint = student.checkpoint
+    assert checkpoint is not None
+    checkpoint.produced_by = make_run(user, "d", "distillation", config={"decontaminate": True})
+    checkpoint.save()
+    spend(student, "generate", device_seconds=7200)
+    spend(student, "train", device_seconds=3600)
+    spend(student, "evaluate", cpu_seconds=60)
+    found = compared(base, student)
+    (row,) = costs.costs(found)
+    assert row.side.name == "student"
+    assert row.cost.making.spent.device_hours == 3
+    assert row.per_point is not None
+    contrast = found.scores[1].contrast
+    assert contrast is not None
+    assert row.per_point.device_hours == pytest.approx(3 / (100 * contrast.paired.difference))
+    assert row.per_point.money == pytest.approx(3 * (row.per_point.device_hours or 0))
+    text = text_of(page.get(address(base, student)))
+    assert "What it cost" in text
+    assert f"{row.per_point.money:.2f} USD" in text
+    backwards = compared(base, student, base=student.pk)
+    assert costs.costs(backwards)[0].per_point is None, "the base gained nothing over its student"
+
+
 # --- addresses
 
 
@@ -374,7 +417,7 @@ def test_queries_and_size_do_not_grow_with_the_evaluations(
     one = reverse("leaderboard:compare_problem", args=[problem.pk])
     counts = []
     for chosen in ((base, student), (base, student, *rest)):
-        with django_assert_max_num_queries(12) as captured:
+        with django_assert_max_num_queries(14) as captured:
             response = page.get(address(*chosen, more="&x"))
         assert len(response.content) < 300_000
         with django_assert_max_num_queries(12) as also:

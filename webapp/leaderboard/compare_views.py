@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from django.conf import settings
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
@@ -12,7 +13,7 @@ from django.views.decorators.http import require_safe
 
 from webapp.benchmarks.models import Problem
 from webapp.core.numbers import query_number
-from webapp.leaderboard import compare, compare_charts, heatmap, side_by_side
+from webapp.leaderboard import compare, compare_charts, costs, heatmap, side_by_side
 from webapp.runs.models import Evaluation
 
 
@@ -68,6 +69,9 @@ def index(request: HttpRequest) -> HttpResponse:
         "curves": compare_charts.tables(compare.curves(found), found),
         "tokens": compare_charts.tokens_figure(found.scores),
         "groups": compare.groups(found),
+        "costs": costs.costs(found),
+        "currency": settings.RETORT_CURRENCY,
+        "next": _next(found),
         "page": page,
         "rows": heatmap.with_gold(list(page)),
         "show": show,
@@ -78,6 +82,12 @@ def index(request: HttpRequest) -> HttpResponse:
         "kept": [(key, value) for key, value in (("show", show), ("sort", sort))],
     }  # fmt: skip
     return render(request, "leaderboard/compare.html", context)
+
+
+def _next(found: compare.Comparison) -> compare.Side:
+    """Whom to go on with: the best of those compared."""
+    best = max(found.scores, key=lambda score: -1.0 if score.value is None else score.value)
+    return best.side
 
 
 def _one_of(given: str | None, known: tuple[str, ...]) -> str:

@@ -1,0 +1,46 @@
+"""What the sides of a comparison took to make, and what a point gained over the baseline took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from webapp.leaderboard.compare import Comparison, Score, Side
+from webapp.runs import ledger
+from webapp.runs.ledger import CostPerPoint, StudentCost
+
+
+@dataclass(frozen=True, slots=True)
+class SideCost:
+    """One side's cost; ``per_point`` is None where nothing comparable was gained or spent."""
+
+    side: Side
+    cost: StudentCost
+    per_point: CostPerPoint | None
+
+
+def costs(found: Comparison) -> list[SideCost]:
+    """A row for each side whose checkpoint took anything here; two queries.
+
+    A point is one of pass@1 on the shared problems. Sides that were measured otherwise than the
+    baseline gained nothing that could be told.
+    """
+    checkpoints = {
+        side.evaluation.checkpoint.pk: side.evaluation.checkpoint
+        for side in found.sides
+        if side.evaluation.checkpoint is not None
+    }
+    taken = {each.checkpoint.pk: each for each in ledger.of_students(checkpoints.values())}
+    rows = []
+    for score in found.scores:
+        cost = taken.get(score.side.evaluation.checkpoint_id or 0)
+        if cost is not None and cost.total.leases:
+            rows.append(SideCost(score.side, cost, _per_point(found, score, cost)))
+    return rows
+
+
+def _per_point(found: Comparison, score: Score, cost: StudentCost) -> CostPerPoint | None:
+    hashes = {each.evaluation.measurement_hash for each in (found.baseline, score.side)}
+    if score.contrast is None or len(hashes) > 1 or not cost.making.leases:
+        return None
+    points = 100 * score.contrast.paired.difference
+    return CostPerPoint(points, cost.making) if points > 0 else None
