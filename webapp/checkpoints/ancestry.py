@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.db.models import Q
 from django.urls import reverse
 from pydantic import ValidationError
 
@@ -66,7 +67,9 @@ def graph_of_checkpoint(checkpoint: Checkpoint) -> Graph:
     graph = Graph()
     key = _checkpoint(graph, checkpoint, here=True)
     _scores(graph, key, checkpoint)
-    children = list(checkpoint.children.order_by("-pk")[: FEW + 1])
+    taught = Stage.objects.filter(config__teacher=checkpoint.pk, kind="generate").values("run")
+    students = Checkpoint.objects.filter(Q(parent=checkpoint) | Q(produced_by__in=taught))
+    children = list(students.exclude(pk=checkpoint.pk).order_by("-pk")[: FEW + 1])
     for child in children[:FEW]:
         graph.link(key, graph.add(_checkpoint_node(child, "student")))
     if len(children) > FEW:
