@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from webapp.runs import launch_views, views, worker_views
+from webapp.runs import launch_views, turn_views, views, worker_views
 
 app_name = "runs"
 
@@ -21,7 +21,10 @@ urlpatterns = [
     path("workers/", worker_views.index, name="workers"),
     path("workers/live/", worker_views.live, name="workers_live"),
     path("workers/<int:pk>/drain/", worker_views.drain, name="drain"),
+    path("turns/", turn_views.index, name="turns"),
+    path("turns/people/<int:pk>/", turn_views.limit, name="limit"),
     path("<int:pk>/", views.detail, name="detail"),
+    path("<int:pk>/priority/", turn_views.priority, name="priority"),
     path("<int:pk>/live/", views.live, name="live"),
     path("<int:pk>/checked/", launch_views.checked, name="checked"),
     path("<int:pk>/latest/", views.latest, name="latest"),

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from webapp.core.errors import UserError
 from webapp.core.numbers import query_number
-from webapp.runs import files, queries, redraw, services
+from webapp.runs import files, queries, redraw, services, waiting
 from webapp.runs.charts import loss_figure
 from webapp.runs.models import Run, State
 from webapp.runs.texts import ExampleView, GlimpseView, PreflightView
@@ -62,6 +62,7 @@ def _detail_context(pk: int) -> dict[str, Any]:
         "run": view.run,
         "view": view,
         "evaluations": queries.run_evaluations(view.run),
+        "waiting": "" if view.is_final else waiting.reason(view.run),
         "mendable": view.run.state == State.FINISHED and redraw.is_mendable(view.run),
         "loss": loss_figure(queries.loss_curve(view)),
         "funnel": queries.funnel(filtered) if filtered else None,
