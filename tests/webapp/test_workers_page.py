@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 from django.urls import reverse
 
 from webapp.runs import hosts, leases
+from webapp.runs.ledger import Usage
 from webapp.runs.models import Device, DeviceRequest, Run, Shard, Stage, State, WorkerHeartbeat
 
 GIB = 1 << 30
@@ -54,6 +55,17 @@ def test_the_page_shows_hosts_devices_and_what_each_does(
     assert "which no worker serves" not in page
     assert "Drain" not in page  # only for staff
     assert "<b>AIME" not in page
+
+
+def test_the_last_hour_of_a_worker_is_told(client: Any, user: Any, scene: Stage) -> None:
+    claim = leases.claim("beta/7", only_stage=scene.pk)
+    assert claim is not None
+    leases.record_usage(claim, Usage(cpu_seconds=75, completion_tokens=1200))
+    leases.fail_shard(claim, "it broke", transient=True)
+    client.force_login(user)
+    page = client.get(reverse("runs:workers_live")).content.decode()
+    assert "1 shard, 1 of them unfinished" in page
+    assert "1 min 15 s of CPU, 1.2k tokens" in page
 
 
 def test_a_queue_that_nobody_serves_is_told(client: Any, user: Any, scene: Stage) -> None:

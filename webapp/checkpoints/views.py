@@ -15,6 +15,7 @@ from webapp.checkpoints.lineage import lineage_of
 from webapp.checkpoints.models import Checkpoint
 from webapp.core.errors import UserError
 from webapp.core.users import signed_in
+from webapp.runs.cost_views import of_checkpoint
 from webapp.runs.models import Run
 
 PAGE = 50
@@ -47,6 +48,7 @@ def detail(request: HttpRequest, pk: int) -> HttpResponse:
         "evaluations": evaluations,
         "versus_parent": queries.versus_parent(checkpoint, evaluations),
         "links": lineage_of(checkpoint),
+        "costs": of_checkpoint(checkpoint),
         "graph": graph,
         "drawing": drawn.draw(graph),
         "has_card": cards.has_card(checkpoint),

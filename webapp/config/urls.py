@@ -8,6 +8,7 @@ urlpatterns = [
     path("accounts/", include("webapp.core.urls")),
     path("benchmarks/", include("webapp.benchmarks.urls")),
     path("checkpoints/", include("webapp.checkpoints.urls")),
+    path("costs/", include("webapp.runs.cost_urls")),
     path("endpoints/", include("webapp.endpoints.urls")),
     path("notifications/", include("webapp.notifications.urls")),
     path("runs/", include("webapp.runs.urls")),

@@ -10,7 +10,17 @@ from typing import Any
 from django.db.models import Count, DurationField, ExpressionWrapper, F, Value
 from django.db.models.functions import Now
 
-from webapp.runs.models import Device, DeviceRequest, Shard, State, Upkeep, WorkerHeartbeat
+from webapp.runs import ledger
+from webapp.runs.ledger import Cost
+from webapp.runs.models import (
+    Device,
+    DeviceRequest,
+    LedgerEntry,
+    Shard,
+    State,
+    Upkeep,
+    WorkerHeartbeat,
+)
 
 ROUND = "reap"
 SILENT_SECONDS = 30.0  # three signs of life that did not come
@@ -79,6 +89,7 @@ class WorkerView:
     worker: WorkerHeartbeat
     seconds: float  # since its last sign of life, by the database's clock
     shard: Shard | None
+    lately: Cost  # of its leases that ended in the last hour
 
     @property
     def is_silent(self) -> bool:
@@ -104,6 +115,8 @@ def overview() -> list[HostView]:
     """Every host that has workers or devices, in a fixed number of queries."""
     running = Shard.objects.filter(state=State.RUNNING, lease_expires_at__gte=Now())
     shards = {shard.worker: shard for shard in running.select_related("stage__run")}
+    hour = LedgerEntry.objects.filter(ended_at__gt=Now() - Value(timedelta(hours=1)))
+    lately = ledger.grouped(hour, "worker")
     views: dict[str, HostView] = {}
 
     def view(host: str) -> HostView:
@@ -113,7 +126,9 @@ def overview() -> list[HostView]:
     for worker in WorkerHeartbeat.objects.annotate(age=age).order_by("host", "name"):
         host = worker.host or worker.name.partition("/")[0]
         seconds = max(worker.age.total_seconds(), 0.0)
-        view(host).workers.append(WorkerView(worker, seconds, shards.get(worker.name)))
+        view(host).workers.append(
+            WorkerView(worker, seconds, shards.get(worker.name), lately.get(worker.name, Cost()))
+        )
     for device in Device.objects.select_related("request__stage__run").order_by("host", "pk"):
         view(device.host).devices.append(device)
     return [views[name] for name in sorted(views)]

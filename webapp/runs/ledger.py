@@ -114,13 +114,17 @@ class Cost:
 
     @property
     def is_at_least(self) -> bool:
-        """Whether money, where there is any, leaves out something that has no known price."""
-        spent = self.spent
-        return (
-            bool(self.unpriced)
-            or bool(spent.device_seconds and settings.RETORT_DEVICE_HOUR_PRICE is None)
-            or bool(spent.cpu_seconds and settings.RETORT_CPU_HOUR_PRICE is None)
-        )
+        """Whether money leaves out a device or an endpoint. CPU time is often never priced."""
+        devices = self.spent.device_seconds and settings.RETORT_DEVICE_HOUR_PRICE is None
+        return bool(self.unpriced or devices)
+
+    @property
+    def lost_share(self) -> float | None:
+        """Lost of device time, where devices were used, else of CPU time; None for nothing."""
+        for name in ("device_seconds", "cpu_seconds", "wall_seconds"):
+            if spent := getattr(self.spent, name):
+                return float(getattr(self.lost, name) / spent)
+        return None
 
 
 @dataclass(frozen=True, slots=True)

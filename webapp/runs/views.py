@@ -14,6 +14,7 @@ from webapp.core.errors import UserError
 from webapp.core.numbers import query_number
 from webapp.runs import files, queries, redraw, services, waiting
 from webapp.runs.charts import loss_figure
+from webapp.runs.cost_views import of_run
 from webapp.runs.models import Run, State
 from webapp.runs.texts import ExampleView, GlimpseView, PreflightView
 from webapp.runs.yields import traces_of
@@ -69,6 +70,7 @@ def _detail_context(pk: int) -> dict[str, Any]:
         "filter_stage": filtered,
         "preflight": PreflightView.of(files.read_preflight(checked)) if checked else None,
         "traces": traces_of(view.run),
+        "costs": of_run(view.run, [item.stage for item in view.stages]),
         "products": list(view.run.products.only("pk", "name")),
     }
 

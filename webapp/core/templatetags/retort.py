@@ -72,6 +72,14 @@ def duration(seconds: float | None) -> str:
 
 
 @register.filter
+def money(value: float | None) -> str:
+    """1234.5 → "1,234.50", 0.00123 → "0.0012"; undefined is a dash, never 0."""
+    if value is None:
+        return BLANK
+    return f"{value:,.2f}" if value == 0 or value >= 0.1 else f"{value:.2g}"
+
+
+@register.filter
 def short_hash(value: str | None) -> SafeString:
     """The first 8 digits in monospace, with the whole as a title."""
     if not value:
