@@ -48,7 +48,7 @@ def sketch(text: str) -> Sketch:
         mixed = (hashes + np.uint64(1)) * _FACTOR
         shingles = mixed[:-2] * _SQUARE + mixed[1:-1] * _FACTOR + mixed[2:]
         shingles = np.unique(shingles ^ (shingles >> np.uint64(29)))
-    numbers = tuple(token for token in tokens if token.isdecimal())
+    numbers = _numbers(tokens)
     if len(tokens) > SHORT_WORDS:
         return Sketch(None, shingles, numbers)
     return Sketch(tuple(tokens), shingles, numbers)
@@ -100,14 +100,13 @@ def near_pairs(
 ) -> Iterator[tuple[int, int]]:
     """Pairs (earlier, later) of near copies, in order of the later one, then of the earlier.
 
-    With ``same_numbers`` long texts too must hold the same numbers in the same order. Many texts
-    are compared only where MinHash says so, which misses few pairs above the threshold; none that
-    it names is taken without :func:`is_near`. Memory: half a kilobyte a text.
+    With ``same_numbers`` long texts too must hold the same numbers in the same order, and only such
+    texts are compared at all. Many texts are compared only where MinHash says so, which misses few
+    pairs above the threshold; none that it names is taken without :func:`is_near`. Memory: half a
+    kilobyte a text.
     """
-    if len(texts) <= ALL_PAIRS:
-        candidates = sorted((b, a) for a, b in combinations(range(len(texts)), 2))
-    else:
-        candidates = _candidates(texts)
+    groups = _by_numbers(texts) if same_numbers else [range(len(texts))]
+    candidates = sorted(pair for group in groups for pair in _worth_comparing(texts, group))
     known = _Sketches(texts)
     for later, earlier in candidates:
         one, other = known[earlier], known[later]
@@ -115,6 +114,26 @@ def near_pairs(
             continue
         if is_near(one, other, threshold):
             yield earlier, later
+
+
+def _by_numbers(texts: Sequence[str]) -> list[list[int]]:
+    """Places of texts that may hold the same numbers in the same order; two and more a group."""
+    groups: dict[int, list[int]] = {}
+    for at, text in enumerate(texts):
+        groups.setdefault(hash(_numbers(_TOKEN.findall(text.casefold()))), []).append(at)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _numbers(tokens: Sequence[str]) -> tuple[str, ...]:
+    return tuple(token for token in tokens if token.isdecimal())
+
+
+def _worth_comparing(texts: Sequence[str], group: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(later, earlier) of a group: all of a small one, MinHash's of a large one."""
+    if len(group) <= ALL_PAIRS:
+        return ((later, earlier) for earlier, later in combinations(group, 2))
+    found = _candidates([texts[at] for at in group])
+    return ((group[later], group[earlier]) for later, earlier in found)
 
 
 class _Sketches:

@@ -128,17 +128,20 @@ _Words = list[_Word]
 def _pieces(text: str) -> Iterator[tuple[_Words, str | None]]:
     """The words of each sentence, and the Latin-script language that it is plainly in."""
     for sentence in _SENTENCE_END.split(_NOT_LANGUAGE.sub(" ", text)):
-        runs = _LETTERS.findall(sentence)
+        runs = [_known(run) for run in _LETTERS.findall(sentence)]
         if runs:
-            words = [word for run in runs for word in _words(run)]
-            yield words, _latin_language([run.lower() for run in runs])
+            words = [word for words, _ in runs for word in words]
+            yield words, _latin_language([codes for _, codes in runs if codes])
 
 
-def _latin_language(words: list[str]) -> str | None:
-    """The language whose function words stand out; None where none does."""
+def _latin_language(function_words: list[tuple[str, ...]]) -> str | None:
+    """The language whose function words stand out; None where none does.
+
+    Of each function word the languages that have it are given.
+    """
     hits: dict[str, int] = {}
-    for word in words:
-        for code in _LANGUAGES_OF.get(word, ()):
+    for codes in function_words:
+        for code in codes:
             hits[code] = hits.get(code, 0) + 1
     if not hits:
         return None
@@ -188,7 +191,12 @@ def _main_latin(pieces: list[tuple[_Words, str | None]]) -> str | None:
     return max(counts, key=lambda code: counts[code], default=None)
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=65536)  # texts are made of few different words
+def _known(run: str) -> tuple[tuple[_Word, ...], tuple[str, ...]]:
+    """A run of letters as words, and the languages of which it is a function word."""
+    return _words(run), _LANGUAGES_OF.get(run.lower(), ())
+
+
 def _words(run: str) -> tuple[_Word, ...]:
     """Each stretch of one script in a run of letters, as words.
 

@@ -12,6 +12,7 @@ from evaluator.protocol import GradingPolicy, Thinking
 
 LOOP_TAIL_CHARACTERS = 1000
 LOOP_UNIT_CHARACTERS = 200
+_PROBE_CHARACTERS = 16  # of the tail's beginning, which comes again after each unit
 MAX_PHRASE_CHARACTERS = 300
 MAX_LINE_CHARACTERS = 2000
 
@@ -117,7 +118,12 @@ def is_looped(text: str) -> bool:
     tail = text[-LOOP_TAIL_CHARACTERS:]
     if len(tail) < LOOP_TAIL_CHARACTERS:
         return False
-    return any(tail[p:] == tail[:-p] for p in range(1, LOOP_UNIT_CHARACTERS + 1))
+    period = tail.find(tail[:_PROBE_CHARACTERS], 1)
+    while 0 < period <= LOOP_UNIT_CHARACTERS:
+        if tail[period:] == tail[:-period]:
+            return True
+        period = tail.find(tail[:_PROBE_CHARACTERS], period + 1)
+    return False
 
 
 def boxes(text: str) -> list[str]:

@@ -8,10 +8,10 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distiller import filters
+from distiller import filters, similarity
 from distiller.errors import InputError
 from distiller.filters import Context, Trace
 from distiller.recipe import DEFAULT_FILTERS, FilterChoice
@@ -240,6 +240,27 @@ def test_many_near_duplicates_are_found_by_min_hash_as_by_comparing_all() -> Non
         tokens[random.randrange(150)] = "changed"
         copies.append(" ".join(tokens))
     assert near(texts + copies) == [None] * 60 + ["near_duplicate"] * 60
+
+
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=90), st.integers(0, 99))
+@settings(deadline=None, max_examples=20)
+def test_problems_of_the_same_numbers_are_compared_each_with_each(
+    numbers: list[int], seed: int
+) -> None:
+    """Oracle: every pair is looked at; only those with the same numbers can be near."""
+    random, words = Random(seed), [f"w{n}" for n in range(11)]
+    texts = [
+        " ".join([*random.sample(words, k=9), f"{number} of {number + 1}?"]) for number in numbers
+    ]
+    sketches = [similarity.sketch(text) for text in texts]
+    wanted = [
+        (earlier, later)
+        for later in range(len(texts))
+        for earlier in range(later)
+        if numbers[earlier] == numbers[later]
+        and similarity.is_near(sketches[earlier], sketches[later], 0.5)
+    ]
+    assert list(similarity.near_pairs(texts, 0.5, same_numbers=True)) == wanted
 
 
 def group(**answers: list[str]) -> list[Trace]:

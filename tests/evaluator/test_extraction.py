@@ -98,6 +98,17 @@ def test_a_repeated_unit_is_a_loop(unit: str) -> None:
     assert is_looped("start of it " + unit * (1000 // len(unit) + 1))
 
 
+@given(st.text(alphabet="ab", min_size=1, max_size=12), st.integers(1, 1000), st.booleans())
+def test_a_loop_is_a_tail_that_equals_itself_moved_by_a_unit(
+    unit: str, at: int, changed: bool
+) -> None:
+    """Oracle: every length of a unit is tried."""
+    tail = (unit * 1000)[:1000]
+    if changed:
+        tail = f"{tail[: at - 1]}c{tail[at:]}"
+    assert is_looped(tail) == any(tail[p:] == tail[:-p] for p in range(1, 201))
+
+
 def test_what_is_no_loop() -> None:
     assert not is_looped("short " * 10)
     assert not is_looped("".join(f"step {i}, " for i in range(1000)))
