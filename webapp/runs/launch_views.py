@@ -98,9 +98,7 @@ def _preset_cards(form: DistillationForm) -> list[dict[str, Any]]:
     cards = []
     for preset in presets.all_of_them().values():
         _, sets = preset_values(preset)
-        shown = [
-            (str(form.fields[name].label or name.replace("_", " ")), value) for name, value in sets
-        ]
+        shown = [(form[name].label, value) for name, value in sets]
         cards.append({"name": preset.name, "about": preset.about, "sets": shown})
     return cards
 

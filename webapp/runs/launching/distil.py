@@ -119,6 +119,7 @@ class DistillationForm(LaunchForm):
 
     teacher = AnswererField(
         Checkpoint.objects.none(), empty_label="choose…",
+        label="Teacher",
         help_text="A checkpoint, or an endpoint's model.",
     )  # fmt: skip
     engine = forms.ChoiceField(
@@ -208,6 +209,7 @@ class DistillationForm(LaunchForm):
 
     base = forms.ModelChoiceField(
         Checkpoint.objects.none(), empty_label="choose…",
+        label="Base",
         help_text="Is trained on the traces and becomes the student.",
     )  # fmt: skip
     student = forms.CharField(

@@ -240,8 +240,7 @@ def _memory(training: Training, base: Checkpoint) -> Figure:
         return Figure(name, UNKNOWN, "The base's config does not say its shape.")
     return Figure(
         name, f"about {size_words(found.total_bytes)}",
-        f"Computed from the base's shape, with one sequence of {training.max_length_tokens:,} "
-        f"tokens on one GPU: {found.sentence}.",
+        f"From the base's shape, at the longest sequence: {found.sentence}.",
     )  # fmt: skip
 
 

@@ -34,6 +34,8 @@ def fill(draft: Draft) -> Filled:
     for field, path in _BY_CONTEXT.items():
         if path not in given:
             values[field] = None
+    if ("name",) not in given:
+        values["name"] = ""
     if values["engine"] == "openai":
         values["engine"] = "transformers"
     for field, found in (
