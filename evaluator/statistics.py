@@ -146,14 +146,24 @@ def reproduction_z(value: float, published: float, se: float | None) -> float | 
     return (value - published) / (math.sqrt(2) * se) if se else None
 
 
+# The law of S is made over all its values. Runs of unlike n (63 against 64) make a lattice so fine
+# that it would take minutes, and so many steps that the normal law is as good.
+LATTICE = 500_000
+
+
 def sign_flip_p(differences: Sequence[int]) -> float:
-    """Two-sided p of Σ differences when each one's sign is a fair coin: P(|S| ≥ |observed|)."""
+    """Two-sided p of Σ differences when each one's sign is a fair coin: P(|S| ≥ |observed|).
+
+    Exact, but for sums over more than ``LATTICE`` steps: those by :func:`sign_flip_p_normal`.
+    """
     divisor = math.gcd(*differences)
     if divisor == 0:
         return 1.0
     sizes = [abs(difference) // divisor for difference in differences if difference]
     observed = abs(sum(differences)) // divisor
     total = sum(sizes)
+    if total > LATTICE:
+        return sign_flip_p_normal(np.array([differences]) // divisor)[0]
     law = np.zeros(2 * total + 1)  # index s + total holds P(S = s)
     law[total] = 1.0
     reach = 0

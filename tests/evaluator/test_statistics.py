@@ -254,6 +254,17 @@ def test_the_normal_p_is_close_to_the_exact_one(differences: list[int]) -> None:
     assert normal == pytest.approx(exact, abs=0.03)
 
 
+def test_a_lattice_too_fine_for_the_exact_law_gives_nearly_the_same_p(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(1)
+    first = [(int(c), 7) for c in rng.binomial(7, 0.5, 200)]
+    second = [(int(c), 8) for c in rng.binomial(8, 0.53, 200)]
+    exact = compare_paired(first, second).p
+    monkeypatch.setattr(statistics, "LATTICE", 100)
+    assert compare_paired(first, second).p == pytest.approx(exact, abs=0.002)
+
+
 def test_many_rows_are_ranked_alike_by_the_normal_law(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     rows = [

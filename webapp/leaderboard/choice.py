@@ -46,6 +46,11 @@ class Choice:
         texts = (self.family, self.teacher, self.owner, self.tag, self.size, self.kind)
         return sum(map(bool, (*texts, self.since, self.until, self.same, self.published)))
 
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether a filter is set whose switch stands nowhere but among the filters."""
+        return self.filters > bool(self.published)
+
 
 def read(query: QueryDict) -> Choice:
     """The choice in an address; what cannot be read is left out, with a sentence."""
