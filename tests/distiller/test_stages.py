@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from distiller.checkpoints import inspect
 from distiller.recipe import FilterChoice, Recipe, demo_recipe
 from distiller.toy import CHAT_TEMPLATE, USER, solve
 from evaluator.benchmarks import arithmetic
+from evaluator.child import Reporter, ShardRequest
 from evaluator.records import Completion, FinishReason, Problem
 from evaluator.store import SegmentWriter, read_segment
 from tests.distiller.samples import recipe
@@ -370,3 +372,30 @@ def test_the_torch_free_parts_load_no_torch() -> None:
     probe = f"from distiller import {modules}\nimport sys\nassert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_the_train_stage_runs_as_many_processes_as_its_spec_says(
+    tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That two over gloo learn what one learns is shown in test_sft.py."""
+    from distiller import sft, stages
+
+    asked: dict[str, Any] = {}
+
+    class CalledError(Exception):
+        pass
+
+    def train(*_: Any, **options: Any) -> None:
+        asked.update(options)
+        raise CalledError
+
+    monkeypatch.setattr(sft, "train", train)
+    spec = {
+        "recipe": recipe(tiny_qwen).model_dump(mode="json"), "corpus": "c", "device": "cpu",
+        "base_model": str(tiny_qwen), "stage_folder": str(tmp_path), "processes": 2,
+    }  # fmt: skip
+    request = ShardRequest(1, LEASE, {}, ())
+    report = Reporter(io.StringIO(), request)
+    with pytest.raises(CalledError):
+        stages.TrainStage(spec, report).run(request, report)
+    assert (asked["processes"], asked["device"]) == (2, "cpu")
