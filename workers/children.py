@@ -183,9 +183,14 @@ class Child:
         except ProcessLookupError:
             logger.debug("the child's process group is gone")
 
+    def _without_secrets(self, line: str) -> str:
+        for secret in self._secrets:
+            line = line.replace(secret, logs.STRUCK_OUT)
+        return line
+
     def _read_events(self, stream: IO[str]) -> None:
         with stream:
-            for line in stream:
+            for line in map(self._without_secrets, stream):
                 try:
                     event = json.loads(line)
                     event["event"]
@@ -197,11 +202,9 @@ class Child:
 
     def _read_log(self, stream: IO[str]) -> None:
         with stream:
-            for line in stream:
+            for line in map(self._without_secrets, stream):
                 # A progress bar writes many states of one line; the last one is what it says.
                 text = line.rstrip("\n").rpartition("\r")[2].rstrip()
-                for secret in self._secrets:
-                    text = text.replace(secret, logs.STRUCK_OUT)
                 if text := text[:LOG_LINE_CHARACTERS]:
                     self._tail.append(text)
                     of_child.info("%s", text, extra=dict(self.ids))

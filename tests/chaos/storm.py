@@ -55,6 +55,23 @@ def launch(benchmark: Any, checkpoint: Any) -> Any:
     )  # fmt: skip
 
 
+def ledger_faults_of(run: Any) -> list[str]:
+    """Every lease of the run stands in the ledger once; one given back counts as no attempt."""
+    from django.db.models import Sum
+
+    from webapp.runs.models import Shard
+
+    shards = Shard.objects.filter(stage__run=run)
+    attempts = shards.aggregate(sum=Sum("attempts"))["sum"] or 0
+    entries = run.entries.exclude(ended="released").count()
+    wrong = [] if entries == attempts else [f"{run}: {attempts} leases, {entries} in the ledger"]
+    finished = dict(Counter(run.entries.filter(ended="finished").values_list("shard", flat=True)))
+    wrong += [f"{run}: shard {pk} finished {n} times" for pk, n in finished.items() if n != 1]
+    if open_leases := shards.exclude(lease_token=None).count():
+        wrong.append(f"{run}: {open_leases} leases are open")
+    return wrong
+
+
 def faults_of(run: Any) -> list[str]:
     """What is wrong with a run after the storm, in words; nothing in the best case."""
     from evaluator.records import completion_seed
@@ -165,7 +182,7 @@ def reckon(scene: Any, runs: list[Any], result: dict[str, Any], patience: float)
     result["orphans"] = [each.command for each in (*left, *scene.children())]
     for run in runs:
         run.refresh_from_db()
-        result["wrong"] += faults_of(run)
+        result["wrong"] += faults_of(run) + ledger_faults_of(run)
         result["runs"][str(run.state)] += 1
         if run.error:
             result["reasons"].append(run.error)

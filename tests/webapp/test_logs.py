@@ -95,7 +95,7 @@ def test_a_planted_secret_is_struck_out(formatter: Any) -> None:
         fail(f"cannot sign in with {SECRET}")
     except ValueError:
         lines.logger.warning("key %s", SECRET, exc_info=True, extra={"note": [SECRET, "short"]})
-    assert 'word' not in lines.text()
+    assert "word" not in lines.text()
     assert lines.text().count(logs.STRUCK_OUT) >= 2
     assert "short" in lines.text()
 

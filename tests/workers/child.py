@@ -39,6 +39,7 @@ class Draw:
 
     def run(self, request: ShardRequest, report: Reporter) -> Mapping[str, Any]:
         print("environment:", " ".join(sorted(os.environ)), file=sys.stderr)
+        print("key:", os.environ.get("RETORT_ENDPOINT_KEY"), file=sys.stderr)
         misbehave(self.folder)
         samples = self.spec["protocol"]["samples"]
         ids = list(request.work["problem_ids"])
@@ -85,6 +86,8 @@ def misbehave(folder: Path) -> None:
     match HOW:
         case "broken":
             raise BrokenError("model: the tensor is bent; straighten it.")
+        case "blabs":
+            raise BrokenError(f"{os.environ['RETORT_ENDPOINT_KEY']} was refused")
         case "flaky":
             raise FlakyError("engine: the line was dropped.")
         case "killed":
