@@ -20,12 +20,12 @@ VARIABLE = "RETORT_SIGNING_KEY"
 _RAW = (serialization.Encoding.Raw, serialization.PublicFormat.Raw)
 
 
-def default_path() -> Path:
-    """Where this installation's key lies: RETORT_SIGNING_KEY, or under RETORT_VAR."""
+def default_path(var: Path | None = None) -> Path:
+    """Where this installation's key lies: RETORT_SIGNING_KEY, else under ``var`` (RETORT_VAR)."""
     if named := os.environ.get(VARIABLE):
         return Path(named)
-    var = os.environ.get("RETORT_VAR") or Path(__file__).resolve().parents[1] / "var"
-    return Path(var) / "signing_key.pem"
+    known = var or os.environ.get("RETORT_VAR") or Path(__file__).resolve().parents[1] / "var"
+    return Path(known) / "signing_key.pem"
 
 
 def private_key(path: Path) -> Ed25519PrivateKey:

@@ -26,7 +26,7 @@ from celery.platforms import SecurityWarning  # noqa: E402
 from webapp.config.celery import app  # noqa: E402
 from webapp.core import logs  # noqa: E402
 from webapp.core.errors import UserError  # noqa: E402
-from workers import judging, notifying, queues  # noqa: E402
+from workers import clerk, judging, notifying, queues  # noqa: E402
 from workers.names import worker_name  # noqa: E402
 from workers.tasks import intake, stages, upkeep  # noqa: E402
 
@@ -44,7 +44,8 @@ def _begin(**_: object) -> None:
     if restricted:
         _upkeep.append(upkeep.start_judging(name))
     else:
-        _upkeep.extend((upkeep.start(name, queues.served()), notifying.start()))
+        threads = (upkeep.start(name, queues.served()), notifying.start(), clerk.start())
+        _upkeep.extend(threads)
 
 
 @signals.worker_shutdown.connect

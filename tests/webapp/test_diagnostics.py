@@ -128,7 +128,7 @@ def test_the_page_needs_the_same_queries_for_one_sample_and_for_many(
         found = make_evaluation(
             user, checkpoint, benchmark, PROBLEMS, samples=samples, draw=varied_draw
         )
-        with django_assert_max_num_queries(11) as captured:
+        with django_assert_max_num_queries(17) as captured:
             page.get(found.get_absolute_url())
         counts.append(len(captured))
     assert counts[0] == counts[1]

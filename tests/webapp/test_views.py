@@ -386,7 +386,7 @@ def test_pages_of_an_evaluation_need_few_queries(
     evaluation: Any, page: Client, django_assert_max_num_queries: Any
 ) -> None:
     for address in addresses(evaluation):
-        with django_assert_max_num_queries(11):
+        with django_assert_max_num_queries(17):
             page.get(address)
 
 

@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count
 
 from evaluator import programs_report
-from evaluator.records import Outcome
-from webapp.benchmarks.models import Problem
 from webapp.core.drawing import OUTCOME_WORDS, UNGRADED
 from webapp.runs.models import Completion, Evaluation
-
-PROBLEMS_PER_PAGE = 50
-PROBLEM_SORTS = ("position", "hardest", "easiest")
-
-
-@dataclass(frozen=True, slots=True)
-class ProblemRow:
-    """One problem's n samples at a glance."""
-
-    problem: Problem
-    right: int
-    samples: int
-    outcomes: list[str] = field(default_factory=list)
-    majority: str | None = None
-
-    @property
-    def majority_is_right(self) -> bool | None:
-        """Whether the largest class of answers is the correct one; None without answers."""
-        return None if self.majority is None else self._majority_outcome == Outcome.CORRECT
-
-    _majority_outcome: str = ""
 
 
 def evaluation(pk: int) -> Evaluation:
@@ -52,6 +30,23 @@ def outcome_counts(found: Evaluation) -> dict[str, int]:
         .annotate(count=Count("pk"))
     )
     return {outcome or "ungraded": count for outcome, count in counted}
+
+
+def sample_rows(found: Evaluation) -> Iterator[dict[str, Any]]:
+    """Every sample's figures with its problem's, in the order of problems and samples.
+
+    ``problem_id`` is the problem's own id, as in graded rows everywhere.
+    """
+    fields = {
+        "problem_id": "problem__problem_id", "subject": "problem__subject",
+        "level": "problem__level", "sample": "sample", "outcome": "outcome", "answer": "answer",
+        "gold": "problem__answer", "reason": "reason", "judged": "judged",
+        "finish_reason": "finish_reason", "prompt_tokens": "prompt_tokens",
+        "completion_tokens": "completion_tokens",
+    }  # fmt: skip
+    rows = Completion.objects.filter(evaluation=found).order_by("problem__position", "sample")
+    for values in rows.values_list(*fields.values()).iterator(2000):
+        yield dict(zip(fields, values, strict=True))
 
 
 def groups(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -130,115 +125,3 @@ def judged(completion: Completion) -> Judged | None:
 def _natural(name: str) -> tuple[int, str]:
     """Levels are numbers where they are written as such: 10 after 9."""
     return (int(name), "") if name.isdecimal() else (0, name)
-
-
-def problems(found: Evaluation, sort: str) -> QuerySet[Problem]:
-    """The benchmark's problems with ``right``, the number of their correct samples."""
-    right = Count(
-        "completion",
-        filter=Q(completion__evaluation=found, completion__outcome=Outcome.CORRECT.value),
-    )
-    order = {"hardest": ("right", "position"), "easiest": ("-right", "position")}
-    query = Problem.objects.filter(benchmark_id=found.benchmark_id).annotate(right=right)
-    return query.order_by(*order.get(sort, ("position",)))
-
-
-def problem_rows(found: Evaluation, page: list[Problem]) -> list[ProblemRow]:
-    """One row per problem of a page: a single query for all their completions."""
-    outcomes = {p.pk: [_absent(found)] * found.samples for p in page}
-    for problem_id, sample, outcome in Completion.objects.filter(
-        evaluation=found, problem__in=page
-    ).values_list("problem_id", "sample", "outcome"):
-        if sample < found.samples:
-            outcomes[problem_id][sample] = outcome
-    figures = {row["id"]: row for row in (found.metrics or {}).get("per_problem") or []}
-    rows = []
-    for problem in page:
-        figure: dict[str, Any] = figures.get(problem.problem_id) or {}
-        consensus = figure.get("cons")
-        rows.append(
-            ProblemRow(
-                problem=problem,
-                right=sum(outcome == Outcome.CORRECT for outcome in outcomes[problem.pk]),
-                samples=found.samples,
-                outcomes=outcomes[problem.pk],
-                majority=figure.get("majority"),
-                _majority_outcome=Outcome.CORRECT if consensus else Outcome.WRONG,
-            )
-        )
-    return rows
-
-
-def _absent(found: Evaluation) -> str:
-    """What a sample without a row is: lost once graded, not drawn yet before."""
-    return Outcome.ENGINE_ERROR if found.metrics else ""
-
-
-@dataclass(frozen=True, slots=True)
-class ProblemView:
-    """One problem, all its samples' figures, and which of them is shown in full."""
-
-    problem: Problem
-    completions: list[Completion]
-    shown: Completion | None
-    outcomes: list[str]
-    previous: Problem | None
-    following: Problem | None
-
-    @property
-    def rows(self) -> list[tuple[Completion, Judged | None]]:
-        """Every sample with what the judge said of it."""
-        return [(completion, judged(completion)) for completion in self.completions]
-
-    @property
-    def are_programs(self) -> bool:
-        """Whether the answers are programs."""
-        return any(completion.judged for completion in self.completions)
-
-    @property
-    def judged(self) -> Judged | None:
-        """The judgement of the sample that is shown."""
-        return None if self.shown is None else judged(self.shown)
-
-    @property
-    def previous_sample(self) -> int | None:
-        """The sample before the one shown."""
-        return self._neighbour(-1)
-
-    @property
-    def next_sample(self) -> int | None:
-        """The sample after the one shown."""
-        return self._neighbour(1)
-
-    def _neighbour(self, step: int) -> int | None:
-        if self.shown is None:
-            return None
-        at = self.completions.index(self.shown) + step
-        return self.completions[at].sample if 0 <= at < len(self.completions) else None
-
-
-def problem_view(found: Evaluation, problem_pk: int, sample: int | None) -> ProblemView:
-    """One problem with its samples; raises Problem.DoesNotExist."""
-    siblings = Problem.objects.filter(benchmark_id=found.benchmark_id)
-    problem = siblings.get(pk=problem_pk)
-    completions = list(
-        Completion.objects.filter(evaluation=found, problem=problem)
-        .select_related("segment__shard__stage")
-        .order_by("sample")
-    )
-    outcomes = [_absent(found)] * found.samples
-    for completion in completions:
-        if completion.sample < found.samples:
-            outcomes[completion.sample] = completion.outcome
-    shown = next((c for c in completions if c.sample == sample), None)
-    if shown is None and completions:
-        shown = completions[0]
-    around = siblings.only("pk", "problem_id", "position", "benchmark_id")
-    return ProblemView(
-        problem=problem,
-        completions=completions,
-        shown=shown,
-        outcomes=outcomes,
-        previous=around.filter(position__lt=problem.position).order_by("-position").first(),
-        following=around.filter(position__gt=problem.position).order_by("position").first(),
-    )

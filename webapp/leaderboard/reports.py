@@ -1,55 +1,156 @@
-"""An evaluation's report, built from its rows when it is asked for."""
+"""An evaluation's report from its rows: the small forms at once, the large ones by a worker.
+
+Every form is written by ``evaluator.report_files``, as on the command line.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import uuid
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import Q
 from django.utils import timezone
 
 import evaluator
-from evaluator import benchmarks, report
+from evaluator import benchmarks, report, report_files, signing
 from evaluator.records import Outcome
+from evaluator.report_files import Content, Format
 from evaluator.store import read_segment
+from webapp.benchmarks.services import problems_file
 from webapp.checkpoints.queries import undecontaminated
+from webapp.core.errors import UserError
+from webapp.core.models import User
+from webapp.leaderboard import disputes, evaluations
 from webapp.leaderboard.diagnostics import diagnostics
+from webapp.leaderboard.models import DisputedScore, Report
 from webapp.runs import files
-from webapp.runs.models import Completion, Evaluation
+from webapp.runs.models import Completion, Evaluation, Segment
 
 # Of every problem the page holds the first correct sample and the first other one, up to so many
-# samples: enough to judge by, small enough to send by mail. The JSON holds every sample's figures.
+# samples: enough to judge by, small enough to send by mail.
 PAGE_SAMPLES = 200
+AT_ONCE: tuple[Format, ...] = ("html", "json", "csv", "parquet")
+BY_WORKER: tuple[Format, ...] = ("pdf", "zip")
+CONTENT_TYPES: dict[str, str] = {
+    "html": "text/html; charset=utf-8",
+    "json": "application/json",
+    "csv": "text/csv; charset=utf-8",
+    "parquet": "application/vnd.apache.parquet",
+    "pdf": "application/pdf",
+    "zip": "application/zip",
+}
 
 
-def html(found: Evaluation) -> str:
-    """The report as one HTML page. Raises StoreError where a text cannot be read."""
-    chosen = _telling(_completions(found))[:PAGE_SAMPLES]
+def is_private(found: Evaluation) -> bool:
+    """Whether the benchmark's texts may not be put in the open."""
+    return benchmarks.get(found.benchmark.name).private
+
+
+def content(found: Evaluation, *, private_texts: bool = False) -> Content:
+    """What the report of a graded evaluation is made of.
+
+    Raises StoreError where a text cannot be read, and UserError where a benchmark's tests are gone.
+    """
+    words = [disputes.record(row) for row in disputes.open_of(found)]
+    private = is_private(found)
+    hide = private and not private_texts
+    chosen = _telling(found)
     texts = _texts(chosen)
-    samples = [_sample(c) | {"text": texts[c.pk]} for c in chosen]
-    return report.html(_open(found, _head(found) | {"samples": samples}))
-
-
-def as_json(found: Evaluation) -> str:
-    """The report as JSON: every sample's figures, no texts."""
-    data = _head(found) | {"samples": [_sample(c) for c in _completions(found)]}
-    return json.dumps(report.as_json(_open(found, data)), ensure_ascii=False, indent=1)
-
-
-def _open(found: Evaluation, data: dict[str, Any]) -> dict[str, Any]:
-    """``data`` without the texts of a benchmark that may not be put in the open."""
-    private = benchmarks.get(found.benchmark.name).private
-    return report.without_texts(data) if private else data
-
-
-def _completions(found: Evaluation) -> Iterable[Completion]:
-    return (
-        Completion.objects.filter(evaluation=found)
-        .select_related("problem", "segment__shard__stage")
-        .order_by("problem__position", "sample")
+    data = _head(found) | {
+        "samples": [_sample(each) | {"text": texts[each.pk]} for each in chosen],
+        "notice": report.NOTICE if private and private_texts else None,
+    }
+    if words:
+        scored = DisputedScore.objects.filter(evaluation=found).first()
+        ready = scored is not None and not scored.is_due
+        data["disputes"] = {
+            "items": [word.to_json() for word in words],
+            "metrics": scored.metrics if scored is not None and ready else None,
+        }
+    claims = {word.key: str(word.claim) for word in words}
+    return Content(
+        data=report.without_texts(data) if hide else data,
+        benchmark=found.benchmark.name,
+        samples=found.samples,
+        rows=lambda: _rows(found, claims, hide=hide),
+        problems=None if hide else lambda: _problems(found),
+        completions=None if hide else lambda: _drawn(found),
     )
+
+
+def ask_for(user: User, found: Evaluation, form: str, *, private_texts: bool = False) -> Report:
+    """Have a worker make a form that takes its time. Raises UserError."""
+    if form not in BY_WORKER:
+        raise UserError(f"format: choose one of {', '.join(BY_WORKER)}.", "format")
+    if not found.metrics:
+        raise UserError("format: this evaluation has no figures to report yet.", "format")
+    private_texts = private_texts and is_private(found)
+    try:
+        with transaction.atomic():
+            return Report.objects.create(
+                evaluation=found, form=form, owner=user, private_texts=private_texts
+            )
+    except IntegrityError:  # it waits already
+        return Report.objects.get(
+            evaluation=found, form=form, private_texts=private_texts, state=Report.State.QUEUED
+        )
+
+
+def make(pk: int) -> None:
+    """Make a report that waits, in place of earlier ones of the same form."""
+    row = Report.objects.select_related(
+        "evaluation__checkpoint", "evaluation__benchmark", "evaluation__run"
+    ).get(pk=pk)
+    relative = f"reports/{row.evaluation_id}/{uuid.uuid4().hex}.{row.form}"
+    target = files.store_path(relative)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made = content(row.evaluation, private_texts=row.private_texts)
+    key_file = signing_key_file()
+    report_files.write(
+        made, report_files.checked(row.form), target, key=lambda: signing.private_key(key_file)
+    )
+    with target.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    Report.objects.filter(pk=pk).update(
+        state=Report.State.READY, path=relative, sha256=digest, error="", claimed_until=None,
+        size_bytes=target.stat().st_size, made_at=timezone.now(),
+    )  # fmt: skip
+    _forget_earlier(row)
+
+
+def _forget_earlier(row: Report) -> None:
+    earlier = Report.objects.filter(
+        evaluation=row.evaluation, form=row.form, private_texts=row.private_texts, pk__lt=row.pk
+    ).exclude(state=Report.State.QUEUED)
+    for path in earlier.exclude(path="").values_list("path", flat=True):
+        files.store_path(path).unlink(missing_ok=True)
+    earlier.delete()
+
+
+def signing_key_file() -> Path:
+    """Where this installation's key lies."""
+    return signing.default_path(settings.RETORT_VAR)
+
+
+def public_key() -> tuple[bytes, str]:
+    """The installation's public key as PEM, and its fingerprint."""
+    key = signing.private_key(signing_key_file())
+    return signing.public_pem(key), signing.fingerprint(key.public_key())
+
+
+def newest(found: Evaluation) -> list[Report]:
+    """The evaluation's made and waiting reports, the newest of each form and privacy."""
+    rows: dict[tuple[str, bool], Report] = {}
+    for row in Report.objects.filter(evaluation=found).select_related("owner"):
+        rows.setdefault((row.form, row.private_texts), row)
+    return sorted(rows.values(), key=lambda row: (BY_WORKER.index(row.form), row.private_texts))
 
 
 def _head(found: Evaluation) -> dict[str, Any]:
@@ -82,21 +183,62 @@ def _sample(completion: Completion) -> dict[str, Any]:
         "answer": completion.answer,
         "reason": completion.reason,
         "judged": completion.judged,
-        "finish_reason": completion.finish_reason,
-        "completion_tokens": completion.completion_tokens,
     }
 
 
-def _telling(completions: Iterable[Completion]) -> list[Completion]:
-    """Of every problem the first correct sample and the first other one."""
-    seen: set[tuple[int, bool]] = set()
-    chosen = []
-    for completion in completions:
-        key = (completion.problem_id, completion.outcome == Outcome.CORRECT)
-        if key not in seen:
-            seen.add(key)
-            chosen.append(completion)
-    return chosen
+def _rows(
+    found: Evaluation, claims: dict[tuple[str, int], str], *, hide: bool
+) -> Iterator[dict[str, Any]]:
+    """Every sample's figures (``report_files.COLUMNS``), and what the judge saw of a program."""
+    for row in evaluations.sample_rows(found):
+        figures = {
+            **row,
+            "disputed": claims.get((row["problem_id"], row["sample"])),
+            "verdict": (row["judged"] or {}).get("verdict"),
+        }
+        yield report.bare_row(figures) if hide else figures
+
+
+def _problems(found: Evaluation) -> Iterator[dict[str, Any]]:
+    with problems_file(found.benchmark).open(encoding="utf-8") as file:
+        for line in file:
+            if line.strip():
+                yield json.loads(line)
+
+
+def _drawn(found: Evaluation) -> Iterator[dict[str, Any]]:
+    """The completions that count, a segment at a time."""
+    segments = (
+        Segment.objects.filter(completion__evaluation=found)
+        .select_related("shard__stage")
+        .distinct()
+        .order_by("pk")
+    )
+    for segment in segments:
+        counted = set(
+            Completion.objects.filter(evaluation=found, segment=segment).values_list(
+                "offset", flat=True
+            )
+        )
+        folder = files.segments_folder(segment.shard.stage)
+        for offset, row in read_segment(folder / segment.name, sha256=segment.sha256):
+            if offset in counted:
+                yield row
+
+
+def _telling(found: Evaluation) -> list[Completion]:
+    """Of every problem the first correct sample and the first other one, up to so many."""
+    everything = Completion.objects.filter(evaluation=found)
+    right = Q(outcome=str(Outcome.CORRECT))
+    firsts = [
+        everything.filter(kind).order_by("problem_id", "sample").distinct("problem_id").values("pk")
+        for kind in (right, ~right)
+    ]
+    return list(
+        everything.filter(Q(pk__in=firsts[0]) | Q(pk__in=firsts[1]))
+        .select_related("problem", "segment__shard__stage")
+        .order_by("problem__position", "sample")[:PAGE_SAMPLES]
+    )
 
 
 def _texts(completions: Iterable[Completion]) -> dict[int, str]:

@@ -10,13 +10,25 @@
     ],
     // A model's text is hostile: no links, no images, no raised limits, no macros kept between parts.
     trust: false, strict: "ignore", throwOnError: true, maxExpand: 200, maxSize: 10,
-    errorCallback: function () { return undefined; }
+    errorCallback: function () { return undefined; }, preProcess: bounded
   };
+  // Nor may it hold the page up: long formulae, and those after the time is used up, stay as text.
+  var MOST_CHARACTERS = 4000, MOST_MILLISECONDS = 1500;
+  var spent = 0, began = 0;
+
+  function bounded(formula) {
+    if (formula.length > MOST_CHARACTERS || spent + performance.now() - began > MOST_MILLISECONDS) {
+      throw new window.katex.ParseError("left as text");
+    }
+    return formula;
+  }
 
   function render(element) {
     if (element.dataset.rendered) return;
     element.dataset.rendered = "yes";
+    began = performance.now();
     withStyles(function () { window.renderMathInElement(element, OPTIONS); });
+    spent += performance.now() - began;
     element.querySelectorAll(".katex-display").forEach(trimAround);
   }
 

@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from distiller import checkpoints as folders
 from distiller.errors import DistillerError
 from distiller.recipe import DEMO_PROMPTS, demo_recipe
+from evaluator import report_files
 from evaluator.benchmarks import arithmetic
 from webapp.benchmarks import services as benchmarks
 from webapp.checkpoints.models import Checkpoint
@@ -216,6 +217,6 @@ def _report(evaluation: Evaluation) -> str:
     """Write the page into the store; the path is relative to the checkout where it lies in it."""
     path = Path(settings.MEDIA_ROOT) / "reports" / f"evaluation-{evaluation.pk}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(reports.html(evaluation), encoding="utf-8")
+    report_files.write(reports.content(evaluation), "html", path)
     inside = path.is_relative_to(settings.BASE_DIR)
     return str(path.relative_to(settings.BASE_DIR) if inside else path)
