@@ -243,5 +243,5 @@ def test_hostile_names_are_text_and_long_ones_are_cut_but_told() -> None:
     assert "onerror=" not in re.sub("&[a-z#0-9]+;", "", text) or "<img" not in text
     root = tree(graph)
     shown = [each.text or "" for each in root.iter(f"{SVG}text") if each.get("class") == "name"]
-    assert max(map(len, shown)) <= 22
+    assert max(map(len, shown)) <= 21
     assert any("x" * 200 in (title.text or "") for title in root.iter(f"{SVG}title"))

@@ -9,10 +9,10 @@ from django.utils.safestring import SafeString
 
 from webapp.checkpoints.ancestry import Graph, Node
 
-WIDTH, HEIGHT = 176, 58  # of a node
-ACROSS, DOWN = 44, 16  # between nodes
+WIDTH, HEIGHT = 170, 58  # of a node
+ACROSS, DOWN = 28, 16  # between nodes
 MARGIN = 4
-_LETTERS = 22  # of a name that fit
+_LETTERS, _SMALL_LETTERS = 21, 25  # of a name, and of a note, that fit
 
 Places = Mapping[str, tuple[int, int]]
 
@@ -99,17 +99,21 @@ def _edge(edge: tuple[str, str], where: Places) -> str:
 
 def _node(node: Node, where: Places) -> SafeString:
     x, y = _corner(node.key, where)
-    name = node.name if len(node.name) <= _LETTERS else f"{node.name[: _LETTERS - 1]}…"
+    name, note = _cut(node.name, _LETTERS), _cut(node.note, _SMALL_LETTERS)
     label = f"{node.role}: {node.name}" + (f" ({node.note})" if node.note else "")
     inner = format_html(
         '<title>{}</title><rect x="{}" y="{}" width="{}" height="{}" rx="6"/>'
         '<text class="role" x="{}" y="{}">{}</text><text class="name" x="{}" y="{}">{}</text>'
         '<text class="note" x="{}" y="{}">{}</text>',
         label, x, y, WIDTH, HEIGHT, x + 10, y + 16, node.role, x + 10, y + 33, name,
-        x + 10, y + 49, node.note[: _LETTERS + 4],
+        x + 10, y + 49, note,
     )  # fmt: skip
     kind = "node missing" if node.missing else "node here" if node.here else "node"
     if node.href and not node.here:
         return format_html('<a class="{}" href="{}" aria-label="{}">{}</a>', kind, node.href, label,
                            inner)  # fmt: skip
     return format_html('<g class="{}">{}</g>', kind, inner)
+
+
+def _cut(text: str, letters: int) -> str:
+    return text if len(text) <= letters else f"{text[: letters - 1]}…"
