@@ -31,7 +31,7 @@ def test_ticked_rows_are_compared_down_to_one_problem(browser: Any, live_server:
     page.get_by_role("link", name="only changes").click()
     page.locator("#problems tbody th a").first.click()
     assert page.locator("article.sample").count() == 2
-    page.get_by_role("link", name="Sample after, of B").click()
+    page.get_by_role("link", name="next sample of B").click()
     assert "sampleB=1" in page.url
     assert_no_overflow(page)
     assert_clean(seen)

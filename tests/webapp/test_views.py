@@ -65,8 +65,8 @@ def text_of(response: Any) -> str:
 
 
 STATIC_PAGES = [
-    "leaderboard:index", "runs:index", "runs:index_live", "runs:distil", "runs:evaluate",
-    "runs:import", "checkpoints:index", "checkpoints:upload", "endpoints:index",
+    "leaderboard:index", "leaderboard:compare", "runs:index", "runs:index_live", "runs:distil",
+    "runs:evaluate", "runs:import", "checkpoints:index", "checkpoints:upload", "endpoints:index",
     "endpoints:register", "benchmarks:index",
 ]  # fmt: skip
 
