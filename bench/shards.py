@@ -74,6 +74,12 @@ def counters() -> dict[str, float]:
     return dict(zip(("ms", "deadlocks", "rollbacks", "commits"), row, strict=True))
 
 
+def server_errors(var: Path) -> list[str]:
+    """What the server's log calls an error: each is a rollback."""
+    text = "".join(log.read_text() for log in var.rglob("server_log/*.log"))
+    return [line.partition("ERROR:")[2].strip() for line in text.splitlines() if "ERROR:" in line]
+
+
 def wait_for(
     stage: Any,
     workers: list[subprocess.Popen[bytes]],
@@ -95,7 +101,7 @@ def through_workers(owner: Any, var: Path, shards: int, count: int) -> dict[str,
     from webapp.runs.models import Shard
 
     stage = make_run(owner, shards)
-    before = counters()
+    before, errors = counters(), len(server_errors(var))
     workers = start(count, var)
     try:
         wait_for(stage, workers)
@@ -115,6 +121,7 @@ def through_workers(owner: Any, var: Path, shards: int, count: int) -> dict[str,
         "commits_per_shard": round(spent["commits"] / shards, 2),
         "deadlocks": spent["deadlocks"],
         "rollbacks": spent["rollbacks"],
+        "server_errors": server_errors(var)[errors:],
         "shards_claimed_more_than_once": done.exclude(attempts=1).count(),
         "workers_that_took_part": len(set(done.values_list("worker", flat=True))),
         "load": os.getloadavg()[0],
