@@ -302,6 +302,13 @@ def test_odd_addresses_are_answered_with_a_sentence(
         assert page.get(reverse(f"leaderboard:{name}") + f"?e={base.pk}").status_code == 404
 
 
+@pytest.mark.parametrize(
+    "query", ["e=%00", "e=99999999999", "e=1,1,1", "e=-1", "e=1&base=99999999999&page=x&show=%00"]
+)
+def test_hostile_addresses_are_answered(page: Client, base: Evaluation, query: str) -> None:
+    assert page.get(f"{reverse('leaderboard:compare')}?{query}").status_code == 200
+
+
 def test_nothing_to_compare_offers_two_actions(page: Client) -> None:
     text = text_of(page.get(reverse("leaderboard:compare")))
     assert "it takes two evaluations that are graded" in text

@@ -272,6 +272,38 @@ def test_archived_checkpoints_are_left_out(family: dict[str, Evaluation]) -> Non
     assert "base" not in [row.name for row in ours(benchmark="arithmetic")]
 
 
+QUERIES = st.lists(
+    st.tuples(
+        st.sampled_from(["c", "sort", "family", "tag", "size", "kind", "since", "same", "page"]),
+        st.text(max_size=12) | st.sampled_from(["aime_2024:pass@0", "-dtype", "2026-02-30"]),
+    ),
+    max_size=6,
+)  # fmt: skip
+
+
+@given(QUERIES)
+def test_any_address_is_a_choice(query: list[tuple[str, str]]) -> None:
+    found = choice.read(QueryDict(urlencode(query, errors="replace")))
+    assert len(columns.chosen(found.keys, {})) <= columns.MOST
+    assert all(sentence.endswith(".") for sentence in found.said)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["c=%00&tag=%00&sort=%00", "benchmark=%00", "c=aime_2024:pass@99999", "page=-1",
+     "c=" + ",".join(f"aime_2024:pass@{k}" for k in range(1, 90)),
+     "since=0001-01-01&until=9999-12-31"],
+)  # fmt: skip
+def test_hostile_addresses_are_answered(page: Client, family: Any, query: str) -> None:
+    assert page.get(f"/?{query}").status_code == 200
+    assert page.get(f"/leaderboard.csv?{query}").status_code == 200
+
+
+def test_the_order_outlives_a_change_of_filters(page: Client, family: Any) -> None:
+    text = text_of(page.get("/?benchmark=arithmetic&sort=-name"))
+    assert '<input type="hidden" name="sort" value="-name">' in text
+
+
 # --- published figures
 
 
