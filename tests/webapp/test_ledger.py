@@ -143,6 +143,30 @@ def test_what_was_accepted_before_the_end_is_not_lost(user: Any) -> None:
     assert only_entry().lost_share == pytest.approx(0.25, abs=0.02)
 
 
+def test_what_one_lease_said_is_not_the_next_ones(user: Any, settings: Any) -> None:
+    settings.RETORT_RETRY_SECONDS = 0.0
+    run = launch(user, shards=1)
+    first = claim_one(run)
+    leases.record_usage(first, Usage(devices=2, cpu_seconds=9, cause="limits"))
+    leases.fail_shard(first, "it broke", transient=True)
+    second = claim_one(run)
+    leases.fail_shard(second, "it broke", transient=True)
+    entry = LedgerEntry.objects.get(lease_token=second.token)
+    assert (entry.cpu_seconds, entry.device_seconds, entry.cause) == (0, 0, "transient")
+
+
+def test_what_a_revived_worker_says_counts_nowhere(user: Any) -> None:
+    first = claim_one(launch(user, shards=1))
+    expire(first)
+    second = leases.claim("other/2")
+    assert second is not None
+    leases.record_usage(first, Usage(devices=8, cpu_seconds=1e9))
+    leases.finish_shard(second, {})
+    leases.record_usage(first, Usage(devices=8, cpu_seconds=1e9))
+    found = LedgerEntry.objects.order_by("pk").values_list("lease_token", "ended", "cpu_seconds")
+    assert list(found) == [(first.token, "lost", 0), (second.token, "finished", 0)]
+
+
 def test_a_lease_given_back_before_anything_was_started_took_nothing(user: Any) -> None:
     leases.release_shard(claim_one(launch(user)))
     assert not LedgerEntry.objects.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -246,3 +247,19 @@ def test_alerts_ask_for_metrics_that_exist(scene: Run) -> None:
             assert used <= known, used - known
             assert rule["expr"].count("(") == rule["expr"].count(")")
     assert len(names) == len(set(names)) >= 8
+
+
+def test_the_dashboard_shows_metrics_that_exist(scene: Run) -> None:
+    latency.observe("runs:index", "GET", 200, 0.1)
+    known = {name for name, *_ in scrape()}
+    dashboard = json.loads((ROOT / "deploy" / "monitoring" / "dashboard.json").read_text())
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels) == 12
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels]
+    assert len(set(places)) == len(panels)
+    for panel in panels:
+        for target in panel["targets"]:
+            used = set(re.findall(r"\bretort_\w+", target["expr"]))
+            assert used, panel["title"]
+            assert used <= known, used - known
+            assert target["expr"].count("(") == target["expr"].count(")")

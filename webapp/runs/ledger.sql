@@ -35,6 +35,7 @@ BEGIN
         IF how <> 'released' OR said <> '{}' THEN
             began := least(coalesce(OLD.leased_at, ended), ended);
             seconds := extract(epoch FROM ended - began);
+            -- Without any segment, since it began: greatest() passes over null.
             SELECT least(greatest(max(g.accepted_at), began), ended) INTO kept_until
             FROM runs_segment g WHERE g.shard_id = OLD.id AND g.lease_token = OLD.lease_token;
             INSERT INTO runs_ledgerentry (
@@ -59,8 +60,7 @@ BEGIN
                      + coalesce((said->>'completion_tokens')::bigint, 0) * p.output_price) / 1e6
                 END,
                 CASE WHEN how = 'finished' THEN 0
-                     WHEN kept_until IS NULL THEN 1
-                     WHEN seconds = 0 THEN 0
+                     WHEN seconds = 0 THEN 1
                      ELSE extract(epoch FROM ended - kept_until) / seconds END
             FROM runs_stage st JOIN runs_run r ON r.id = st.run_id
                  LEFT JOIN endpoints_endpoint p ON p.id = (st.config->>'endpoint')::bigint
