@@ -33,6 +33,7 @@ from webapp.checkpoints.models import Checkpoint, Upload
 from webapp.core.errors import UserError
 from webapp.housekeeping import garbage, removal, retention
 from webapp.housekeeping.models import TidiedStage, Unreferenced
+from webapp.leaderboard.models import Report
 from webapp.runs import files
 from webapp.runs.models import Evaluation, Run, Shard, Stage, State
 
@@ -144,6 +145,7 @@ class Keeping(RuleBasedStateMachine):
             for folder in garbage.STORES
             if files.store_path(folder).is_dir()
             for entry in os.scandir(files.store_path(folder))
+            if folder not in garbage.NESTED or any(os.scandir(entry.path))
         }
         assert left == _referred()
         assert not Unreferenced.objects.exists()
@@ -231,6 +233,23 @@ def test_what_a_dead_collector_left_is_removed(store: Path) -> None:
     write(store / ".trash" / "half.0", {"x": b"abc"})
     garbage.collect()
     assert not list((store / ".trash").iterdir())
+
+
+def test_chats_and_reports_that_rows_name_are_kept(user: Any, store: Path) -> None:
+    problems = samples.arithmetic(2)
+    measured = samples.make_evaluation(
+        user, register(user, "m"), samples.make_benchmark(problems), problems, samples=1
+    )
+    named = f"chats/{'a' * 64}.jsonl"
+    samples.make_run(user, "mixed", Run.Kind.DISTILLATION,
+                     config={"corpus": {"general": [{"path": named}]}})  # fmt: skip
+    Report.objects.create(evaluation=measured, form="pdf", state="ready", owner=user,
+                          path="reports/7/report.pdf")  # fmt: skip
+    write(store, {named: b"{}", f"chats/{'b' * 64}.jsonl": b"{}", "reports/7/report.pdf": b"x",
+                  "reports/7/old.pdf": b"x", "reports/8/report.pdf": b"x"})  # fmt: skip
+    garbage.collect(grace=0 * HOUR)
+    assert [path.name for path in (store / "chats").iterdir()] == [f"{'a' * 64}.jsonl"]
+    assert [path.name for path in (store / "reports").glob("*/*")] == ["report.pdf"]
 
 
 def test_a_link_is_removed_and_not_what_it_points_to(store: Path, tmp_path: Path) -> None:

@@ -231,5 +231,5 @@ def _score(graph: Graph, key: str, evaluation: Evaluation) -> None:
     graph.link(key, score)
     if value is not None:
         report = Node(f"report-{evaluation.pk}", "report", "Report",
-                      f"{evaluation.get_absolute_url()}#report")  # fmt: skip
+                      reverse("leaderboard:reports", args=[evaluation.pk]))  # fmt: skip
         graph.link(score, graph.add(report))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,15 +21,20 @@ from pathlib import Path, PurePosixPath
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import TextField
+from django.db.models.functions import Cast
 from django.utils import timezone
 
 from webapp.benchmarks.models import Benchmark, Contest, PromptSet, RatingPopulation
 from webapp.checkpoints.models import LIVE_UPLOADS, Checkpoint, Upload
 from webapp.core.locks import lock_store
 from webapp.housekeeping.models import Unreferenced
+from webapp.leaderboard.models import Report
 from webapp.runs.models import Run
 
 TRASH = ".trash"
+NESTED = frozenset({"reports"})  # a folder per evaluation
+_CHATS = re.compile(r"chats/[^/\"\\]+")
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +48,9 @@ class Garbage:
 
 
 def _paths(values: Iterable[str]) -> set[str]:
-    """The entries directly below their folder that these paths of the store lie in."""
-    return {"/".join(PurePosixPath(value).parts[:2]) for value in values if value}
+    """The entries that these paths of the store lie in."""
+    split = (PurePosixPath(value).parts for value in values if value)
+    return {"/".join(parts[: 2 + (parts[0] in NESTED)]) for parts in split}
 
 
 def _checkpoints() -> set[str]:
@@ -64,7 +71,16 @@ def _runs() -> set[str]:
     return {f"runs/{pk}" for pk in Run.objects.values_list("pk", flat=True)}
 
 
-# Folder of the store → what in it is referred to. A file or folder directly below is one entry.
+def _chats() -> set[str]:
+    """Files of chats that recipes name by their path."""
+    configs = Run.objects.annotate(text=Cast("config", TextField())).filter(text__contains="chats/")
+    return {
+        path for text in configs.values_list("text", flat=True) for path in _CHATS.findall(text)
+    }
+
+
+# Folder of the store → what in it is referred to. A file or folder directly below is one entry,
+# or, of those in NESTED, one below that.
 STORES: Mapping[str, Callable[[], set[str]]] = {
     "checkpoints": _checkpoints,
     "uploads": _uploads,
@@ -73,6 +89,8 @@ STORES: Mapping[str, Callable[[], set[str]]] = {
     "contests": lambda: _paths(Contest.objects.values_list("path", flat=True)),
     "populations": lambda: _paths(RatingPopulation.objects.values_list("path", flat=True)),
     "runs": _runs,
+    "chats": _chats,
+    "reports": lambda: _paths(Report.objects.values_list("path", flat=True)),
 }
 
 
@@ -148,11 +166,16 @@ def size_of(at: Path) -> int:
 
 
 def _entries(folder: str) -> Iterator[str]:
-    root = place(folder)
-    if root.is_dir():
-        for entry in os.scandir(root):
-            if entry.name != TRASH:
-                yield f"{folder}/{entry.name}"
+    for entry in _listed(folder):
+        if folder in NESTED and entry.is_dir(follow_symlinks=False):
+            yield from (f"{folder}/{entry.name}/{inner.name}" for inner in os.scandir(entry.path))
+        else:
+            yield f"{folder}/{entry.name}"
+
+
+def _listed(folder: str) -> Iterator[os.DirEntry[str]]:
+    if place(folder).is_dir():
+        yield from os.scandir(place(folder))
 
 
 def place(path: str) -> Path:
