@@ -178,6 +178,18 @@ def test_the_parent_is_the_baseline_and_joins_a_lone_student(
     assert re.search(r'A</b> <a [^>]*>base</a> <span class="tag">baseline', text)
 
 
+def test_a_parent_that_is_not_chosen_is_offered_first(
+    user: Any, page: Client, base: Evaluation, student: Evaluation
+) -> None:
+    for i, name in enumerate(("newer", "newest")):
+        make_evaluation(
+            user, make_checkpoint(user, name), base.benchmark, PROBLEMS, samples=1, seed=i
+        )
+    newest = Evaluation.objects.get(checkpoint__name="newest")
+    assert compare.others([student, newest])[0] == base
+    assert "parent: base on Arithmetic" in text_of(page.get(address(student, newest)))
+
+
 def test_an_evaluation_without_a_measured_parent_asks_for_another(
     page: Client, base: Evaluation, student: Evaluation
 ) -> None:

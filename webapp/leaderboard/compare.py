@@ -183,7 +183,11 @@ def baseline_of(evaluations: Sequence[Evaluation], wanted: int | None) -> Evalua
 
 
 def others(evaluations: Sequence[Evaluation], most: int = 30) -> list[Evaluation]:
-    """The newest evaluations on the same benchmarks that are not among these."""
+    """Evaluations on the same benchmarks that are not among these: parents' first, then the newest.
+
+    Each has ``is_parent``: whether its checkpoint is the parent of one of these.
+    """
+    parents = {each.checkpoint.parent_id for each in evaluations if each.checkpoint} - {None}
     names = {each.benchmark.name for each in evaluations}
     query = Evaluation.objects.filter(metrics__isnull=False, checkpoint__isnull=False)
     if names:
@@ -192,7 +196,8 @@ def others(evaluations: Sequence[Evaluation], most: int = 30) -> list[Evaluation
     return list(
         query.select_related("checkpoint", "benchmark")
         .only("checkpoint__name", "benchmark__title", "samples", "created_at", "pass_at_1")
-        .order_by("-created_at")[:most]
+        .annotate(is_parent=Q(checkpoint__in=[*parents, 0]))  # an empty list is no condition
+        .order_by("-is_parent", "-created_at")[:most]
     )
 
 
