@@ -24,7 +24,14 @@ if "RETORT_TEST_VAR" not in os.environ:
 
 # Whatever server the developer's environment names, tests never touch it.
 os.environ["RETORT_VAR"] = os.environ["RETORT_TEST_VAR"]
-for name in ("DATABASE_URL", "CELERY_BROKER_URL", "SECRET_KEY", "DEBUG", "RETORT_FILES"):
+for name in (
+    "DATABASE_URL",
+    "CELERY_BROKER_URL",
+    "SECRET_KEY",
+    "DEBUG",
+    "RETORT_FILES",
+    "RETORT_S3_BUCKET",
+):
     os.environ.pop(name, None)
 
 from webapp.config.settings import *  # noqa: E402, F403

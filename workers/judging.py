@@ -16,8 +16,9 @@ from django.db import connection
 
 from evaluator.store import read_segment
 from webapp.config import celery
+from webapp.core import store
 from webapp.core.text import storable, storable_json
-from webapp.runs import files
+from webapp.runs import files, handover
 from webapp.runs.leases import Claim, LeaseLostError
 from webapp.runs.ledger import Usage
 from webapp.runs.models import Stage
@@ -86,7 +87,7 @@ def release_shard(claim: Claim) -> None:
 
 def write_spec(stage: Stage, device: str) -> Path:
     """The configuration that lies there already."""
-    return files.stage_folder(stage) / "spec.json"
+    return handover.take_spec(stage)
 
 
 def engine_ready(claim: Claim, engine: Mapping[str, Any]) -> None:
@@ -111,6 +112,7 @@ def accept_segment(claim: Claim, *, name: str, size_bytes: int, sha256: str) -> 
     """Note a sealed segment; its verdicts are read when the stage is settled."""
     path = files.segments_folder(stage_of(claim)) / Path(name).name
     rows = sum(1 for _ in read_segment(path, sha256=sha256))
+    store.publish(store.relative_of(path))
     _hold(_call("judge_accept", claim.shard_id, claim.token, name, sha256, rows, size_bytes))
 
 

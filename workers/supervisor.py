@@ -6,7 +6,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from django.db import Error, InterfaceError, OperationalError, connection
 from evaluator.errors import StoreError
 from webapp.core import logs
 from webapp.core.errors import UserError
-from webapp.runs import stages
+from webapp.runs import handover, stages
 from webapp.runs.leases import Claim, LeaseLostError
 from webapp.runs.models import Stage
 from workers import endings, gpus
@@ -108,11 +109,39 @@ class Post:
         return () if self.grant is None else self.grant.devices
 
 
+@contextmanager
+def _renewed(office: Office, claim: Claim) -> Iterator[None]:
+    """Keep the lease while files are brought here, before there is a child."""
+    over = threading.Event()
+
+    def run() -> None:
+        try:
+            while not over.wait(settings.RETORT_LEASE_SECONDS / 3):
+                try:
+                    office.renew(claim)
+                except Error:
+                    logger.warning("lease not renewed", exc_info=True)
+                    connection.close()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=logs.carried(run), name="bringing", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@handover.in_use()
 def supervise(stage: Stage, claim: Claim, post: Post) -> None:
     """Do ``claim`` and further shards of the stage in one child, until others have their turn."""
     office = post.office
     try:
-        spec = office.write_spec(stage, "cuda" if post.devices else "cpu")
+        with _renewed(office, claim):
+            spec = office.write_spec(stage, "cuda" if post.devices else "cpu")
+            handover.bring(spec)
         environment = child_environment(post.devices, stages.secrets(stage))
     except (Error, LeaseLostError):
         raise
@@ -120,7 +149,8 @@ def supervise(stage: Stage, claim: Claim, post: Post) -> None:
         # Nothing the child could be told: the run must say so instead of hanging.
         known = endings.out_of_something(stage.kind, str(error))
         sentence = f"The stage cannot start: {error}" if known is None else known.sentence
-        office.fail_shard(claim, sentence, transient=known is not None and known.transient)
+        transient = isinstance(error, StoreError) if known is None else known.transient
+        office.fail_shard(claim, sentence, transient=transient)
         raise
     child = Child(child_command(stage, spec), environment)
     meter = Meter(office, child, post.devices)
@@ -174,6 +204,7 @@ def _do_shard(child: Child, stage: Stage, claim: Claim, post: Post, meter: Meter
     child.heard = began
     heartbeat = _Heartbeat(meter, claim, child)
     try:
+        handover.bring_segments(stage, claim.accepted)
         child.send(
             {
                 "shard": claim.shard_id,
@@ -277,10 +308,12 @@ def _take_in_once(
             case "usage":
                 meter.tokens(event)
             case "done":
+                handover.give(stage, event["result"])
                 meter.finish(claim, event["result"])
                 return True
             case "failed":
                 known = endings.out_of_something(stage.kind, event["error"])
+                handover.give_report(stage)
                 child.wait(1.0)  # the traceback follows the event
                 return _fail(
                     child, claim, meter, known or Ending(event["error"], event["transient"])

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.hosts.network import HOSTS, Network
-from tests.hosts.servers import BROKERS, Broker, Postgres, wait_for
+from tests.hosts.servers import BROKERS, Broker, Bucket, Postgres, inside, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 PROBLEMS, SAMPLES = 150, 2  # of an evaluation: three shards
@@ -37,16 +37,19 @@ SHORT = {
 class Installation:
     """Servers, hosts and their workers."""
 
-    def __init__(self, folder: Path, broker: str, bucket: dict[str, str] | None) -> None:
+    def __init__(self, folder: Path, broker: str, *, bucket: bool) -> None:
         folder.chmod(0o711)  # as root, PostgreSQL runs as another user, who has to pass through
-        self.folder, self.bucket = folder, bucket
+        self.folder = folder
         self.network = Network()
         self.workers: dict[str, list[subprocess.Popen[bytes]]] = {host: [] for host in HOSTS}
         self.postgres: Postgres | None = None
         self.broker: Broker | None = None
+        self.bucket: Bucket | None = None
         try:
             self.postgres = Postgres(folder / "room", self.network)
             self.broker = BROKERS[broker](folder / "broker", self.network)
+            if bucket:
+                self.bucket = Bucket(folder / "bucket", self.network)
         except BaseException:
             self.close()
             raise
@@ -55,10 +58,12 @@ class Installation:
         """What a process of ``host`` is told."""
         assert self.postgres is not None
         assert self.broker is not None
-        files = {"RETORT_FILES": str(self.folder / "shared")} if self.bucket is None else {}
+        files = {"RETORT_FILES": str(self.folder / "shared")}
+        if self.bucket is not None:  # no disk is shared
+            files = self.bucket.environment(self.network.server(host))
         return {
             **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
-            **SHORT, **files, **(self.bucket or {}),
+            **SHORT, **files,
             "RETORT_VAR": str(self.folder / host), "RETORT_HOST": host,
             "DATABASE_URL": self.postgres.url(host), "CELERY_BROKER_URL": self.broker.url(host),
         }  # fmt: skip
@@ -81,9 +86,9 @@ class Installation:
 
         for worker in self.workers[host]:
             os.killpg(worker.pid, signal.SIGKILL)
-        mark = f"{self.folder / host}/" if self.bucket else None
+        # A child's environment names no host; it ends itself when its worker is gone.
         for each in processes():
-            if f"RETORT_HOST={host}" in each.environment or (mark and mark in each.command):
+            if f"RETORT_HOST={host}" in each.environment:
                 os.kill(each.pid, signal.SIGKILL)
         for worker in self.workers[host]:
             worker.wait()
@@ -105,8 +110,9 @@ class Installation:
                 if worker.poll() is None:
                     os.killpg(worker.pid, signal.SIGKILL)
                 worker.wait()
-        if self.broker is not None:
-            self.broker.kill()
+        for server in (self.broker, self.bucket):
+            if server is not None:
+                server.kill()
         if self.postgres is not None:
             self.postgres.stop()
         self.network.close()
@@ -198,7 +204,11 @@ def wrong_keys(run: Any) -> list[str]:
     wanted = Counter((problem, sample) for problem in ids for sample in range(SAMPLES))
     rows = Counter(evaluation.completions.values_list("problem__problem_id", "sample"))
     stage = run.stages.get(kind="evaluate")
-    drawn = [row for path in files.accepted_segments(stage) for _, row in read_segment(path)]
+    drawn = [
+        row
+        for path in files.accepted_segments(stage)
+        for _, row in read_segment(files.segment_path(stage, path.name))
+    ]
     written = Counter((row["problem_id"], row["sample"]) for row in drawn)
     wrong = [f"row {key}" for key in (rows - wanted) + (wanted - rows)]
     wrong += [f"segment {key}" for key in (written - wanted) + (wanted - written)]
@@ -213,11 +223,13 @@ def checkpoint_of(owner: Any) -> Any:
     from django.conf import settings
 
     from webapp.checkpoints.models import Checkpoint
+    from webapp.core import store
 
     relative = "checkpoints/tiny"
     folder = Path(settings.MEDIA_ROOT) / relative
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text("{}")
+    store.publish(relative)
     return Checkpoint.objects.create(name="tiny", path=relative, owner=owner)
 
 
@@ -248,16 +260,22 @@ def play(scene: Installation, fault: str, *, replays: bool) -> dict[str, Any]:
     return result
 
 
+def _enter(network: Network) -> None:
+    """Go into the server room for good."""
+    inside(network).__enter__()
+
+
 def main() -> None:
     """Set the scene in a folder that is gone afterwards (unless --keep)."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--broker", choices=BROKERS, default="redis")
     parser.add_argument("--fault", choices=FAULTS, default="none")
     parser.add_argument("--replays", action="store_true", help="grade on one host, then on two")
+    parser.add_argument("--bucket", action="store_true", help="files through S3, no shared disk")
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="retort-hosts-"))
-    scene = Installation(folder, options.broker, None)
+    scene = Installation(folder, options.broker, bucket=options.bucket)
     try:
         assert scene.postgres is not None
         assert scene.broker is not None
@@ -266,6 +284,9 @@ def main() -> None:
             "DATABASE_URL": scene.postgres.local_url, "RETORT_VAR": str(folder / "web"),
             "CELERY_BROKER_URL": "memory://localhost",  # the reaper rings
         }  # fmt: skip
+        if scene.bucket is not None:  # there is no other way to it than by the network
+            _enter(scene.network)
+            os.environ["RETORT_S3_ENDPOINT_URL"] = f"http://127.0.0.1:{scene.bucket.port}"
         import django
 
         django.setup()

@@ -86,7 +86,7 @@ class Postgres:
             "-c logging_collector=on -c log_directory=server_log"
         )
         # A network namespace belongs to a thread: the server is started from one that went there.
-        with _inside(self._network):
+        with inside(self._network):
             self._servers._postgres_command("pg_ctl", "-o", options, "-w", "start")
 
     def stop(self) -> None:
@@ -103,7 +103,7 @@ class Postgres:
         return f"postgres:///{DATABASE}?host={self.sockets}&port={self.port}&user={USER}"
 
 
-class _inside:  # noqa: N801 - used as a function
+class inside:  # noqa: N801 - used as a function
     """Run the block in the server room's namespace: what it starts stays there."""
 
     def __init__(self, network: Network) -> None:
@@ -234,6 +234,40 @@ class RabbitMQ(Broker):
             "ERL_EPMD_PORT": str(free_port()),
         }
         return [([str(DAEMON)], own), ([str(RABBITMQ)], own)]
+
+
+class Bucket(Broker):
+    """An S3 server (moto's) with one bucket; what it holds lives in its process."""
+
+    scheme = "s3"
+    name = "retort"
+    # Any key will do here; they stand for the real ones in the hosts' environments.
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+
+    def commands(self) -> list[tuple[list[str], dict[str, str]]]:
+        """The server."""
+        program = Path(sys.executable).parent / "moto_server"
+        return [([str(program), "-H", self._network.listen, "-p", str(self.port)], {})]
+
+    def start(self) -> None:
+        """Start it, and make the bucket."""
+        super().start()
+        make = (
+            "import boto3, sys; boto3.client('s3', endpoint_url=sys.argv[1], "
+            "region_name='us-east-1').create_bucket(Bucket=sys.argv[2])"
+        )
+        subprocess.run(
+            [*self._network.command(ROOM), sys.executable, "-c", make,
+             f"http://127.0.0.1:{self.port}", self.name],
+            env={"PATH": os.environ["PATH"], **self.keys}, check=True,
+        )  # fmt: skip
+
+    def environment(self, address: str) -> dict[str, str]:
+        """What a process is told that reaches the server at the address."""
+        return {
+            "RETORT_S3_BUCKET": self.name, "RETORT_S3_REGION": "us-east-1",
+            "RETORT_S3_ENDPOINT_URL": f"http://{address}:{self.port}", **self.keys,
+        }  # fmt: skip
 
 
 BROKERS: dict[str, type[Broker]] = {"redis": Redis, "rabbitmq": RabbitMQ}

@@ -55,3 +55,10 @@ def test_rabbitmq_is_a_doorbell_too_and_may_be_killed() -> None:
     told = play("--broker", "rabbitmq", "--fault", "kill-broker")
     assert_whole(told)
     assert told["drawn"]["hosts"] == ["alpha", "beta"]
+
+
+def test_hosts_that_share_no_disk_work_through_a_bucket() -> None:
+    told = play("--broker", "redis", "--fault", "kill-host", "--bucket", "--replays")
+    assert told["together"]["metrics"] == told["alone"]["metrics"]
+    assert told["together"]["rows"] == told["alone"]["rows"]
+    assert_whole(told)

@@ -17,6 +17,7 @@ from evaluator.records import content_hash
 from evaluator.run_rating import Yardstick
 from evaluator.store import write_durably
 from webapp.benchmarks.models import Contest, RatingPopulation
+from webapp.core import store
 from webapp.core.errors import UserError
 from webapp.core.text import storable
 
@@ -88,13 +89,13 @@ def _keep(folder: str, value: dict[str, Any]) -> tuple[str, str]:
     path = Path(settings.MEDIA_ROOT) / relative
     path.parent.mkdir(parents=True, exist_ok=True)
     write_durably(path, json.dumps(value).encode())
+    store.publish(relative)
     return digest, relative
 
 
 def _read(relative: str) -> Any:
-    path = Path(settings.MEDIA_ROOT) / relative
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(store.fetch(relative).read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(
             f"contests: {relative} cannot be read ({error}); import it again."

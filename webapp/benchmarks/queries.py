@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from django.core.files.storage import default_storage
 from django.db.models import Count, QuerySet
 
 from evaluator.records import Problem as ProblemRecord
 from webapp.benchmarks.models import Benchmark, PromptSet
+from webapp.core import store
 
 
 def latest_benchmarks() -> QuerySet[Benchmark]:
@@ -36,7 +36,7 @@ def prompt_rows(prompt_set: PromptSet, *, offset: int, limit: int) -> list[Probl
     """Return ``limit`` prompts from ``offset`` on; reads the file no further than that."""
 
     def rows() -> Iterator[dict[str, Any]]:
-        with default_storage.open(prompt_set.path, "rb") as file:
+        with store.fetch(prompt_set.path).open("rb") as file:
             for index, line in enumerate(file):
                 if index >= offset + limit:
                     return

@@ -17,6 +17,7 @@ from evaluator.records import Problem as ProblemRecord
 from evaluator.records import problems_hash
 from evaluator.store import write_durably
 from webapp.benchmarks.models import Benchmark, Problem, PromptSet
+from webapp.core import store
 from webapp.core.errors import UserError
 from webapp.core.text import storable
 
@@ -87,7 +88,7 @@ def problems_file(benchmark: Benchmark) -> Path:
 
     Raises UserError where the missing file held tests, which stand nowhere else.
     """
-    path = _benchmark_path(benchmark)
+    path = store.fetch(store.relative_of(_benchmark_path(benchmark)))
     if not path.exists():
         if graders.get(benchmark.grader).untrusted:
             raise UserError(
@@ -101,8 +102,7 @@ def problems_file(benchmark: Benchmark) -> Path:
 
 def read_prompts(prompt_set: PromptSet) -> list[ProblemRecord]:
     """The prompt set's problems, in order."""
-    path = Path(settings.MEDIA_ROOT) / prompt_set.path
-    with path.open(encoding="utf-8") as file:
+    with store.fetch(prompt_set.path).open(encoding="utf-8") as file:
         return [ProblemRecord.from_json(json.loads(line)) for line in file]
 
 
@@ -134,6 +134,7 @@ def _write_problems(path: Path, problems: Sequence[ProblemRecord]) -> None:
     part = path.with_name(f".{uuid.uuid4().hex}.jsonl")
     write_durably(part, "".join(lines).encode())
     part.replace(path)
+    store.publish(store.relative_of(path))
 
 
 def _row(benchmark: Benchmark, position: int, problem: ProblemRecord) -> Problem:

@@ -23,10 +23,12 @@ from django.db.models.functions import Now
 from distiller.checkpoints import CheckpointInfo
 from distiller.errors import CheckpointError
 from distiller.verifying import AbandonedError, verify_in_child
+from evaluator.errors import StoreError
 from webapp.checkpoints import fetching, hub, uploads
 from webapp.checkpoints.models import Checkpoint, Upload, UploadFile
 from webapp.checkpoints.services import check_name, refused_folder, register_verified
 from webapp.config import celery
+from webapp.core import store
 from webapp.core.errors import UserError
 from webapp.core.models import User
 from webapp.core.text import storable
@@ -90,7 +92,11 @@ def claim(worker: str) -> Job | None:
     if WorkerHeartbeat.objects.filter(name=worker, draining=True).exists():
         return None
     with transaction.atomic():
-        found = _claimable().select_for_update(skip_locked=True).order_by("created_at").first()
+        waiting = _claimable().select_for_update(skip_locked=True).order_by("created_at")
+        if store.is_remote():  # bytes that came to another host are another's to look at
+            found = next((each for each in waiting if _is_here(each)), None)
+        else:
+            found = waiting.first()
         if found is None:
             return None
         job = Job(found.pk, uuid.uuid4())
@@ -126,7 +132,7 @@ def carry_out(job: Job, wanted: Callable[[], bool] = lambda: True) -> None:
         _held(job).update(lease_token=None, lease_expires_at=None, attempts=F("attempts") - 1)
     except UserError as error:
         _refuse(job, error.sentence)
-    except (fetching.TransientError, OSError) as error:
+    except (fetching.TransientError, StoreError, OSError) as error:
         _try_again(job, upload, error)
     except (LostError, Upload.DoesNotExist, UploadFile.DoesNotExist):
         logger.info("an upload was deleted, or taken over, while it was worked on")
@@ -136,6 +142,10 @@ def _claimable() -> QuerySet[Upload]:
     free = Q(lease_token=None) | Q(lease_expires_at__lt=Now())
     due = Q(not_before=None) | Q(not_before__lte=Now())
     return Upload.objects.filter(free & due, state__in=_WORK)
+
+
+def _is_here(upload: Upload) -> bool:
+    return upload.state == Upload.State.FETCHING or uploads.folder_of(upload.pk).exists()
 
 
 def _held(job: Job) -> QuerySet[Upload]:
@@ -173,6 +183,7 @@ def _verify(upload: Upload, job: Job, wanted: Callable[[], bool]) -> None:
         info = verify_in_child(folder, memory_bytes=settings.RETORT_VERIFY_BYTES, wanted=wanted)
     except CheckpointError as error:
         raise refused_folder(error, folder) from None
+    store.publish(f"checkpoints/{info.content_hash}", folder)
     _register(upload, job, folder, info)
 
 

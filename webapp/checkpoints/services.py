@@ -18,6 +18,7 @@ from distiller import checkpoints
 from distiller.checkpoints import CheckpointInfo
 from distiller.errors import CheckpointError
 from webapp.checkpoints.models import LIVE_UPLOADS, Checkpoint, Upload
+from webapp.core import store
 from webapp.core.errors import UserError
 from webapp.core.locks import lock_store
 from webapp.core.models import User
@@ -90,6 +91,7 @@ def _store(  # noqa: PLR0917 - a row's values, given by two callers
     produced_by: Run | None,
 ) -> Checkpoint:
     relative = f"checkpoints/{info.content_hash}"
+    store.publish(relative, place)
     try:
         with transaction.atomic():
             lock_store()  # no sweep between the row and the files

@@ -125,6 +125,31 @@ CELERY_BROKER_URL: str = (
 # The store. Where hosts share a disk it is mounted at the same path on each of them.
 MEDIA_ROOT: Path = Path(env.str("RETORT_FILES", default=str(RETORT_VAR / "files"))).absolute()
 MEDIA_URL = "files/"
+# A bucket instead of a shared disk: RETORT_FILES then holds this host's copies of what is in it, of
+# which those used least recently go when they take more than so much (0: no bound).
+RETORT_S3_BUCKET: str = env.str("RETORT_S3_BUCKET", default="")
+RETORT_S3_ENDPOINT_URL: str = env.str("RETORT_S3_ENDPOINT_URL", default="")
+RETORT_S3_REGION: str = env.str("RETORT_S3_REGION", default="")
+RETORT_CACHE_BYTES: int = env.int("RETORT_CACHE_BYTES", default=500_000_000_000)
+STORAGES: dict[str, dict[str, Any]] = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+if RETORT_S3_BUCKET:
+    from botocore.config import Config
+
+    # Credentials come as boto3 finds them: AWS_ACCESS_KEY_ID, a profile, the machine's role.
+    STORAGES["default"] = {
+        "BACKEND": "storages.backends.s3.S3Storage",
+        "OPTIONS": {
+            "bucket_name": RETORT_S3_BUCKET,
+            "endpoint_url": RETORT_S3_ENDPOINT_URL or None,
+            "region_name": RETORT_S3_REGION or None,
+            "client_config": Config(
+                connect_timeout=10, read_timeout=60, retries={"mode": "standard"}  # seconds
+            ),
+        },
+    }
 STATIC_URL = "static/"
 STATICFILES_DIRS: list[Path] = [BASE_DIR / "webapp" / "static"]
 # Static files are served by whitenoise straight from where they lie: no collectstatic step.

@@ -27,6 +27,7 @@ from django.utils import timezone
 
 from webapp.benchmarks.models import Benchmark, Contest, PromptSet, RatingPopulation
 from webapp.checkpoints.models import LIVE_UPLOADS, Checkpoint, Upload
+from webapp.core import store
 from webapp.core.locks import lock_store
 from webapp.housekeeping.models import Unreferenced
 from webapp.leaderboard.models import Report
@@ -144,6 +145,7 @@ def sweep(paths: Iterable[str]) -> list[Garbage]:
                 doomed.append((path, _renamed(at)))
             Unreferenced.objects.filter(path__in=group).delete()
         for path, trash in doomed:
+            store.remove(path)
             removed.append(Garbage(path, size_of(trash)))
             remove(trash)
     return removed

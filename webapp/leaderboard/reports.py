@@ -245,8 +245,9 @@ def _texts(completions: Iterable[Completion]) -> dict[int, str]:
     """Texts by completion; every segment is read once."""
     wanted: dict[Path, dict[int, int]] = defaultdict(dict)
     for completion in completions:
-        folder = files.segments_folder(completion.segment.shard.stage)
-        wanted[folder / completion.segment.name][completion.offset] = completion.pk
+        segment = completion.segment
+        path = files.segment_path(segment.shard.stage, segment.name)
+        wanted[path][completion.offset] = completion.pk
     texts: dict[int, str] = {}
     for path, offsets in wanted.items():
         for offset, row in read_segment(path):

@@ -5,18 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 from collections import deque
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from django.conf import settings
-
 from evaluator.store import read_row, read_segment
+from webapp.core import store
 from webapp.runs.models import Completion, Segment, Stage, State
+
+PREFLIGHT = "preflight.json"  # distiller.stages writes it
 
 
 def store_path(relative: str) -> Path:
     """The absolute path of a file in the store."""
-    return Path(settings.MEDIA_ROOT) / relative
+    return store.path_of(relative)
 
 
 def stage_folder(stage: Stage) -> Path:
@@ -27,6 +28,11 @@ def stage_folder(stage: Stage) -> Path:
 def segments_folder(stage: Stage) -> Path:
     """The folder of a stage's sealed segments, accepted or not."""
     return stage_folder(stage) / "segments"
+
+
+def segment_path(stage: Stage, name: str) -> Path:
+    """Where a sealed segment lies, brought to this host where another one made it."""
+    return store.fetch(f"runs/{stage.run_id}/{stage.pk}/segments/{name}")
 
 
 def accepted_segments(stage: Stage) -> list[Path]:
@@ -44,7 +50,7 @@ def newest_rows(stage: Stage, most: int) -> list[dict[str, Any]]:
     newest = Segment.objects.filter(shard__stage=stage).order_by("-pk").first()
     if newest is None:
         return []
-    rows = deque(read_segment(segments_folder(stage) / newest.name), maxlen=most)
+    rows = deque(read_segment(segment_path(stage, newest.name)), maxlen=most)
     return [row for _, row in reversed(rows)]
 
 
@@ -54,7 +60,7 @@ def completion_text(completion: Completion) -> dict[str, Any]:
     Raises evaluator.errors.StoreError when the file is gone or is not the one that was accepted.
     """
     segment = completion.segment
-    return read_row(segments_folder(segment.shard.stage) / segment.name, completion.offset)
+    return read_row(segment_path(segment.shard.stage, segment.name), completion.offset)
 
 
 def read_corpus_rows(
@@ -64,15 +70,18 @@ def read_corpus_rows(
     folder = stage.result.get("corpus")
     if stage.state != State.FINISHED or folder is None:
         return []
-    path = store_path(folder).parent / f"{which}.jsonl"  # distiller.refining: beside the corpus
+    # distiller.refining: beside the corpus
+    path = store.fetch(str(PurePosixPath(folder).parent / f"{which}.jsonl"))
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in itertools.islice(file, offset, offset + limit)]
 
 
 def read_preflight(stage: Stage) -> dict[str, Any] | None:
     """What a preflight stage found (distiller.preflight.Report); None before it has."""
-    path = stage_folder(stage) / "preflight.json"  # distiller.stages writes it
-    if not path.is_file():
-        return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    path = stage_folder(stage) / PREFLIGHT
+    if store.is_remote():  # each try writes it anew
+        written = store.get(store.relative_of(path))
+    else:
+        written = path.read_bytes() if path.is_file() else None
+    found: dict[str, Any] | None = None if written is None else json.loads(written)
     return found

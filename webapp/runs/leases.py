@@ -24,7 +24,7 @@ from evaluator.errors import StoreError
 from evaluator.store import read_segment
 from webapp.benchmarks.models import Problem
 from webapp.config import celery
-from webapp.core import logs
+from webapp.core import logs, store
 from webapp.core.errors import UserError
 from webapp.core.text import storable, storable_json
 from webapp.runs import files, redraw, stages
@@ -184,6 +184,7 @@ def accept_segment(claim: Claim, *, name: str, size_bytes: int, sha256: str) -> 
         raise LeaseLostError(f"segment {name} is not named after this lease")
     path = files.segments_folder(stage) / name
     content = list(read_segment(path, sha256=sha256))
+    store.publish(store.relative_of(path))
     with transaction.atomic():
         if not _held(claim).select_for_update(no_key=True).exists():
             raise LeaseLostError("the lease is no longer ours")

@@ -31,6 +31,7 @@ from webapp.benchmarks.services import read_prompts
 from webapp.checkpoints.models import Checkpoint
 from webapp.checkpoints.services import check_name, completions_only
 from webapp.config import celery
+from webapp.core import store
 from webapp.core.errors import UserError
 from webapp.core.models import User
 from webapp.endpoints import services as endpoints
@@ -234,6 +235,7 @@ def import_completions(
         target = files.store_path(relative)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+        store.publish(relative)
     return run
 
 

@@ -59,7 +59,7 @@ def _take_in(stage: Stage) -> None:
         ids = set(shard.work.get("problem_ids", ()))
         rows = []
         for segment in Segment.objects.filter(shard=shard).order_by("pk"):
-            path = files.segments_folder(stage) / segment.name
+            path = files.segment_path(stage, segment.name)
             rows += [row for _, row in read_segment(path, sha256=segment.sha256)]
         if ids:
             rows = [row for row in rows if row["problem_id"] in ids]

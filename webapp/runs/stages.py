@@ -25,7 +25,7 @@ from webapp.checkpoints import services as checkpoints
 from webapp.checkpoints.models import Checkpoint
 from webapp.config import celery
 from webapp.endpoints import services as endpoints
-from webapp.runs import files, ratings, redraw
+from webapp.runs import files, handover, ratings, redraw
 from webapp.runs.launching import chats
 from webapp.runs.models import Completion, Evaluation, Run, Shard, Stage
 
@@ -60,8 +60,11 @@ def write_spec(stage: Stage, device: str) -> Path:
     """Write the child's configuration into the stage's folder and return its path."""
     folder = files.stage_folder(stage)
     files.segments_folder(stage).mkdir(parents=True, exist_ok=True)
+    spec = build_spec(stage, device)
+    if stage.queue == celery.JUDGE:
+        handover.offer_spec(stage, spec)
     part = folder / f".spec-{uuid.uuid4().hex}.json"
-    part.write_text(json.dumps(build_spec(stage, device), ensure_ascii=False, indent=1))
+    part.write_text(json.dumps(spec, ensure_ascii=False, indent=1))
     part.replace(folder / "spec.json")
     return folder / "spec.json"
 

@@ -1,0 +1,317 @@
+"""The store over HTTP: moto's server, hosts with folders of their own, a line that breaks."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.files.storage import storages
+
+from evaluator.errors import StoreError
+from tests.hosts.network import Network
+from tests.hosts.servers import Bucket
+from webapp.core import store
+from webapp.core.cache import Cache
+from webapp.core.errors import UserError
+from webapp.runs import files, handover
+from webapp.runs.models import Stage
+
+ROOT = Path(__file__).resolve().parents[2]
+Host = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    server = Bucket(tmp_path_factory.mktemp("moto") / "server", Network(isolated=False))
+    yield server
+    server.kill()
+
+
+class Line:
+    """A way to the server that can be made to break off after so many bytes of an answer."""
+
+    def __init__(self, port: int) -> None:
+        self.limit: int | None = None
+        self._port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._threads = [threading.Thread(target=self._serve)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            self._threads.append(threading.Thread(target=self._carry, args=(near,)))
+            self._threads[-1].start()
+
+    def _carry(self, near: socket.socket) -> None:
+        passed = 0
+        with near, socket.create_connection(("127.0.0.1", self._port)) as far:
+            while True:
+                for source in select.select([near, far], [], [])[0]:
+                    data = source.recv(65536)
+                    if source is far and self.limit is not None:
+                        data = data[: max(self.limit - passed, 0)]
+                    if not data:
+                        return
+                    passed += len(data) if source is far else 0
+                    (near if source is far else far).sendall(data)
+
+
+@pytest.fixture
+def line(bucket: Bucket) -> Iterator[Line]:
+    made = Line(bucket.port)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def host(
+    bucket: Bucket, line: Line, settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Host]:
+    """Be the host of that name: its own folder, the same bucket."""
+    from botocore.config import Config
+
+    for name, value in bucket.keys.items():
+        monkeypatch.setenv(name, value)
+    settings.RETORT_S3_BUCKET = bucket.name
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "default": {
+            "BACKEND": "storages.backends.s3.S3Storage",
+            "OPTIONS": {
+                "bucket_name": bucket.name, "region_name": "us-east-1",
+                "endpoint_url": f"http://127.0.0.1:{line.port}",
+                "client_config": Config(retries={"total_max_attempts": 1}, read_timeout=20),
+            },
+        },
+    }  # fmt: skip
+
+    def be(name: str) -> Path:
+        settings.MEDIA_ROOT = tmp_path / name
+        return tmp_path / name
+
+    client = storages["default"].connection.meta.client
+    yield be
+    client.close()
+
+
+def write(root: Path, relative: str, data: bytes) -> None:
+    path = root / relative
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """The files under their names, without the cache's own."""
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and ".cache" not in path.parts
+    }
+
+
+def test_what_one_host_publishes_another_has_whole(host: Host) -> None:
+    alpha = host("alpha")
+    write(alpha, "prompts/p.jsonl", b"prompts")
+    for name, data in (("config.json", b"{}"), ("a/model.safetensors", os.urandom(9 << 20))):
+        write(alpha, f"checkpoints/c/{name}", data)
+    store.publish("prompts/p.jsonl")
+    store.publish("checkpoints/c")
+    beta = host("beta")
+    assert store.fetch("prompts/p.jsonl").read_bytes() == b"prompts"
+    assert store.fetch("checkpoints/c") == beta / "checkpoints" / "c"
+    assert tree(beta) == tree(alpha)
+    assert not store.fetch("runs/1/2/segments/none").exists()
+    store.remove("checkpoints/c")
+    assert list(store.names()) == ["prompts/p.jsonl"]
+    host("gamma")
+    assert not store.fetch("checkpoints/c").exists()
+
+
+def test_a_folder_without_its_manifest_is_nowhere(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are sent first: whoever is killed in between has published nothing."""
+    alpha = host("alpha")
+    write(alpha, "checkpoints/half/config.json", b"{}")
+    monkeypatch.setattr(store, "_put", lambda name, data: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        store.publish("checkpoints/half")
+    beta = host("beta")
+    assert not store.fetch("checkpoints/half").exists()
+    assert tree(beta) == {}
+
+
+def test_another_object_under_the_name_is_refused_for_good(host: Host) -> None:
+    alpha = host("alpha")
+    write(alpha, "runs/1/2/segments/s", b"rows")
+    store.publish("runs/1/2/segments/s")
+    place = storages["default"].bucket.Object("runs/1/2/segments/s")
+    for changed in ({"Metadata": dict(place.metadata)}, {}):
+        place.put(Body=b"ROWS", **changed)
+        beta = host(f"beta{len(changed)}")
+        with pytest.raises(UserError, match="runs/1/2/segments/s"):
+            store.fetch("runs/1/2/segments/s")
+        assert tree(beta) == {}
+        assert store.cache().size_bytes() == 0
+
+
+@pytest.mark.parametrize("limit", [0, 500, 300_000])
+def test_a_line_that_breaks_is_worth_another_try(host: Host, line: Line, limit: int) -> None:
+    alpha = host("alpha")
+    data = os.urandom(1 << 20)
+    write(alpha, "checkpoints/d/model.safetensors", data)
+    store.publish("checkpoints/d")
+    beta = host("beta")
+    line.limit = limit
+    with pytest.raises(StoreError, match="checkpoints/d"):
+        store.fetch("checkpoints/d")
+    assert tree(beta) == {}
+    line.limit = None
+    assert (store.fetch("checkpoints/d") / "model.safetensors").read_bytes() == data
+    store.remove("checkpoints/d")
+
+
+def test_wrong_rights_are_no_reason_to_try_again(host: Host, settings: Any) -> None:
+    host("alpha")
+    options = settings.STORAGES["default"]["OPTIONS"] | {"bucket_name": "another"}
+    settings.STORAGES = {
+        **settings.STORAGES, "default": settings.STORAGES["default"] | {"OPTIONS": options},
+    }  # fmt: skip
+    write(Path(settings.MEDIA_ROOT), "prompts/q", b"q")
+    with pytest.raises(UserError, match="bucket's name and rights"):
+        store.publish("prompts/q")
+    storages["default"].connection.meta.client.close()
+
+
+def test_a_judge_is_told_its_own_paths(host: Host) -> None:
+    """A worker that may not read the database gets its spec through the store."""
+    alpha = host("alpha")
+    stage = Stage(pk=8, run_id=7, kind="grade", queue="judge")
+    write(alpha, "benchmarks/b.jsonl", b"problems")
+    write(alpha, "runs/7/6/segments/s", b"rows")
+    store.publish("benchmarks/b.jsonl")
+    store.publish("runs/7/6/segments/s")
+    spec = {
+        "kind": "grade", "stage_folder": str(files.stage_folder(stage)),
+        "segments_folder": str(files.segments_folder(stage)), "protocol": {"corpus": "/etc"},
+        "problems_file": str(alpha / "benchmarks/b.jsonl"),
+        "engine": {"name": "openai", "model": "/x"},
+        "segment_files": [str(alpha / "runs/7/6/segments/s")],
+    }  # fmt: skip
+    handover.offer_spec(stage, spec)
+    beta = host("beta")
+    path = handover.take_spec(stage)
+    handover.bring(path)
+    told = path.read_text()
+    assert str(alpha) not in told
+    assert '"corpus": "/etc"' in told  # only fields that name files are moved
+    assert (beta / "benchmarks/b.jsonl").read_bytes() == b"problems"
+    assert (beta / "runs/7/6/segments/s").read_bytes() == b"rows"
+    with pytest.raises(UserError, match="retry"):
+        handover.take_spec(Stage(pk=9, run_id=7, kind="grade", queue="judge"))
+
+
+def test_without_a_bucket_nothing_is_loaded_or_done() -> None:
+    program = (
+        "import sys, django; django.setup();"
+        "from webapp.core import store;"
+        "store.publish('x'); print(store.fetch('x'));"
+        "print(sorted({'boto3', 'botocore', 'storages'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False,
+        env={"PATH": os.environ["PATH"], "DJANGO_SETTINGS_MODULE": "webapp.config.settings",
+             "RETORT_VAR": "/nowhere", "SECRET_KEY": "x"},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["/nowhere/files/x", "[]"], done.stderr
+
+
+# --- the copies
+
+
+def fill(cache: Cache, name: str, size: int, age: float) -> None:
+    """A copy that was last used so long ago."""
+    with cache.incoming() as part:
+        part.write_bytes(name.encode() * size)
+        cache.keep(part, f"digest-{name}", f"folder/{name}")
+    then = time.time() - age
+    os.utime(cache._objects / f"digest-{name}", (then, then))
+
+
+def kept(root: Path) -> set[str]:
+    folder = root / "folder"
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+def test_the_least_recently_used_copies_go_and_none_that_is_in_use(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, most_bytes=350)
+    with cache.holding():
+        for age, name in zip((900, 800, 700), "abc", strict=True):
+            fill(cache, name, 100, age)
+        cache.use("folder/a")
+        os.utime(cache._objects / "digest-a", (0, 0))  # long ago, and yet in use
+        fill(cache, "d", 100, 600)
+        assert kept(tmp_path) == {"a", "c", "d"}
+        assert cache.size_bytes() == 300
+    fill(cache, "e", 100, 500)
+    assert kept(tmp_path) == {"c", "d", "e"}
+    # A name that stands for something else by now is left alone.
+    (tmp_path / "folder" / "c").unlink()
+    (tmp_path / "folder" / "c").write_bytes(b"mine")
+    fill(cache, "f", 200, 400)
+    assert (tmp_path / "folder" / "c").read_bytes() == b"mine"
+    assert cache.size_bytes() <= 350
+
+
+def test_what_a_killed_process_held_is_free(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from webapp.core.cache import Cache\n"
+        "cache = Cache(Path(sys.argv[1]), 150)\n"
+        "with cache.holding():\n"
+        "    cache.use('folder/a'); print('held', flush=True); time.sleep(600)\n"
+    )
+    cache = Cache(tmp_path, most_bytes=150)
+    fill(cache, "a", 100, 900)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    with holder.stdout:
+        assert holder.stdout.readline() == b"held\n"
+    os.utime(cache._objects / "digest-a", (0, 0))
+    fill(cache, "b", 100, 800)
+    assert "a" in kept(tmp_path)
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    fill(cache, "c", 50, 700)
+    assert "a" not in kept(tmp_path)
+
+
+def test_equal_files_lie_once(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, most_bytes=0)
+    fill(cache, "a", 100, 0)
+    assert cache.link("digest-a", "elsewhere/b")
+    assert not cache.link("digest-unknown", "elsewhere/c")
+    assert (tmp_path / "elsewhere/b").samefile(tmp_path / "folder/a")
+    assert cache.size_bytes() == 100

@@ -1,0 +1,250 @@
+"""The file store: a disk that all hosts share, or a bucket that each host keeps copies of.
+
+Paths in the database are relative to the store. With a disk, ``fetch`` and ``publish`` do nothing
+but tell where a file lies. With a bucket (``RETORT_S3_BUCKET``) ``publish`` uploads what this host
+made, whole, before a row refers to it, and ``fetch`` brings what another host made; copies lie
+below ``MEDIA_ROOT`` under the same relative paths, so that every path in a child's spec is absolute
+on each host. A folder is there when its manifest is, which is uploaded last.
+
+What is in the store never changes; the few files that do are given and taken by ``put`` and
+``get``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.files.storage import default_storage
+
+from evaluator.errors import StoreError
+from webapp.core.cache import Cache
+from webapp.core.errors import UserError
+
+MANIFEST = ".manifest.json"  # beside a folder's name: its files with sizes and hashes
+HASH = "sha256"  # the metadata of an object
+_CHUNK = 1 << 20  # bytes
+
+logger = logging.getLogger(__name__)
+
+
+def is_remote() -> bool:
+    """Whether the files are in a bucket."""
+    return bool(settings.RETORT_S3_BUCKET)
+
+
+def path_of(relative: str) -> Path:
+    """Where a file or folder of the store lies on this host, once it is here."""
+    return Path(settings.MEDIA_ROOT) / relative
+
+
+def relative_of(path: Path) -> str:
+    """The store's name of a path below it."""
+    return path.relative_to(settings.MEDIA_ROOT).as_posix()
+
+
+def fetch(relative: str) -> Path:
+    """Where a file or folder lies, brought here first where need be; it may also be nowhere.
+
+    Raises StoreError where another try may help, UserError for an object that is not what was
+    stored.
+    """
+    path = path_of(relative)
+    if not is_remote():
+        return path
+    with _reported(relative):
+        cache().use(relative)
+        if path.is_file():
+            return path
+        manifest = _manifest(relative)
+        if manifest is None:
+            _fetch_file(relative)
+            return path
+        for name, entry in manifest.items():
+            inside = f"{relative}/{name}"
+            cache().use(inside)
+            if not path_of(inside).is_file():
+                _fetch_file(inside, entry[HASH])
+    return path
+
+
+def publish(relative: str, source: Path | None = None) -> None:
+    """Put a file or folder of this host (``source``, where it lies elsewhere yet) into the bucket.
+
+    What is there already is not sent again. Raises StoreError.
+    """
+    if not is_remote():
+        return
+    path = source or path_of(relative)
+    with _reported(relative):
+        if path.is_file():
+            _send(path, relative)
+            return
+        entries = {}
+        for each in sorted(path.rglob("*")):
+            if each.is_file():
+                name = each.relative_to(path).as_posix()
+                entries[name] = {"bytes": each.stat().st_size}
+        there = _manifest(relative)
+        if there is not None and {n: e["bytes"] for n, e in there.items()} == {
+            n: e["bytes"] for n, e in entries.items()
+        }:
+            return
+        for name, entry in entries.items():
+            entry[HASH] = _send(path / name, f"{relative}/{name}")  # type: ignore[assignment]
+        _put(relative + MANIFEST, json.dumps(entries).encode())
+
+
+def put(relative: str, data: bytes) -> None:
+    """Write a small object that may change. Raises StoreError."""
+    with _reported(relative):
+        _put(relative, data)
+
+
+def get(relative: str) -> bytes | None:
+    """Read a small object that may change; None where there is none. Raises StoreError."""
+    with _reported(relative):
+        return _get(relative)
+
+
+def remove(relative: str) -> None:
+    """Take a file or folder out of the bucket; copies elsewhere go when their room is wanted."""
+    if not is_remote():
+        return
+    with _reported(relative):
+        # The manifest first: half a folder is none.
+        for name in (relative + MANIFEST, relative):
+            _bucket().Object(name).delete()
+        _bucket().objects.filter(Prefix=f"{relative}/").delete()
+
+
+def names() -> Iterator[str]:
+    """Every file of the bucket. Raises StoreError."""
+    with _reported("the bucket"):
+        for each in _bucket().objects.all():
+            if not each.key.endswith(MANIFEST):
+                yield each.key
+
+
+# --- objects
+
+
+def _send(path: Path, relative: str) -> str:
+    """Upload a file under its hash; returns it."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if _hash(relative) != digest:
+        _bucket().upload_file(str(path), relative, ExtraArgs={"Metadata": {HASH: digest}})
+    if path == path_of(relative):
+        cache().adopt(relative, digest)
+    return digest
+
+
+def _fetch_file(relative: str, digest: str | None = None) -> None:
+    """Download a file; it appears under its name only when its hash is the one it was sent with."""
+    digest = digest or _hash(relative)
+    if digest is None:
+        return  # nowhere: who asked says what is missing
+    if cache().link(digest, relative):
+        return
+    with cache().incoming() as part:
+        actual = hashlib.sha256()
+        body = _bucket().Object(relative).get()["Body"]
+        with part.open("wb") as file:
+            while chunk := body.read(_CHUNK):
+                actual.update(chunk)
+                file.write(chunk)
+        if actual.hexdigest() != digest:
+            raise UserError(
+                f"store: the object {relative} is not what was stored (its hash differs); restore "
+                "it from a backup."
+            )
+        cache().keep(part, digest, relative)
+
+
+def _hash(relative: str) -> str | None:
+    from botocore.exceptions import ClientError
+
+    try:
+        return str(_bucket().Object(relative).metadata[HASH])
+    except KeyError:
+        raise UserError(
+            f"store: the object {relative} was not put there by Retort; take it out of the bucket."
+        ) from None
+    except ClientError as error:
+        if _is_missing(error):
+            return None
+        raise
+
+
+def _manifest(relative: str) -> dict[str, dict[str, Any]] | None:
+    found = _get(relative + MANIFEST)
+    return None if found is None else json.loads(found)
+
+
+def _put(relative: str, data: bytes) -> None:
+    digest = hashlib.sha256(data).hexdigest()
+    _bucket().put_object(Key=relative, Body=data, Metadata={HASH: digest})
+
+
+def _get(relative: str) -> bytes | None:
+    from botocore.exceptions import ClientError
+
+    try:
+        return bytes(_bucket().Object(relative).get()["Body"].read())
+    except ClientError as error:
+        if _is_missing(error):
+            return None
+        raise
+
+
+def _is_missing(error: Any) -> bool:
+    return error.response.get("Error", {}).get("Code") in ("404", "NoSuchKey", "NotFound")
+
+
+def _bucket() -> Any:
+    return default_storage.bucket  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _reported(relative: str) -> Iterator[None]:
+    """Turn the client's errors into ours, which say whether another try may help."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+    try:
+        yield
+    except NoCredentialsError:
+        raise UserError("store: no credentials; set AWS_ACCESS_KEY_ID and its secret.") from None
+    except (BotoCoreError, Boto3Error, ClientError, OSError) as error:
+        answer = error.__context__ if isinstance(error, Boto3Error) else error
+        if isinstance(answer, ClientError) and _is_for_good(answer):
+            raise UserError(
+                f"store: {relative}: {answer}; look at the bucket's name and rights."
+            ) from error
+        logger.warning("the store cannot be reached", exc_info=True)
+        said = f"{type(error).__name__}: {error}"[:300]
+        raise StoreError(f"store: {relative} was not transferred ({said}).") from error
+
+
+def _is_for_good(error: Any) -> bool:
+    """Whether the server would refuse the same again."""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return 400 <= status < 500 and status not in (408, 429)
+
+
+@lru_cache
+def _cache(root: Path, most: int) -> Cache:
+    return Cache(root, most)
+
+
+def cache() -> Cache:
+    """The copies that this host has."""
+    return _cache(Path(settings.MEDIA_ROOT), settings.RETORT_CACHE_BYTES)
