@@ -65,6 +65,8 @@ def test_a_preset_with_one_change_is_launched(
     assert page.locator("#id_price_input").is_hidden(), "a teacher that is here has no price"
     choose_names(page, "from-preset")
     page.wait_for_selector("#estimate >> text=prompts × 2 samples")
+    page.click("#advanced-1 > summary")
+    assert page.locator("#id_engine").is_visible()
     page.set_viewport_size({"width": 390, "height": 800})
     assert_no_overflow(page)
     page.click("button.primary:has-text('Launch')")

@@ -172,6 +172,7 @@ def test_uploaded_chats_outlive_a_mistake_and_reach_the_children(
     wrong = values | {"epochs": "x", "general_file": SimpleUploadedFile(name, body)}
     response = page.post("/runs/distil/", wrong)
     assert response.status_code == 400
+    assert "uploaded before are used" in response.content.decode()
     again = shown(response) | {"epochs": "2"}
     assert page.post("/runs/distil/", again).status_code == 302, response.content.decode()
     run = Run.objects.get()
@@ -289,6 +290,11 @@ def test_a_check_is_one_stage_and_its_answer_ends_the_polling(page: Client) -> N
     assert page.get(run.get_absolute_url()).status_code == 200
 
 
+def test_without_javascript_a_check_leads_to_its_page(page: Client) -> None:
+    response = page.post("/runs/distil/check/", shown(pasted(page, RECIPE)))
+    assert response["location"] == Run.objects.get().get_absolute_url()
+
+
 def test_a_check_of_an_unfinished_form_says_what_is_missing(page: Client) -> None:
     response = page.post("/runs/distil/check/", {}, headers={"HX-Request": "true"})
     assert response.status_code == 200
@@ -350,6 +356,17 @@ def test_figures_rest_on_earlier_runs_of_the_same_models(
     other = estimate(page, generate_devices="2")
     assert other["Time of the traces"].value == "unknown", "that was with another number of devices"
     assert estimate(page, engine="vllm")["Time of the traces"].value == "unknown"
+
+
+def test_an_estimate_needs_as_many_queries_after_many_runs(
+    page: Client, here: Any, user: Any, django_assert_max_num_queries: Any
+) -> None:
+    values = shown(pasted(page, RECIPE + "evaluation: {benchmarks: [arithmetic]}\n"))
+    for _ in range(3):
+        with django_assert_max_num_queries(16):
+            page.post("/runs/distil/estimate/", values, headers={"HX-Request": "true"})
+        for _ in range(4):
+            past_run(user, here, tokens=1000, seconds=50)
 
 
 def test_a_price_is_the_recipes_or_the_endpoints(page: Client, user: Any) -> None:

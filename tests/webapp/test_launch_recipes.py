@@ -208,6 +208,7 @@ def billion_laughs() -> str:
         ("[" * 200 + "]" * 200, 1, "nested"),
         ("{a: " * 60 + "1" + "}" * 60, 1, "nested"),
         ("x" * 200_001, None, "longer"),
+        ("[" + "a: b," * 39_000 + "]", 1, "too many"),
         ("- a\n- b\n", 1, "name: value"),
         ("just words", 1, "name: value"),
         ("", None, "name: value"),

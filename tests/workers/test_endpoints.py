@@ -125,7 +125,7 @@ def test_a_served_model_is_measured_from_the_form_to_the_leaderboard(
         )
         launched = page.post(
             reverse("runs:evaluate"),
-            {"checkpoint": endpoint.checkpoint_id, "benchmark": benchmark.pk,
+            {"checkpoints": [endpoint.checkpoint_id], "benchmarks": [benchmark.pk],
              "protocol": "quick", "engine": "transformers"},
         )  # fmt: skip
         assert launched.status_code == 302, launched.content.decode()

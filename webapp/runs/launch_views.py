@@ -35,6 +35,8 @@ _NAMES = {
 # What a preset leaves as it was typed.
 _KEPT = ("teacher", "base", "student", "prompt_set", "general_kept")
 
+_CHATS_KEPT = "The chats that were uploaded before are used; choose a file to replace them."
+
 
 def _is_partial(request: HttpRequest) -> bool:
     return bool(request.headers.get("hx-request"))
@@ -89,6 +91,8 @@ def _distil_page(
 ) -> HttpResponse:
     if form.is_bound:
         form.focus_first_error()
+    if form["general_kept"].value() and not form["general_file"].errors:
+        form.notes = {"general_file": _CHATS_KEPT, **form.notes}
     context = {"form": form, "presets": _preset_cards(form), **more}
     return render(request, "runs/distil.html", context, status=status)
 

@@ -49,8 +49,8 @@ STEPS = (
     StepPlan(
         "Teacher", "Writes the reasoning traces.", ("teacher",),
         (
-            ("", ("engine", "mode", "temperature", "top_p", "max_tokens", "stop_after",
-                  "generate_devices")),
+            ("for-local", ("engine", "generate_devices")),
+            ("", ("mode", "temperature", "top_p", "max_tokens", "stop_after")),
             ("for-endpoint", ("price_input", "price_output", "price_currency")),
         ),
     ),

@@ -21,6 +21,7 @@ from webapp.core.text import storable
 
 MOST_CHARACTERS = 200_000
 MOST_DEPTH = 20
+MOST_EVENTS = 10_000  # values and brackets; a whole recipe has a few hundred
 # What a draft may leave open: the form then asks for it.
 OPEN: dict[str, Any] = {"teacher": "", "base": "", "student": "", "prompts": {"set": ""}}
 
@@ -190,8 +191,10 @@ def _read(text: str) -> tuple[dict[str, Any], Any]:
 def _check_events(text: str) -> None:
     """Refuse what plain data never needs, before anything is built from it."""
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
         line = event.start_mark.line + 1  # type: ignore[union-attr]
+        if count > MOST_EVENTS:
+            raise YamlError([Mistake("holds too many values for a recipe; shorten it.", line)])
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise YamlError([Mistake("aliases (& and *) are not read; write it out.", line)])
         if getattr(event, "tag", None):
