@@ -157,7 +157,8 @@ def _write_completions(
     shard = Shard.objects.create(stage=stage, index=0, state=State.FINISHED)
     folder = files.segments_folder(stage)
     graded = {}
-    with SegmentWriter(folder, prefix=f"{shard.pk:08d}-{lease.hex}", seal_rows=10**9) as writer:
+    endless = {"seal_rows": 10**9, "seal_bytes": 1 << 40, "seal_seconds": 1e9}  # one segment
+    with SegmentWriter(folder, prefix=f"{shard.pk:08d}-{lease.hex}", **endless) as writer:
         for problem in problems:
             for sample in range(evaluation.samples):
                 text, outcome, answer, reason = draw(rng, problem, sample)
@@ -188,7 +189,8 @@ def _write_completions(
             )
         )  # fmt: skip
         rows.append({**row, "outcome": outcome, "answer": answer})
-    Completion.objects.bulk_create(completions)
+    assert len(completions) == len(problems) * evaluation.samples
+    Completion.objects.bulk_create(completions, batch_size=5000)
     return rows
 
 

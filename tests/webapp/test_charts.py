@@ -24,7 +24,11 @@ def test_a_strip_has_one_mark_per_sample_in_its_own_place(outcomes: list[str]) -
         int(x) for data in re.findall(r' d="([^"]*)"', svg) for x in re.findall(r"M(\d+) ", data)
     ]
     assert set(starts) == {6 * i for i in range(len(outcomes))}
-    assert f'aria-label="{outcomes.count("correct")} of {len(outcomes)} samples correct"' in svg
+    assert f'aria-label="{outcomes.count("correct")} of {len(outcomes)} samples correct' in svg
+    told = re.search(r'samples correct([^"]*)"', svg)
+    assert told is not None
+    counts = [int(count) for count in re.findall(r", (\d+) ", told[1])]
+    assert sum(counts) == len(outcomes) - outcomes.count("correct")
     for outcome in set(outcomes):
         assert f"o-{outcome or 'ungraded'}" in svg
 

@@ -223,7 +223,7 @@ def test_an_evaluation_names_its_scores_and_draws_every_sample(
         assert name in text
     for figure in evaluation.metrics["per_problem"]:
         assert f"{figure['correct']} of 4" in text
-        assert f'aria-label="{figure["correct"]} of 4 samples correct"' in text
+        assert f'aria-label="{figure["correct"]} of 4 samples correct' in text
     assert sum(evaluation.metrics["outcomes"].values()) == 48
 
 

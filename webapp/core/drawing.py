@@ -6,6 +6,7 @@ inline styles. Everything returned is safe HTML: only numbers and known words ar
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from django.utils.html import format_html
@@ -113,16 +114,21 @@ def strip(outcomes: Sequence[str]) -> SafeString:
         for known, parts in paths.items()
     ]
     right = sum(outcome == Outcome.CORRECT for outcome in outcomes)
+    others = Counter(outcome or UNGRADED for outcome in outcomes if outcome != Outcome.CORRECT)
+    told = "".join(
+        f", {others[each]} {word}" for each, word in OUTCOME_WORDS.items() if others[each]
+    )
     width = max(len(outcomes), 1) * _CELL_WIDTH
     return format_html(
         '<svg class="strip" viewBox="0 0 {} {}" width="{}" height="{}" role="img"'
-        ' aria-label="{} of {} samples correct">{}</svg>',
+        ' aria-label="{} of {} samples correct{}">{}</svg>',
         width,
         _CELL_HEIGHT,
         width,
         _CELL_HEIGHT,
         right,
         len(outcomes),
+        told,
         SafeString("".join(drawn)),  # every part was escaped above
     )
 

@@ -18,7 +18,7 @@ def points(value: float | None) -> str:
     """A difference of shares in points, with its sign: 0.125 → "+12.5"; undefined is a dash."""
     if value is None:
         return "–"
-    return "0" if not value else f"{100 * value:+.1f}".replace("-", "−").replace(".0", "")
+    return f"{100 * value:+.1f}".replace("-", "−") if value else "0.0"
 
 
 @register.filter
