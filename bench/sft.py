@@ -22,7 +22,8 @@ import random
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from subprocess import run
 from typing import Any
@@ -36,7 +37,7 @@ from evaluator.records import Completion, FinishReason, Problem
 
 TRL = "trl==1.16.0"
 FOLDER = WORK / "sft"
-SHORT, LONG = (40, 240), (1500, 2500)  # tokens of a sequence, from … to
+SPANS = {"short": (40, 240), "long": (1500, 2500)}  # tokens of a sequence, from … to
 COUNTS = {"short": 64, "long": 4}  # sequences; a quarter of them makes a step
 CONTEXTS = (4096, 8192, 16384, 32768)
 VOCABULARY = 32768
@@ -131,7 +132,7 @@ def train(trainer: str, label: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 def agreement(model: Path) -> dict[str, Any]:
     """The largest difference of losses over 50 steps."""
-    folder = corpus_of("agreement", 200, SHORT, model)  # of four a step
+    folder = corpus_of("agreement", 200, SPANS["short"], model)  # of four a step
     training = TRAINING | {"batch_size": 4, "gradient_checkpointing": False}
     rows = rows_of(folder, Training.model_validate(training))
     spec = {"base": str(model), "corpus": str(folder), "rows": str(rows), "training": training}
@@ -229,22 +230,24 @@ def contexts() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure all, print it, keep it."""
+    """Measure the parts that were asked for; print and keep each as soon as it is done."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--context", action="store_true", help="long sequences alone")
+    parser.add_argument("--context", action="store_true", help="long contexts alone")
+    parser.add_argument("--only", choices=["agreement", *SPANS], help="one part of the comparison")
     given = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    packages = ["torch", "transformers", "accelerate"]
-    if given.context:
-        write("sft_context", contexts(), packages=packages)
-        return
     model = base()
-    result: dict[str, Any] = {"trl": TRL, "agreement": agreement(model)}
-    print("agreement", result["agreement"], flush=True)
-    for name, span in (("short", SHORT), ("long", LONG)):
-        result[name] = speed(name, span, model, given.rounds)
-    write("sft", result, packages=packages)
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "agreement": lambda: agreement(model),
+        **{name: partial(speed, name, span, model, given.rounds) for name, span in SPANS.items()},
+    }
+    chosen = ["context"] if given.context else [given.only] if given.only else list(parts)
+    for name in chosen:
+        found = (parts | {"context": contexts})[name]()
+        print(name, json.dumps(found, indent=1), flush=True)
+        versions = {} if name == "context" else {"trl": TRL.partition("==")[2]}
+        write(f"sft_{name}", versions | found, packages=["torch", "transformers", "accelerate"])
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ def _write(model: Any, base_model: Path, out: Path, note: Mapping[str, Any]) -> 
         if "space" in str(error) or isinstance(error, OSError):
             raise TrainingError(
                 f"out: the student cannot be written to {out} ({error}); free some space and start "
-                "again: the training is kept."
+                "again: the training goes on from its last saved state."
             ) from error
         raise
     shutil.rmtree(out, ignore_errors=True)

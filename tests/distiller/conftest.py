@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.distiller.samples import make_tiny
+from tests.distiller.samples import make_tiny, sums
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -17,6 +17,12 @@ SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 @pytest.fixture(scope="session")
 def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny("qwen2", tmp_path_factory.mktemp("qwen") / "model")
+
+
+@pytest.fixture(scope="session")
+def eight(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of eight examples."""
+    return sums(8, tiny_qwen, tmp_path_factory.mktemp("eight") / "corpus")
 
 
 @pytest.fixture

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from distiller import corpus
+from distiller.corpus import Encoder
 from distiller.filters import Trace
-from distiller.recipe import Prompts, Recipe
+from distiller.recipe import Prompts, Recipe, Training
+from evaluator.benchmarks import arithmetic
 from evaluator.records import Completion, FinishReason, Problem
+
+if TYPE_CHECKING:
+    from distiller.sft import Trained
 
 
 def make_tiny(kind: str, folder: Path, *, vocabulary: int | None = None) -> Path:
@@ -48,3 +54,32 @@ def trace(
 ) -> Trace:
     key = problem.replace("+", "p").replace("-", "m")
     return Trace(Problem(key, problem, answer), Completion(key, sample, text, finish))
+
+
+FAST = {
+    "epochs": 2, "learning_rate": 1e-2, "batch_size": 4, "max_length_tokens": 128,
+    "gradient_checkpointing": False,
+}  # fmt: skip
+
+
+def sums(count: int, base: Path, out: Path) -> Path:
+    """A corpus of so many examples, all different."""
+    from distiller.toy import solve
+
+    chosen = recipe(base)
+    traces = [
+        trace(solve(p.problem), problem=p.problem, answer=p.answer)
+        for p in arithmetic.generate(count, seed=5, terms=2)
+    ]
+    corpus.build(traces, encoder=Encoder(base, chosen), recipe=chosen, out=out)
+    assert len(corpus.read(out)[0]) == count
+    return out
+
+
+def run(corpus_folder: Path, base: Path, out: Path, **options: Any) -> Trained:
+    """Train; ``training`` changes :data:`FAST`."""
+    from distiller import sft
+
+    training = Training(**{**FAST, **options.pop("training", {})})
+    resume = options.pop("resume", out.with_name(f"{out.name}.resume"))
+    return sft.train(corpus_folder, base, training, out, resume=resume, **options)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -19,49 +19,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from distiller import corpus, optim, packing, sft
+from distiller import corpus, optim, packing, sft, students
 from distiller.corpus import Encoder
 from distiller.errors import InputError, TrainingError
 from distiller.parallel import World
 from distiller.recipe import Training
-from distiller.toy import solve
-from evaluator.benchmarks import arithmetic
-from tests.distiller.samples import make_tiny, recipe, trace
-
-FAST = {
-    "epochs": 2, "learning_rate": 1e-2, "batch_size": 4, "max_length_tokens": 128,
-    "gradient_checkpointing": False,
-}  # fmt: skip
-
-
-def sums(count: int, base: Path, out: Path) -> Path:
-    """A corpus of so many examples, all different."""
-    chosen = recipe(base)
-    traces = [
-        trace(solve(p.problem), problem=p.problem, answer=p.answer)
-        for p in arithmetic.generate(count, seed=5, terms=2)
-    ]
-    corpus.build(traces, encoder=Encoder(base, chosen), recipe=chosen, out=out)
-    assert len(corpus.read(out)[0]) == count
-    return out
-
-
-@pytest.fixture(scope="module")
-def eight(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sums(8, tiny_qwen, tmp_path_factory.mktemp("eight") / "corpus")
+from tests.distiller.samples import FAST, make_tiny, recipe, run, sums, trace
 
 
 @pytest.fixture(scope="module")
 def thirty_two(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sums(32, tiny_qwen, tmp_path_factory.mktemp("thirty-two") / "corpus")
-
-
-def run(corpus_folder: Path, base: Path, out: Path, **options: Any) -> sft.Trained:
-    training = Training(**{**FAST, **options.pop("training", {})})
-    resume = options.pop("resume", out.with_name(f"{out.name}.resume"))
-    return sft.train(corpus_folder, base, training, out, resume=resume, **options)
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "qwen3", "llama"])
@@ -379,101 +350,98 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
-def test_two_processes_learn_what_one_learns(
-    lora: dict[str, Any] | None, eight: Path, tiny_qwen: Path, tmp_path: Path
+def test_a_disk_that_is_full_at_the_end_loses_no_more_than_the_student(
+    eight: Path, tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FSDP over gloo, three micro-batches a step (one process idles in the last round)."""
-    settings = {"micro_batch_tokens": 60, "batch_size": 8, "epochs": 12, "lora": lora,
-                "held_out_share": 0.25, "learning_rate": 1e-3}  # fmt: skip
-    curves: list[list[dict[str, float]]] = []
-    for processes in (1, 2):
-        curve: list[dict[str, float]] = []
-        run(
-            eight, tiny_qwen, tmp_path / str(processes), training=settings, processes=processes,
-            on_step=lambda step, values, curve=curve: curve.append(dict(values)),
-        )  # fmt: skip
-        curves.append(curve)
-    assert len(curves[0]) == len(curves[1]) == 9
-    for one, two in zip(*curves, strict=True):
-        for key in ("loss", "grad_norm", "held_out_loss", "learning_rate"):
-            assert one.get(key) == pytest.approx(two.get(key), rel=1e-4)
-    one, two = (load_file(tmp_path / n / "model.safetensors") for n in ("1", "2"))
-    for name, weights in one.items():
-        torch.testing.assert_close(weights, two[name], rtol=1e-3, atol=1e-4)
+    """The state of the step before stays, and started again the training ends as it would have."""
 
+    def full(self: Any, *_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-def test_two_processes_go_on_where_they_were_and_one_cannot(
-    eight: Path, tiny_qwen: Path, tmp_path: Path
-) -> None:
-    class StopHereError(Exception):
-        pass
-
-    def stop(done: int, total: int, tokens: int) -> None:
-        if done == 3:
-            raise StopHereError
-
-    settings = {"epochs": 4, "save_seconds": 1e-9}
-    with pytest.raises(StopHereError):
-        run(eight, tiny_qwen, tmp_path / "a", training=settings, processes=2, on_progress=stop)
-    with pytest.raises(TrainingError, match="number of processes differ"):
-        run(eight, tiny_qwen, tmp_path / "a", training=settings)
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", full)
+    settings = {"save_seconds": 1e-9}
+    with pytest.raises(TrainingError, match=r"^out: .*No space left on device.*free some space"):
+        run(eight, tiny_qwen, tmp_path / "out", training=settings)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.resume"]
+    monkeypatch.undo()
     seen: list[int] = []
     run(
-        eight, tiny_qwen, tmp_path / "a", training=settings, processes=2,
+        eight, tiny_qwen, tmp_path / "out", training=settings,
         on_progress=lambda done, total, tokens: seen.append(done),
     )  # fmt: skip
-    assert seen[0] >= 2
-    run(eight, tiny_qwen, tmp_path / "b", training=settings, processes=2)
-    one, other = (load_file(tmp_path / n / "model.safetensors") for n in ("a", "b"))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert seen == [3, 4]
+    run(eight, tiny_qwen, tmp_path / "b", training=settings)
+    one, other = ((tmp_path / n / "model.safetensors").read_bytes() for n in ("out", "b"))
+    assert one == other
 
 
-def test_torchruns_processes_train_as_spawned_ones_do(
-    eight: Path, tiny_qwen: Path, tmp_path: Path
-) -> None:
-    file, settings = tmp_path / "recipe.json", {"micro_batch_tokens": 60}
-    file.write_text(recipe(tiny_qwen, training=FAST | settings).model_dump_json())
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         "-m", "distiller", "train", str(file), "--corpus", str(eight),
-         "--out", str(tmp_path / "out"), "--no-preflight"],
-        capture_output=True, text=True, check=False,
+def test_flops_are_those_that_torch_counts(tiny_qwen: Path) -> None:
+    """Matrix products forward and backward; attention's are left to its own formula."""
+    student = students.load(tiny_qwen, Training(**FAST), World(0, 1, torch.device("cpu")))
+    words = student.model.get_output_embeddings().weight
+    vectors = sum(each.numel() for each in student.parameters() if each.ndim < 2)
+    packed = packing.pack([(list(range(5, 105)), 1)], "cpu")
+    with FlopCounterMode(display=False) as counter:
+        student(packed).backward()
+    found = optim.step_flops(
+        student.model.config, student.multiplied_parameters() - vectors, [99], frozen=False
+    )
+    attention = 12 * 1 * 2 * 16 * 99 * 100 / 2  # layers, heads, head width, causal pairs
+    products = sum(
+        count for operation, count in counter.get_flop_counts()["Global"].items()
+        if "attention" not in str(operation)
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("student: ") == 1
-    run(eight, tiny_qwen, tmp_path / "b", training=settings, processes=2)
-    one, other = (load_file(tmp_path / n / "model.safetensors") for n in ("out", "b"))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    uncounted = 2 * words.numel() * 99  # addmm_, by which the loss adds to the words' gradient
+    assert found - attention == products + uncounted
 
 
+def test_the_share_of_the_peak_is_reported_where_the_device_has_one(
+    eight: Path, tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optim, "peak_flops", lambda device: 1e9)
+    seen: list[dict[str, float]] = []
+    run(eight, tiny_qwen, tmp_path / "out", on_step=lambda step, values: seen.append(dict(values)))
+    examples, _ = corpus.read(eight)
+    config = AutoConfig.from_pretrained(tiny_qwen)
+    parameters = AutoModelForCausalLM.from_pretrained(tiny_qwen).num_parameters()
+    words = config.vocab_size * config.hidden_size
+    parameters -= 0 if config.tie_word_embeddings else words
+    batches = sft.plan(len(examples), Training(**FAST))
+    for values, batch in zip(seen, batches, strict=True):
+        lengths = [len(examples[index].input_ids) for index in batch]
+        flops = optim.step_flops(config, parameters, lengths, frozen=False)
+        seconds = sum(lengths) / values["tokens_per_second"]
+        assert values["mfu"] == pytest.approx(flops / seconds / 1e9)
+
+
+@pytest.mark.shared_data
 @pytest.mark.parametrize(
-    ("environment", "processes", "sentence"),
-    [
-        ({"RANK": "2", "WORLD_SIZE": "2"}, None, "'2' of '2' is no place among processes"),
-        ({"RANK": "x", "WORLD_SIZE": "2"}, None, "'x' of '2' is no place among processes"),
-        ({"RANK": "0", "WORLD_SIZE": "2"}, None, "MASTER_ADDR, MASTER_PORT: not set"),
-        ({"RANK": "0", "WORLD_SIZE": "1"}, 2, "processes: a launcher"),
-    ],
+    ("kind", "name"),
+    [("qwen2", "qwen2.5"), ("qwen3", "deepseek-r1-distill-qwen"), ("llama", "qwen2.5")],
 )
-def test_an_environment_that_no_launcher_made_is_refused(
-    environment: dict[str, str],
-    processes: int | None,
-    sentence: str,
-    eight: Path,
-    tiny_qwen: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_students_with_real_tokenizers_are_trained(
+    kind: str, name: str, shared_tokenizer: Any, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv("MASTER_ADDR", raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match=re.escape(sentence)):
-        run(eight, tiny_qwen, tmp_path / "out", processes=processes)
-
-
-def test_an_error_in_a_process_is_the_trainings(
-    eight: Path, tiny_qwen: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(InputError, match="leaves nothing to measure"):
-        run(eight, tiny_qwen, tmp_path / "out", training={"held_out_share": 0.01}, processes=2)
+    """The loss falls, the turn's ending token is learnt, and the student keeps the tokenizer."""
+    source = shared_tokenizer(name)
+    words = AutoTokenizer.from_pretrained(source)
+    base = make_tiny(kind, tmp_path / "base", vocabulary=len(words))
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(source / file, base / file)
+    for file in ("chat_template.jinja", "special_tokens_map.json"):
+        (base / file).unlink(missing_ok=True)
+    chosen, text = recipe(base), "<think>\nTwo.\n</think>\n\n\\boxed{2}"
+    encoder = Encoder(base, chosen)
+    corpus.build([trace(text)], encoder=encoder, recipe=chosen, out=tmp_path / "corpus")
+    losses: list[float] = []
+    trained = run(
+        tmp_path / "corpus", base, tmp_path / "out",
+        training={"epochs": 12, "batch_size": 1, "max_length_tokens": 200},
+        on_step=lambda step, values: losses.append(values["loss"]),
+    )  # fmt: skip
+    assert losses[0] > 10  # of some 130,000 words
+    assert losses[-1] < losses[0] - 2
+    (example,) = corpus.read(tmp_path / "corpus")[0]
+    kept = AutoTokenizer.from_pretrained(trained.checkpoint)
+    assert kept.convert_tokens_to_ids(kept.eos_token) == example.input_ids[-1] == encoder.end_id
+    assert kept.get_vocab() == words.get_vocab()
