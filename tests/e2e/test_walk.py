@@ -41,21 +41,24 @@ def test_from_signing_in_to_a_report(browser: Any, live_server: Any) -> None:
     page.wait_for_selector(".chart svg.main-svg")
     assert page.locator("text=pass@1[avg-of-8]").first.is_visible()
     assert page.locator("svg.strip").count() == len(PROBLEMS)
-    with page.expect_download() as download:
-        page.click("text=Report, HTML")
     how = page.locator("text=First prompt, as the model saw it")
     assert not how.is_visible()
     page.click("a:text-is('how')")
     how.wait_for(state="visible")  # the link opens the folded part that it leads to
+    evaluation = page.url.split("#")[0]
+    page.click("text=Download a report")
+    with page.expect_download() as download:
+        page.locator("tr", has_text="HTML").locator("a.button").click()
     report = Path(download.value.path()).read_text(encoding="utf-8")
     assert "pass@1[avg-of-8]" in report
+    page.goto(evaluation)
     page.click("th >> text=sum-003")
     page.wait_for_selector(".katex")
     thoughts = page.locator("details.fold .text").first
     assert not thoughts.is_visible()
     page.click("summary:has-text('Thinking')")
     assert thoughts.is_visible()
-    page.click("article >> text=next")
+    page.click(".pinned a[rel=next]")
     page.wait_for_selector("article:has-text('Sample 1')")
     assert_clean(seen)
 
