@@ -26,6 +26,7 @@ from tests.webapp.samples import (
     plain_draw,
 )
 from webapp.benchmarks.services import install_benchmark
+from webapp.core import store
 from webapp.leaderboard import desk, reports
 from webapp.leaderboard.models import Report
 from webapp.runs import files
@@ -130,6 +131,30 @@ def test_a_bundle_is_made_kept_verified_and_scored_again(
     assert Report.objects.get() == newer
     assert not path.exists()
     assert files.store_path(newer.path).is_file()
+
+
+@pytest.mark.django_db
+def test_a_report_made_on_one_host_is_downloaded_from_another(
+    found: Evaluation, page: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket: dict[str, bytes] = {}
+
+    def publish(relative: str) -> None:
+        bucket[relative] = files.store_path(relative).read_bytes()
+
+    def fetch(relative: str) -> Path:
+        path = tmp_path / "elsewhere"
+        path.write_bytes(bucket[relative])
+        return path
+
+    monkeypatch.setattr(store, "publish", publish)
+    monkeypatch.setattr(store, "remove", bucket.pop)
+    row = made(page, found, "zip")
+    files.store_path(row.path).unlink()
+    monkeypatch.setattr(store, "fetch", fetch)
+    response = page.get(reverse("leaderboard:download", args=[found.pk, row.pk]))
+    assert b"".join(response.streaming_content) == bucket[row.path]
+    assert [name for name in bucket if name.startswith("reports/")] == [row.path]
 
 
 @pytest.mark.django_db

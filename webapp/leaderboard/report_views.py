@@ -12,13 +12,13 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from evaluator import report_files
-from evaluator.errors import EvaluatorError
+from evaluator.errors import EvaluatorError, StoreError
+from webapp.core import store
 from webapp.core.errors import UserError
 from webapp.core.users import signed_in
 from webapp.leaderboard import reports
 from webapp.leaderboard.closely_views import found_evaluation
 from webapp.leaderboard.models import Report
-from webapp.runs import files
 from webapp.runs.models import Evaluation
 
 # What each form is for, in the order of the page.
@@ -110,8 +110,8 @@ def download(request: HttpRequest, pk: int, report: int) -> FileResponse:
     """A report that a worker made."""
     row = get_object_or_404(Report, pk=report, evaluation=pk, state=Report.State.READY)
     try:
-        body = files.store_path(row.path).open("rb")
-    except OSError:
+        body = store.fetch(row.path).open("rb")
+    except (OSError, StoreError, UserError):
         raise Http404 from None
     return FileResponse(
         body, as_attachment=True, filename=f"evaluation-{pk}.{row.form}",

@@ -25,6 +25,7 @@ from evaluator.report_files import Content, Format
 from evaluator.store import read_segment
 from webapp.benchmarks.services import problems_file
 from webapp.checkpoints.queries import undecontaminated
+from webapp.core import store
 from webapp.core.errors import UserError
 from webapp.core.models import User
 from webapp.leaderboard import disputes, evaluations
@@ -118,6 +119,7 @@ def make(pk: int) -> None:
     )
     with target.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
+    store.publish(relative)  # the web server may be another host
     Report.objects.filter(pk=pk).update(
         state=Report.State.READY, path=relative, sha256=digest, error="", claimed_until=None,
         size_bytes=target.stat().st_size, made_at=timezone.now(),
@@ -131,6 +133,7 @@ def _forget_earlier(row: Report) -> None:
     ).exclude(state=Report.State.QUEUED)
     for path in earlier.exclude(path="").values_list("path", flat=True):
         files.store_path(path).unlink(missing_ok=True)
+        store.remove(path)
     earlier.delete()
 
 
@@ -220,8 +223,8 @@ def _drawn(found: Evaluation) -> Iterator[dict[str, Any]]:
                 "offset", flat=True
             )
         )
-        folder = files.segments_folder(segment.shard.stage)
-        for offset, row in read_segment(folder / segment.name, sha256=segment.sha256):
+        path = files.segment_path(segment.shard.stage, segment.name)
+        for offset, row in read_segment(path, sha256=segment.sha256):
             if offset in counted:
                 yield row
 
