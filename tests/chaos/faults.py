@@ -27,6 +27,7 @@ class Process:
     """What /proc says of a process."""
 
     pid: int
+    parent: int
     session: int
     started: str
     command: str
@@ -49,7 +50,7 @@ def read_process(pid: int) -> Process | None:
         return None
     if fields[0] in "ZX":
         return None
-    return Process(pid, int(fields[3]), fields[19], command, environment)
+    return Process(pid, int(fields[1]), int(fields[3]), fields[19], command, environment)
 
 
 def processes() -> list[Process]:
@@ -71,6 +72,8 @@ class Scene:
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     started: int = 0
     sessions: set[int] = field(default_factory=set)  # of every child that was seen
+    wrong: list[str] = field(default_factory=list)  # what was seen that must not be
+    stopped: int = 0  # how often a worker was
 
     @property
     def control(self) -> Path:
@@ -130,10 +133,21 @@ def kill_all_workers(scene: Scene) -> None:
 
 
 def stop_worker_past_its_lease(scene: Scene) -> None:
-    worker = scene.rng.choice(scene.workers)
+    """By turns past its grant of devices, too, which may be another's by then."""
+    working = [worker for worker in scene.workers if children_of(scene, worker)]
+    worker = scene.rng.choice(working or scene.workers)
+    scene.stopped += 1
+    leases = 1 + scene.stopped % 2
     os.kill(worker.pid, signal.SIGSTOP)
-    time.sleep(scene.lease_seconds + 1.5)
+    time.sleep(leases * scene.lease_seconds + 1.5)
+    if leases == 2:
+        for child in children_of(scene, worker):
+            scene.wrong.append(f"child {child.pid} outlived the silence of worker {worker.pid}")
     os.kill(worker.pid, signal.SIGCONT)
+
+
+def children_of(scene: Scene, worker: subprocess.Popen[bytes]) -> list[Process]:
+    return [child for child in scene.children() if child.parent == worker.pid]
 
 
 def lose_redis(scene: Scene) -> None:

@@ -217,6 +217,7 @@ def storm(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             Checkpoint.objects.create(name="tiny", path="checkpoints/tiny", owner=owner),
         ),
     }  # fmt: skip
+    scene.wrong = result["wrong"]
     began = time.monotonic()
     try:
         scene.fill_up()
