@@ -15,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from whitenoise.compress import Compressor
+
 ROOT = Path(__file__).resolve().parent.parent
 NODE = ROOT / "node_modules"
 VENDOR = ROOT / "webapp" / "static" / "vendor"
@@ -64,10 +66,19 @@ def copy_libraries(target: Path) -> None:
     (target / "katex.min.css").write_text(css, encoding="utf-8")
 
 
+def compress(target: Path) -> None:
+    """Write each script's and stylesheet's ``.gz`` beside it: whitenoise sends that one."""
+    compressor = Compressor(use_brotli=False, quiet=True)
+    for file in target.iterdir():
+        if file.suffix in (".js", ".css"):
+            compressor.compress(str(file))
+
+
 def main() -> int:
-    """Install what is missing, copy, and say where to."""
+    """Install what is missing, copy, compress, and say where to."""
     install_node_packages()
     copy_libraries(VENDOR)
+    compress(VENDOR)
     size = sum(file.stat().st_size for file in VENDOR.rglob("*") if file.is_file())
     print(f"vendor: {VENDOR.relative_to(ROOT)} holds {size / 1e6:.1f} MB")  # noqa: T201
     return 0

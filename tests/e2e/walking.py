@@ -10,10 +10,12 @@ from django.db import connection
 from playwright.sync_api import Page
 
 
-def sign_in(page: Page, address: str) -> None:
+def sign_in(
+    page: Page, address: str, name: str = "ada", password: str = "a long enough password"
+) -> None:
     page.goto(address)
-    page.fill("#id_username", "ada")
-    page.fill("#id_password", "a long enough password")
+    page.fill("#id_username", name)
+    page.fill("#id_password", password)
     page.click("main button")
     page.wait_for_selector("h1:has-text('Leaderboard')")
 

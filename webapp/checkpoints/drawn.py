@@ -100,18 +100,20 @@ def _edge(edge: tuple[str, str], where: Places) -> str:
 def _node(node: Node, where: Places) -> SafeString:
     x, y = _corner(node.key, where)
     name, note = _cut(node.name, _LETTERS), _cut(node.note, _SMALL_LETTERS)
-    label = f"{node.role}: {node.name}" + (f" ({node.note})" if node.note else "")
+    whole = f"{node.role}: {node.name}" + (f" ({node.note})" if node.note else "")
+    # What is heard begins with what is seen, so that it can be asked for by voice.
+    seen = f"{node.role} {name} {note}".strip()
+    label = seen if (name, note) == (node.name, node.note) else f"{seen}, {whole}"
     inner = format_html(
         '<title>{}</title><rect x="{}" y="{}" width="{}" height="{}" rx="6"/>'
         '<text class="role" x="{}" y="{}">{}</text><text class="name" x="{}" y="{}">{}</text>'
         '<text class="note" x="{}" y="{}">{}</text>',
-        label, x, y, WIDTH, HEIGHT, x + 10, y + 16, node.role, x + 10, y + 33, name,
+        whole, x, y, WIDTH, HEIGHT, x + 10, y + 16, node.role, x + 10, y + 33, name,
         x + 10, y + 49, note,
     )  # fmt: skip
     kind = "node missing" if node.missing else "node here" if node.here else "node"
     if node.href and not node.here:
-        return format_html('<a class="{}" href="{}" aria-label="{}">{}</a>', kind, node.href, label,
-                           inner)  # fmt: skip
+        return format_html('<a class="{}" href="{}">{}</a>', kind, node.href, inner)
     return format_html('<g class="{}">{}</g>', kind, inner)
 
 
