@@ -101,9 +101,7 @@ def _node(node: Node, where: Places) -> SafeString:
     x, y = _corner(node.key, where)
     name, note = _cut(node.name, _LETTERS), _cut(node.note, _SMALL_LETTERS)
     whole = f"{node.role}: {node.name}" + (f" ({node.note})" if node.note else "")
-    # What is heard begins with what is seen, so that it can be asked for by voice.
-    seen = f"{node.role} {name} {note}".strip()
-    label = seen if (name, note) == (node.name, node.note) else f"{seen}, {whole}"
+    # No aria-label: what is heard holds what is seen, so that a link can be asked for by voice.
     inner = format_html(
         '<title>{}</title><rect x="{}" y="{}" width="{}" height="{}" rx="6"/>'
         '<text class="role" x="{}" y="{}">{}</text><text class="name" x="{}" y="{}">{}</text>'
