@@ -29,7 +29,7 @@ RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's wrapper wan
 DAEMON = Path("/usr/bin/epmd")
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 180.0) -> None:
     """Poll until ``condition`` holds."""
     deadline = time.monotonic() + seconds
     while not condition():
