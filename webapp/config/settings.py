@@ -146,7 +146,9 @@ if RETORT_S3_BUCKET:
             "endpoint_url": RETORT_S3_ENDPOINT_URL or None,
             "region_name": RETORT_S3_REGION or None,
             "client_config": Config(
-                connect_timeout=10, read_timeout=60, retries={"mode": "standard"}  # seconds
+                connect_timeout=10,
+                read_timeout=60,
+                retries={"mode": "standard"},  # seconds
             ),
         },
     }
