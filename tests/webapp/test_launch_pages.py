@@ -189,7 +189,7 @@ def test_uploaded_chats_outlive_a_mistake_and_reach_the_children(
     [
         ("c.jsonl", b"", "holds none"), ("c.jsonl", b"{\n", "line 1"), ("c.jsonl", b"\xff", "read"),
         ("c.jsonl.gz", b"no gzip", "unpacked"),
-        ("c.jsonl.gz", gzip.compress(CHATS)[:-9], "unpacked"),
+        ("c.jsonl.gz", gzip.compress(CHATS, mtime=0)[:-9], "unpacked"),
         ("c.jsonl", b'{"prompt": 1}\n', "line 1"),
     ],
 )  # fmt: skip
