@@ -91,16 +91,21 @@ class PairedComparison:
     se: float | None
     p: float
     resolvable: float | None  # smallest difference found with 80 % power at the 5 % level
-    # 95 % interval of the difference, inside [−1, 1]; None where no spread tells of it
+    # 95 % interval of the difference, inside [−1, 1]; None where nothing symmetric tells of it
     low: float | None = None
     high: float | None = None
+    same_n: bool = True  # whether both runs have as many samples of every problem
 
 
 def compare_paired(first: Sequence[Count], second: Sequence[Count]) -> PairedComparison:
     """Compare two runs' (correct, samples) on the same problems, given in the same order.
 
     ``p`` is the two-sided sign-flip permutation p of the problem means' differences, exact by
-    convolution over a common denominator. Raises ValueError for unequal or empty sequences.
+    convolution over a common denominator. It takes differences of equal models to be symmetric,
+    which they are for one n only: near the ceiling a single sample against 64 is usually a little
+    better and seldom much worse. So where n differs ``p`` is the larger of that and
+    :func:`redistribution_p`, and the interval, which rests on the same symmetry, is blank with
+    ``resolvable``. Raises ValueError for unequal or empty sequences.
     """
     if len(first) != len(second) or not first:
         raise ValueError("a paired comparison needs the same problems in both runs, at least one")
@@ -111,16 +116,24 @@ def compare_paired(first: Sequence[Count], second: Sequence[Count]) -> PairedCom
     ]
     scaled = [difference / denominator for difference in differences]
     se, mean = se_total(scaled), math.fsum(scaled) / len(scaled)
+    p = sign_flip_p(differences)
+    if not _same_n(first, second):
+        p = max(p, redistribution_p(first, second))
+        return PairedComparison(len(first), mean, se, p, resolvable=None, same_n=False)
     low, high = difference_interval(mean, se, len(scaled))
     return PairedComparison(
         problems=len(first),
         difference=mean,
         se=se,
-        p=sign_flip_p(differences),
+        p=p,
         resolvable=None if se is None else (Z_95 + Z_POWER_80) * se,
         low=low,
         high=high,
     )
+
+
+def _same_n(first: Sequence[Count], second: Sequence[Count]) -> bool:
+    return all(n == m for (_, n), (_, m) in zip(first, second, strict=True))
 
 
 def difference_interval(
@@ -178,6 +191,52 @@ def sign_flip_p(differences: Sequence[int]) -> float:
     return float(1.0 if observed == 0 else min(1.0, 2 * tail))
 
 
+# Beyond so many additions the law of a redistribution is made of so many draws that it is normal.
+REDISTRIBUTION = 20_000_000
+
+
+def redistribution_p(first: Sequence[Count], second: Sequence[Count]) -> float:
+    """Two-sided p of the difference of means when equal models drew both runs: P(|T| ≥ |observed|).
+
+    Each problem's right answers fall on its n₁ + n₂ samples by chance, so that those of the first
+    run are hypergeometric: Fisher's exact test with the problems as strata, whatever each n is.
+    Exact by convolution, but for laws of more than ``REDISTRIBUTION`` additions: those by the
+    normal law with a continuity correction.
+    """
+    denominator = math.lcm(*(n for _, n in (*first, *second)))
+    observed, lowest, variance = 0, 0, 0.0  # in steps of 1/denominator, summed over problems
+    laws: list[tuple[int, list[float]]] = []  # (width of a step, chances of 0, 1, … steps)
+    for (c1, n1), (c2, n2) in zip(first, second, strict=True):
+        one, other, right = denominator // n1, denominator // n2, c1 + c2
+        fewest, most = max(0, right - n2), min(right, n1)
+        observed += c1 * one - c2 * other
+        lowest += fewest * one - (right - fewest) * other
+        if most > fewest:
+            ways = [math.comb(n1, c) * math.comb(n2, right - c) for c in range(fewest, most + 1)]
+            laws.append((one + other, [way / math.comb(n1 + n2, right) for way in ways]))
+            share = right / (n1 + n2)
+            spread = share * (1 - share) * n1 * n2 / (n1 + n2 - 1)
+            variance += (one + other) ** 2 * spread
+    if not laws:
+        return 1.0
+    unit = math.gcd(*(step for step, _ in laws))
+    size = 1 + sum(step // unit * (len(law) - 1) for step, law in laws)
+    if size * sum(len(law) for _, law in laws) > REDISTRIBUTION:
+        return math.erfc(max(0.0, abs(observed) - unit / 2) / math.sqrt(2 * variance))
+    whole, reach = np.zeros(size), 1
+    whole[0] = 1.0
+    for step, law in laws:
+        window = whole[:reach].copy()
+        whole[:reach] = 0.0
+        for place, chance in enumerate(law):
+            whole[place * step // unit : place * step // unit + reach] += chance * window
+        reach += step // unit * (len(law) - 1)
+    below = (-abs(observed) - lowest) // unit + 1  # that many places are as far down, or further
+    above = -((lowest - abs(observed)) // unit)  # the first place as far up
+    tails = whole[: max(0, below)].sum() + whole[max(0, above) :].sum()
+    return float(min(1.0, tails)) if observed else 1.0
+
+
 @cache
 def t_quantile(p: float, freedom: int) -> float:
     """Quantile of Student's t for p in (0.5, 1) and a whole number of degrees of freedom ≥ 1.
@@ -225,8 +284,8 @@ def ranks(rows: Sequence[Sequence[Count]]) -> list[int]:
     """Rank of each row: 1 + the number of rows that are significantly better (PROTOCOLS §2).
 
     ``rows`` hold (correct, samples) of the same problems in the same order. A pair ties unless the
-    sign-flip test of its paired differences separates it at the 5 % level after Holm's correction
-    over all pairs; the tests are exact up to ``EXACT_PAIRS`` pairs, and beyond that normal with a
+    test of :func:`compare_paired` separates it at the 5 % level after Holm's correction over all
+    pairs; sign flips are exact up to ``EXACT_PAIRS`` pairs, and beyond that normal with a
     continuity correction (:func:`sign_flip_p_normal`). Raises ValueError for rows of different
     length or none.
     """
@@ -249,6 +308,10 @@ def ranks(rows: Sequence[Sequence[Count]]) -> list[int]:
             for row in range(len(rows) - 1)
             for p in sign_flip_p_normal(scores[row] - scores[row + 1 :])
         ]
+    for place, (a, b) in enumerate(zip(first, second, strict=True)):
+        # a p above the level separates nothing whatever the other test says
+        if p_values[place] < SIGNIFICANCE and not _same_n(rows[a], rows[b]):
+            p_values[place] = max(p_values[place], redistribution_p(rows[a], rows[b]))
     better = [0] * len(rows)
     for a, b, difference, p in zip(first, second, differences, holm(p_values), strict=True):
         if p < SIGNIFICANCE:

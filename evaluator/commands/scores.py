@@ -252,13 +252,15 @@ def _print_comparison(found: comparison.Comparison) -> None:
         table.add_row("95 % interval", f"{_points(paired.low)} to {_points(paired.high)}")
     if paired.se is not None:
         table.add_row("standard error, paired", _points(paired.se, sign=False))
-    table.add_row("p (sign flips, two-sided)", f"{paired.p:.3g}")
+    table.add_row("p (two-sided)", f"{paired.p:.3g}")
     if paired.resolvable is not None:
         table.add_row("smallest resolvable difference", _points(paired.resolvable, sign=False))
     Console().print(table)
     if found.measurement_differs:
         names = _listed(found.measurement) if found.measurement else "which fields is not known"
         print(f"warning: measured differently, so the scores do not compare: {names}.")
+    if not paired.same_n:
+        print("warning: n differs, so the test is a stricter one and there is no interval.")
     if found.run:
         print(f"note: the runs differ in {_listed(found.run)}.")
 

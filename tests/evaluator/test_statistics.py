@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from evaluator.statistics import (
     holm,
     mean_interval,
     ranks,
+    redistribution_p,
     se_rerun,
     se_total,
     sign_flip_p,
@@ -40,13 +42,72 @@ def test_sign_flip_p_is_the_share_of_sign_patterns_as_extreme(differences: list[
 def test_paired_comparison_is_antisymmetric_and_uses_means(pairs: list[tuple[int, int]]) -> None:
     first, second = [(a, 4) for a, _ in pairs], [(b, 6) for _, b in pairs]
     there, back = compare_paired(first, second), compare_paired(second, first)
+    assert there.low is there.high is there.resolvable is None, "n differs"
     differences = [a / 4 - b / 6 for a, b in pairs]
     assert there.difference == pytest.approx(np.mean(differences))
     assert back.difference == pytest.approx(-there.difference)
     assert back.p == pytest.approx(there.p)
     expected_se = np.std(differences, ddof=1) / math.sqrt(len(pairs))
     assert there.se == pytest.approx(expected_se, abs=1e-12)
-    assert there.resolvable == pytest.approx((1.959964 + 0.841621) * expected_se, rel=1e-5)
+
+
+def test_resolvable_is_what_four_of_five_runs_find_by_the_normal_law() -> None:
+    found = compare_paired([(3, 4), (2, 4)] * 15, [(1, 4), (2, 4)] * 15)
+    assert found.se is not None
+    assert found.resolvable == pytest.approx((1.959964 + 0.841621) * found.se, rel=1e-5)
+
+
+STRATA = st.lists(
+    st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(0, 63)), min_size=1, max_size=4
+)
+
+
+@given(STRATA)
+def test_redistribution_p_is_the_share_of_deals_as_extreme(
+    strata: list[tuple[int, int, int]],
+) -> None:
+    """Every deal of each problem's samples to the two runs, one by one."""
+    first, second, dealt = [], [], []
+    for n, m, bits in strata:
+        samples = [bits >> place & 1 for place in range(n + m)]
+        first.append((sum(samples[:n]), n))
+        second.append((sum(samples[n:]), m))
+        mine = [sum(hand) for hand in itertools.combinations(samples, n)]
+        dealt.append([Fraction(c, n) - Fraction(sum(samples) - c, m) for c in mine])
+    observed = abs(sum(Fraction(*c) - Fraction(*d) for c, d in zip(first, second, strict=True)))
+    deals = [abs(sum(deal)) >= observed for deal in itertools.product(*dealt)]
+    assert redistribution_p(first, second) == pytest.approx(sum(deals) / len(deals), abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 4])
+@pytest.mark.parametrize("rate", [0.95, 0.98])
+def test_equal_models_with_unlike_n_are_seldom_called_different(rate: float, n: int) -> None:
+    rng = np.random.default_rng([n, int(100 * rate)])
+    called = 0
+    for _ in range(200):
+        few = [(int(c), n) for c in rng.binomial(n, rate, 30)]
+        many = [(int(c), 64) for c in rng.binomial(64, rate, 30)]
+        called += compare_paired(few, many).p < 0.05
+    assert called <= 16  # of 200 at the 5 % level: exceeded in 2 % of such draws at most
+
+
+def test_all_right_once_is_not_better_than_nearly_all_right_of_many() -> None:
+    once, often = [(1, 1)] * 30, [(61, 64)] * 30
+    found = compare_paired(once, often)
+    assert found.p == pytest.approx(0.40, abs=0.005)
+    assert ranks([once, often]) == [1, 1]
+    assert ranks([[(1, 1)] * 30, [(0, 64)] * 30]) == [1, 2], "what is plain stays plain"
+
+
+def test_a_redistribution_beyond_the_bound_is_nearly_the_exact_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(2)
+    first = [(int(c), 7) for c in rng.binomial(7, 0.5, 200)]
+    second = [(int(c), 8) for c in rng.binomial(8, 0.53, 200)]
+    exact = redistribution_p(first, second)
+    monkeypatch.setattr(statistics, "REDISTRIBUTION", 0)
+    assert redistribution_p(first, second) == pytest.approx(exact, abs=0.002)
 
 
 def test_paired_comparison_refuses_different_sets() -> None:
@@ -220,7 +281,11 @@ def test_the_interval_of_a_difference_holds_it_and_mirrors(pairs: list[tuple[int
 
 ROWS = st.integers(1, 8).flatmap(
     lambda problems: st.lists(
-        st.lists(st.tuples(st.integers(0, 4), st.just(4)), min_size=problems, max_size=problems),
+        st.sampled_from([1, 4]).flatmap(
+            lambda n: st.lists(
+                st.tuples(st.integers(0, n), st.just(n)), min_size=problems, max_size=problems
+            )
+        ),
         min_size=1, max_size=5,
     )
 )  # fmt: skip

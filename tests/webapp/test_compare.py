@@ -252,6 +252,17 @@ def test_an_incomplete_side_is_shown_and_compared_with_nothing(
     assert "B is incomplete" in text_of(page.get(address(base, bad)))
 
 
+def test_unlike_numbers_of_samples_are_a_warning_and_leave_no_interval(
+    page: Client, base: Evaluation, student: Evaluation
+) -> None:
+    assert base.samples != student.samples
+    (contrast,) = compared(base, student).contrasts.values()
+    assert not contrast.paired.same_n
+    assert contrast.paired.low is contrast.paired.high is None
+    text = text_of(page.get(address(base, student)))
+    assert "B and the baseline A have unlike numbers of samples" in text
+
+
 def test_what_cannot_be_separated_is_said_in_words(user: Any, page: Client, base: Any) -> None:
     twin = make_evaluation(
         user, make_checkpoint(user, "twin"), base.benchmark, PROBLEMS, draw=plain_draw(0.3), seed=9

@@ -126,6 +126,11 @@ class Comparison:
         return next(side for side in self.sides if side.is_baseline)
 
     @property
+    def contrasts(self) -> dict[str, Contrast]:
+        """The differences from the baseline by letter, of those that were compared."""
+        return {s.side.letter: s.contrast for s in self.scores if s.contrast is not None}
+
+    @property
     def is_whole(self) -> bool:
         """Whether all problems of all sides are shared."""
         return all(len(side.tallies) == len(self.problems) for side in self.sides)
@@ -223,13 +228,8 @@ def compare(evaluations: Sequence[Evaluation], baseline: Evaluation) -> Comparis
         if all(key in side.tallies for side in sides)
     ]
     found = Comparison(sides, sorted(shared, key=lambda item: item[1].position))
-    return Comparison(
-        found.sides,
-        found.problems,
-        scores=_scores(found),
-        sentences=_sentences(found),
-        notes=_notes(found),
-    )
+    found = replace(found, scores=_scores(found))
+    return replace(found, sentences=_sentences(found), notes=_notes(found))
 
 
 def _problems(benchmarks: set[int]) -> dict[int, tuple[Key, ProblemRef]]:
@@ -341,6 +341,12 @@ def _sentences(found: Comparison) -> list[str]:
             said.append(
                 f"{side.letter} was measured otherwise than the baseline {base.letter} ({names}): "
                 "a difference may come from that."
+            )
+        contrast = found.contrasts.get(side.letter)
+        if contrast is not None and not contrast.paired.same_n:
+            said.append(
+                f"{side.letter} and the baseline {base.letter} have unlike numbers of samples, so "
+                "their test is a stricter one and their difference has no interval."
             )
         if side.undecontaminated:
             said.append(
