@@ -125,6 +125,12 @@ def refuse_name(name: str) -> None:
     """Raise CheckpointError where a file of that relative name has no place in a checkpoint."""
     path = PurePosixPath(name)
     suffix = path.suffix.lower()
+    if path.name.lower().startswith("adapter_"):
+        # Beside one, transformers reports on the adapter's tensors and is silent about the base's.
+        raise CheckpointError(
+            f"{name}: an adapter stands for weights of another model; merge the adapter first and "
+            "give the merged model."
+        )
     if suffix in _PICKLES:
         raise CheckpointError(
             f"{name}: pickled files can run code when they are loaded; "

@@ -77,6 +77,11 @@ BAD = {
     "pickle": (_write("pytorch_model.bin", b"x"), "pickled"),
     "pickle below": (lambda f: (f / "a").mkdir() or _write("a/x.pt", b"x")(f), "a/x.pt: pickled"),
     "code": (_write("modeling.py", b"x"), "must bring no code"),
+    "adapter": (_write("adapter_config.json", b"{}"), "merge the adapter first"),
+    "adapter below": (
+        lambda f: (f / "a").mkdir() or _write("a/Adapter_model.safetensors", b"")(f),
+        "a/Adapter_model.safetensors: an adapter stands",
+    ),
     "unknown kind": (_write("data.xyz", b"x"), "no file of this kind"),
     "auto_map": (_edit_json("config.json", auto_map={"AutoModel": "m.M"}), "auto_map"),
     "tokenizer auto_map": (_edit_json("tokenizer_config.json", auto_map={}), "auto_map"),
@@ -184,6 +189,36 @@ def test_what_does_not_fit_its_config_passes_inspection_and_is_refused_by_verify
         verify(folder)
     assert "\n" not in str(caught.value)
     assert str(caught.value).endswith(".")
+
+
+def test_an_adapter_hides_no_hole_in_the_weights(folder: Path) -> None:
+    """Loading beside an adapter reports on the adapter alone: a hole in the base would not show."""
+    from safetensors.torch import load_file, save_file
+
+    whole = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    lora = {
+        f"base_model.model.{Q.removesuffix('.weight')}.lora_{side}.weight": part
+        for side, part in (("A", whole[Q][:2].clone()), ("B", whole[Q][:, :2].clone()))
+    }
+    base = {name: tensor for name, tensor in whole.items() if ".mlp." not in name}
+    base["junk.weight"] = whole[Q].clone()
+    where = {}
+    for file, tensors in (("base.safetensors", base), ("adapter_model.safetensors", lora)):
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+        where |= dict.fromkeys(tensors, file)
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": where})
+    )
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"],
+                    "task_type": "CAUSAL_LM", "base_model_name_or_path": str(folder)})
+    )  # fmt: skip
+    with pytest.raises(CheckpointError, match="merge the adapter first"):
+        verify(folder)
+    (folder / "adapter_config.json").unlink()
+    with pytest.raises(CheckpointError, match="merge the adapter first"):
+        verify(folder)
 
 
 def test_tied_weights_may_be_left_out_and_others_may_not(folder: Path) -> None:
