@@ -104,12 +104,13 @@ class Contrast:
                 f"{100 * abs(paired.difference):.1f} points {word} than the baseline: more than "
                 f"chance gives on {problems}."
             )
-        alone = paired.p < SIGNIFICANCE
-        if alone or paired.resolvable is None or abs(paired.difference) >= paired.resolvable:
-            return f"{problems} cannot separate these two{self._family}."
+        said = f"{problems} cannot separate these two{self._family}"
+        if paired.p < SIGNIFICANCE or paired.resolvable is None:
+            return f"{said}."
+        alone = " if it were compared alone" if self.compared > 1 else ""
         return (
-            f"{problems} cannot separate these two: a difference below "
-            f"{100 * paired.resolvable:.1f} points is noise."
+            f"{said}; a true difference of {100 * paired.resolvable:.1f} points would have been "
+            f"found four times in five{alone}."
         )
 
     @property

@@ -46,15 +46,29 @@ def test_each_run_is_paired_with_the_baseline_and_holm_counts_them_all(runs: lis
         assert each.verdict.endswith(".")
 
 
-def test_what_cannot_be_separated_is_said_with_the_noise_in_points() -> None:
+def test_what_cannot_be_separated_is_said_with_what_would_have_been_found() -> None:
     baseline = [(2, 4), (3, 4)] * 15
     run = [(3, 4), (2, 4)] * 14 + [(3, 4), (3, 4)]
     (found,) = against(baseline, [run])
     assert found.paired.resolvable is not None
-    noise = f"{100 * found.paired.resolvable:.1f}"
-    assert found.verdict == (
-        f"30 problems cannot separate these two: a difference below {noise} points is noise."
+    points = f"{100 * found.paired.resolvable:.1f}"
+    said = (
+        f"30 problems cannot separate these two (p = {found.paired.p:.2g}); a true difference of "
+        f"{points} points would have been found four times in five"
     )
+    assert found.verdict == f"{said}."
+    assert against(baseline, [run, run])[0].verdict == f"{said} if it were compared alone."
+
+
+def test_a_smaller_difference_than_the_resolvable_one_may_be_told_apart() -> None:
+    """The resolvable one is found four times in five, so smaller ones are found, too: no noise."""
+    run = [(1, 1)] * 8 + [(0, 1)] * 1 + [(1, 1)] * 91
+    baseline = [(0, 1)] * 8 + [(1, 1)] * 1 + [(1, 1)] * 91
+    (found,) = against(baseline, [run])
+    assert found.paired.resolvable is not None
+    assert found.paired.difference < found.paired.resolvable
+    assert found.significant
+    assert "noise" not in found.verdict
 
 
 def test_what_is_separated_is_said_with_the_difference() -> None:
