@@ -90,7 +90,8 @@ class PairedComparison:
     difference: float
     se: float | None
     p: float
-    resolvable: float | None  # smallest difference found with 80 % power at the 5 % level
+    # smallest difference found with 80 % power at the 5 % level; None as for the interval
+    resolvable: float | None
     # 95 % interval of the difference, inside [−1, 1]; None where nothing symmetric tells of it
     low: float | None = None
     high: float | None = None
@@ -116,6 +117,8 @@ def compare_paired(first: Sequence[Count], second: Sequence[Count]) -> PairedCom
     ]
     scaled = [difference / denominator for difference in differences]
     se, mean = se_total(scaled), math.fsum(scaled) / len(scaled)
+    if se is not None and min(differences) == max(differences):
+        se = 0.0  # which floats only nearly say
     p = sign_flip_p(differences)
     if not _same_n(first, second):
         p = max(p, redistribution_p(first, second))
@@ -126,7 +129,7 @@ def compare_paired(first: Sequence[Count], second: Sequence[Count]) -> PairedCom
         difference=mean,
         se=se,
         p=p,
-        resolvable=None if se is None else (Z_95 + Z_POWER_80) * se,
+        resolvable=(Z_95 + Z_POWER_80) * se if se else None,
         low=low,
         high=high,
     )

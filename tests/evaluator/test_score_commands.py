@@ -99,7 +99,7 @@ def test_a_preset_scores_what_the_file_holds_and_samples_asks_for_more(
     assert more["bounds"] == {"low": pytest.approx(5 / 9), "high": pytest.approx(8 / 9)}
 
 
-def test_compare_is_paired_and_says_what_could_be_resolved(evaluator: Run, problems: Path) -> None:
+def test_compare_is_paired_and_gives_no_figure_that_no_spread_tells_of(evaluator: Run, problems: Path) -> None:
     good = _score(evaluator, problems, GOOD, "good")
     bad = _score(evaluator, problems, BAD, "bad")
     output = problems.parent / "difference.json"
@@ -111,11 +111,11 @@ def test_compare_is_paired_and_says_what_could_be_resolved(evaluator: Run, probl
     assert made["difference"] == pytest.approx(0.5)
     assert made["se_paired"] == 0
     assert made["p"] == pytest.approx(2 / 2**3)
-    assert made["resolvable"] == 0
+    assert made["resolvable"] is made["low"] is None, "no spread tells of it"
     back = problems.parent / "back.json"
     assert evaluator("compare", bad, good, "--output", back)[0] == 0
     assert json.loads(back.read_text())["difference"] == pytest.approx(-0.5)
-    assert "smallest resolvable difference" in out
+    assert "smallest resolvable difference" not in out
 
 
 def test_compare_warns_of_other_measurements_and_names_the_fields(

@@ -57,6 +57,23 @@ def test_resolvable_is_what_four_of_five_runs_find_by_the_normal_law() -> None:
     assert found.resolvable == pytest.approx((1.959964 + 0.841621) * found.se, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ([(3, 4), (1, 4)] * 5, [(3, 4), (1, 4)] * 5),
+        ([(3, 10)] * 3, [(2, 10)] * 3),
+        ([(3, 10), (8, 10), (1, 10)] * 9, [(2, 10), (7, 10), (0, 10)] * 9),
+    ],
+)
+def test_differences_that_are_all_equal_tell_of_no_spread(
+    first: list[tuple[int, int]], second: list[tuple[int, int]]
+) -> None:
+    """Three times 3/10 − 2/10 have a deviation of 1e-17 in floats."""
+    found = compare_paired(first, second)
+    assert found.se == 0
+    assert found.low is found.high is found.resolvable is None
+
+
 STRATA = st.lists(
     st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(0, 63)), min_size=1, max_size=4
 )
