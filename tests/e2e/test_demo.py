@@ -7,15 +7,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from evaluator.benchmarks import arithmetic
 from evaluator.store import Store
+from tests.e2e import chain
+from tests.e2e.conftest import CHROMIUM
+from tests.e2e.walking import sign_in
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -130,3 +141,83 @@ def test_vllm_agrees_with_transformers(
     assert same >= 0.95 * len(problems)
     assert abs(scores["vllm"] - scores["transformers"]) <= 0.03
     assert scores["vllm"] > 0.8
+
+
+@pytest.fixture
+def served(demo: tuple[Path, dict[str, Any], str]) -> Iterator[str]:
+    """The demo's installation, served with a worker by `manage.py up`; its address."""
+    var, _, _ = demo
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "up", "--cpu", "--port", str(port)],
+        cwd=ROOT, env=environment(var), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_ready(address)
+        yield address
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def wait_until_ready(address: str) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            with urllib.request.urlopen(f"{address}/readyz", timeout=5):
+                return
+        except OSError:
+            assert time.monotonic() < deadline, "the web server did not come up"
+            time.sleep(0.2)
+
+
+def uploaded_base(var: Path, folder: Path) -> Path:
+    """The demo's base with other contents, so that it is a checkpoint of its own."""
+    shutil.copytree(var / "demo" / "base", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"retort_note": "uploaded"}))
+    return folder
+
+
+def test_the_whole_chain_in_a_browser(
+    demo: tuple[Path, dict[str, Any], str], served: str, tmp_path: Path
+) -> None:
+    var, _, output = demo
+    password = re.search(r"with the password (\S+)", output)
+    assert password is not None
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            tmp_path / "profile", executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu"], viewport={"width": 1280, "height": 900},
+            accept_downloads=True,
+        )  # fmt: skip
+        context.set_default_timeout(chain.PAGE_SECONDS * 1000)
+        page = context.new_page()
+        outside: list[str] = []
+        context.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith((served, "data:", "blob:", "file:"))
+                else outside.append(request.url)
+            ),
+        )
+        sign_in(page, served + "/", "admin", password[1])
+        chain.upload_with_an_interruption(
+            page, served, uploaded_base(var, tmp_path / "uploaded-base")
+        )
+        chain.launch(page, served)
+        chain.watch(page)
+        chain.compare(page)
+        chain.dispute(page)
+        chain.download_reports(page, tmp_path)
+        assert outside == []
+        context.close()
+    checked = subprocess.run(
+        [sys.executable, "-m", "evaluator", "verify-report", str(tmp_path / "report.zip")],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert checked.returncode == 0, checked.stderr

@@ -55,6 +55,7 @@ class Command(BaseCommand):
         address = f"http://{options['host']}:{options['port']}/"
         began = time.monotonic()
         os.environ.setdefault("RETORT_GPU_QUEUE_ON_CPU", "1")  # its models are small enough
+        os.environ.setdefault("LOG_LEVEL", "WARNING")  # the terminal is for the bars
         result: dict[str, Any] | None = None
         call_command("migrate", verbosity=0)
         owner = self._administrator()
@@ -214,9 +215,11 @@ def _result(run: Run, began: float) -> dict[str, Any]:
 
 
 def _report(evaluation: Evaluation) -> str:
-    """Write the page into the store; the path is relative to the checkout where it lies in it."""
-    path = Path(settings.MEDIA_ROOT) / "reports" / f"evaluation-{evaluation.pk}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write the page beside the models; the path is relative to the checkout where it is in it.
+
+    Not into the store, where what no row refers to is garbage.
+    """
+    path = Path(settings.RETORT_VAR) / "demo" / f"evaluation-{evaluation.pk}.html"
     report_files.write(reports.content(evaluation), "html", path)
     inside = path.is_relative_to(settings.BASE_DIR)
     return str(path.relative_to(settings.BASE_DIR) if inside else path)

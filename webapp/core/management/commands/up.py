@@ -31,6 +31,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if options["workers"] < 0:
             raise CommandError("--workers: give 0 or more.", returncode=2)
+        os.environ.setdefault("RETORT_LOG_FORMAT", "text")  # people read this terminal
         if options["cpu"]:
             os.environ["RETORT_GPU_QUEUE_ON_CPU"] = "1"
         call_command("migrate", verbosity=0)
