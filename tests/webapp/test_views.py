@@ -130,6 +130,26 @@ def test_launching_and_cancelling_need_a_post(page: Client, user: Any) -> None:
         assert page.get(reverse(name, args=[run.pk])).status_code == 405
 
 
+def test_only_its_owner_and_staff_cancel_and_retry_a_run(user: Any, page: Client) -> None:
+    stranger, staff = Client(), Client()
+    users = type(user).objects
+    stranger.force_login(users.create_user("eve"))
+    staff.force_login(users.create_user("sam", is_staff=True))
+    for client in (staff, page):
+        run = make_run(user, "r", Run.Kind.EVALUATION, State.RUNNING)
+        make_stage(run, 0, "evaluate", "Draw", state=State.RUNNING)
+        for name, after in (("runs:cancel", State.CANCELLED), ("runs:retry", State.QUEUED)):
+            address, before = reverse(name, args=[run.pk]), run.state
+            assert address not in text_of(stranger.get(run.get_absolute_url()))
+            assert stranger.post(address).status_code == 403
+            run.refresh_from_db()
+            assert run.state == before
+            assert address in text_of(client.get(run.get_absolute_url()))
+            assert client.post(address).status_code == 302
+            run.refresh_from_db()
+            assert run.state == after
+
+
 # --- the content policy
 
 

@@ -14,7 +14,7 @@ from webapp.checkpoints.forms import DetailsForm
 from webapp.checkpoints.lineage import lineage_of
 from webapp.checkpoints.models import Checkpoint
 from webapp.core.errors import UserError
-from webapp.core.users import signed_in
+from webapp.core.users import may_manage, signed_in
 from webapp.runs.cost_views import of_checkpoint
 from webapp.runs.models import Run
 
@@ -52,7 +52,7 @@ def detail(request: HttpRequest, pk: int) -> HttpResponse:
         "graph": graph,
         "drawing": drawn.draw(graph),
         "has_card": cards.has_card(checkpoint),
-        "may_manage": _may_manage(request, checkpoint),
+        "may_manage": may_manage(signed_in(request), checkpoint),
     }
     return render(request, "checkpoints/detail.html", context)
 
@@ -71,7 +71,7 @@ def run_lineage(request: HttpRequest, pk: int) -> HttpResponse:
 def edit(request: HttpRequest, pk: int) -> HttpResponse:
     """Notes, tags and licences, by whoever owns it."""
     checkpoint = get_object_or_404(Checkpoint, pk=pk)
-    if not _may_manage(request, checkpoint):
+    if not may_manage(signed_in(request), checkpoint):
         raise PermissionDenied
     known = {
         "notes": checkpoint.notes,
@@ -120,8 +120,3 @@ def tar(request: HttpRequest, pk: int) -> HttpResponse | StreamingHttpResponse:
     response["Content-Length"] = str(size)
     response["Content-Disposition"] = f'attachment; filename="{name}"'
     return response
-
-
-def _may_manage(request: HttpRequest, checkpoint: Checkpoint) -> bool:
-    user = signed_in(request)
-    return user.is_staff or checkpoint.owner_id == user.pk

@@ -10,7 +10,6 @@ from django.utils import timezone
 
 from webapp.checkpoints.models import Checkpoint
 from webapp.core.errors import UserError
-from webapp.core.models import User
 from webapp.housekeeping import garbage
 from webapp.housekeeping.models import ArchivedRun
 from webapp.runs.models import FINAL_STATES, Evaluation, Run
@@ -45,11 +44,6 @@ class Dependents:
     def blocked(self) -> str:
         """Why it cannot be deleted now, in one sentence; blank where it can."""
         return self.blocking[0].sentence if self.blocking else ""
-
-
-def may_manage(user: User, thing: Checkpoint | Run) -> bool:
-    """Its owner and administrators decide what becomes of it."""
-    return user.is_staff or thing.owner_id == user.pk
 
 
 def dependents_of_checkpoint(checkpoint: Checkpoint) -> Dependents:

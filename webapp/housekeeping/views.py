@@ -14,7 +14,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from webapp.checkpoints import uploads
 from webapp.checkpoints.models import Checkpoint
 from webapp.core.errors import UserError
-from webapp.core.users import signed_in
+from webapp.core.users import may_manage, signed_in
 from webapp.housekeeping import removal, usage
 from webapp.housekeeping.models import ArchivedRun
 from webapp.runs.models import Run
@@ -76,7 +76,7 @@ def _remove(
     acts: dict[str, Callable[[], None]],
     afterwards: str,
 ) -> HttpResponse:
-    if not removal.may_manage(signed_in(request), thing):
+    if not may_manage(signed_in(request), thing):
         raise PermissionDenied
     acts |= {
         "archive": lambda: removal.set_archived(thing, archived=True),

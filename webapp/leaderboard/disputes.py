@@ -18,6 +18,7 @@ from webapp.benchmarks.models import Problem
 from webapp.core.errors import UserError
 from webapp.core.models import User
 from webapp.core.text import storable
+from webapp.core.users import may_manage
 from webapp.leaderboard import evaluations
 from webapp.leaderboard.models import Dispute, DisputedScore
 from webapp.runs.models import Completion, Evaluation
@@ -27,7 +28,7 @@ MAX_REASON_CHARACTERS = 2000
 
 def may_dispute(user: User, evaluation: Evaluation) -> bool:
     """Whether the person may: who launched the evaluation, and staff."""
-    return user.is_staff or evaluation.run.owner_id == user.pk
+    return may_manage(user, evaluation.run)
 
 
 def dispute(

@@ -8,6 +8,7 @@ from django.db import transaction
 
 from webapp.core.errors import UserError
 from webapp.core.models import User
+from webapp.core.users import may_manage
 from webapp.runs.models import FINAL_STATES, Run
 
 LOWEST, HIGHEST = -100, 100
@@ -39,7 +40,7 @@ def set_priority(run: Run, priority: int, *, by: User) -> None:
     """
     with transaction.atomic():
         locked = Run.objects.select_for_update(no_key=True).get(pk=run.pk)
-        if not by.is_staff and locked.owner_id != by.pk:
+        if not may_manage(by, locked):
             raise UserError(
                 "priority: only staff and the run's owner may change it; ask them.", "priority"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from django.contrib import messages
+from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -12,6 +13,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from webapp.core.errors import UserError
 from webapp.core.numbers import query_number
+from webapp.core.users import may_manage, signed_in
 from webapp.runs import files, queries, redraw, services, waiting
 from webapp.runs.charts import loss_figure
 from webapp.runs.cost_views import of_run
@@ -52,7 +54,7 @@ def index_live(request: HttpRequest) -> HttpResponse:
     return render(request, "runs/_list.html", _index_context(request))
 
 
-def _detail_context(pk: int) -> dict[str, Any]:
+def _detail_context(request: HttpRequest, pk: int) -> dict[str, Any]:
     try:
         view = queries.run_view(pk)
     except Run.DoesNotExist:
@@ -62,6 +64,7 @@ def _detail_context(pk: int) -> dict[str, Any]:
     return {
         "run": view.run,
         "view": view,
+        "may_manage": may_manage(signed_in(request), view.run),
         "evaluations": queries.run_evaluations(view.run),
         "waiting": "" if view.is_final else waiting.reason(view.run),
         "mendable": view.run.state == State.FINISHED and redraw.is_mendable(view.run),
@@ -78,13 +81,13 @@ def _detail_context(pk: int) -> dict[str, Any]:
 @require_safe
 def detail(request: HttpRequest, pk: int) -> HttpResponse:
     """One run: state, stages, loss, funnel, examples, results."""
-    return render(request, "runs/detail.html", _detail_context(pk))
+    return render(request, "runs/detail.html", _detail_context(request, pk))
 
 
 @require_safe
 def live(request: HttpRequest, pk: int) -> HttpResponse:
     """The part of the run's page that changes, for polling until the run is final."""
-    return render(request, "runs/_live.html", _detail_context(pk))
+    return render(request, "runs/_live.html", _detail_context(request, pk))
 
 
 @require_safe
@@ -137,10 +140,18 @@ def examples(request: HttpRequest, pk: int, which: str) -> HttpResponse:
     return render(request, part, context)
 
 
+def _managed_run(request: HttpRequest, pk: int) -> Run:
+    """The run, where whoever asks may decide about it."""
+    run = get_object_or_404(Run, pk=pk)
+    if not may_manage(signed_in(request), run):
+        raise PermissionDenied
+    return run
+
+
 @require_POST
 def cancel(request: HttpRequest, pk: int) -> HttpResponse:
     """Ask the run to stop; its worker ends the children within a heartbeat."""
-    run = get_object_or_404(Run, pk=pk)
+    run = _managed_run(request, pk)
     try:
         services.cancel_run(run)
     except UserError as error:
@@ -151,7 +162,7 @@ def cancel(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def retry(request: HttpRequest, pk: int) -> HttpResponse:
     """Go on after what was accepted."""
-    run = get_object_or_404(Run, pk=pk)
+    run = _managed_run(request, pk)
     try:
         services.retry_run(run)
     except UserError as error:
