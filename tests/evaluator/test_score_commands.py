@@ -99,7 +99,9 @@ def test_a_preset_scores_what_the_file_holds_and_samples_asks_for_more(
     assert more["bounds"] == {"low": pytest.approx(5 / 9), "high": pytest.approx(8 / 9)}
 
 
-def test_compare_is_paired_and_gives_no_figure_that_no_spread_tells_of(evaluator: Run, problems: Path) -> None:
+def test_compare_is_paired_and_gives_no_figure_that_no_spread_tells_of(
+    evaluator: Run, problems: Path
+) -> None:
     good = _score(evaluator, problems, GOOD, "good")
     bad = _score(evaluator, problems, BAD, "bad")
     output = problems.parent / "difference.json"

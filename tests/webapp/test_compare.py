@@ -311,6 +311,45 @@ def test_cost_is_that_of_the_ledger_and_per_point_gained(
     assert costs.costs(backwards)[0].per_point is None, "the base gained nothing over its student"
 
 
+def test_a_gain_that_may_be_chance_has_no_price(user: Any, base: Evaluation) -> None:
+    """Half a point more of 30 problems would else make eight hours cost sixteen a point."""
+    twin = make_checkpoint(user, "twin", parent=base.checkpoint)
+    twin.produced_by = make_run(user, "d", "distillation", config={"decontaminate": True})
+    twin.save()
+    chance = make_evaluation(
+        user, twin, base.benchmark, PROBLEMS, draw=plain_draw(0.34), seed=6, samples=base.samples
+    )
+    spend(chance, "train", device_seconds=8 * 3600)
+    found = compared(base, chance)
+    (contrast,) = found.contrasts.values()
+    assert contrast.paired.difference > 0
+    assert not contrast.significant
+    (row,) = costs.costs(found)
+    assert row.cost.making.spent.device_hours == 8
+    assert row.per_point is None
+
+
+def test_a_price_per_point_that_is_not_whole_says_at_least(
+    user: Any, page: Client, base: Evaluation, student: Evaluation, settings: Any
+) -> None:
+    settings.RETORT_CPU_HOUR_PRICE, settings.RETORT_DEVICE_HOUR_PRICE = 3.0, None
+    checkpoint = student.checkpoint
+    assert checkpoint is not None
+    checkpoint.produced_by = make_run(user, "d", "distillation", config={"decontaminate": True})
+    checkpoint.save()
+    spend(student, "train", cpu_seconds=3600)
+    (row,) = costs.costs(compared(base, student))
+    assert not row.cost.making.is_at_least
+    text = text_of(page.get(address(base, student)))
+    assert "at least</abbr>" not in text
+    spend(student, "generate", device_seconds=60)  # whose price is not known
+    (row,) = costs.costs(compared(base, student))
+    assert row.cost.making.is_at_least
+    assert row.per_point is not None
+    text = text_of(page.get(address(base, student)))
+    assert re.search(rf"at least</abbr> {row.per_point.money:.2f} USD", text)
+
+
 # --- addresses
 
 

@@ -11,7 +11,7 @@ from webapp.runs.ledger import CostPerPoint, StudentCost
 
 @dataclass(frozen=True, slots=True)
 class SideCost:
-    """One side's cost; ``per_point`` is None where nothing comparable was gained or spent."""
+    """One side's cost; ``per_point`` is None without a gain told from chance, or a cost."""
 
     side: Side
     cost: StudentCost
@@ -22,7 +22,7 @@ def costs(found: Comparison) -> list[SideCost]:
     """A row for each side whose checkpoint took anything here; two queries.
 
     A point is one of pass@1 on the shared problems. Sides that were measured otherwise than the
-    baseline gained nothing that could be told.
+    baseline, or whose difference from it is not told from chance, gained nothing to divide by.
     """
     checkpoints = {
         side.evaluation.checkpoint.pk: side.evaluation.checkpoint
@@ -41,6 +41,8 @@ def costs(found: Comparison) -> list[SideCost]:
 def _per_point(found: Comparison, score: Score, cost: StudentCost) -> CostPerPoint | None:
     hashes = {each.evaluation.measurement_hash for each in (found.baseline, score.side)}
     if score.contrast is None or len(hashes) > 1 or not cost.making.leases:
+        return None
+    if not score.contrast.significant:
         return None
     points = 100 * score.contrast.paired.difference
     return CostPerPoint(points, cost.making) if points > 0 else None

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db.models import Case, Count, F, FloatField, Q, QuerySet, Sum, Value, When
 
 from webapp.checkpoints.models import Checkpoint
-from webapp.runs.models import Evaluation, LedgerEntry, Run
+from webapp.runs.models import LedgerEntry, Run
 
 # What makes a student; what else its run does measures it, or others.
 TRACE_KINDS = ("preflight", "generate", "filter")
@@ -251,18 +251,3 @@ def of_students(
 def cost_of(checkpoint: Checkpoint) -> StudentCost:
     """What the checkpoint took; all nought for one from elsewhere that was not measured here."""
     return of_students([checkpoint])[0]
-
-
-def cost_per_point(student: Evaluation, baseline: Evaluation) -> CostPerPoint | None:
-    """What a point of pass@1 over the baseline took: making the student, per point gained.
-
-    Both evaluations have to be of one measurement (benchmark and protocol by hash). None where they
-    are not, where one has no score, where nothing was gained, or where nothing was spent here.
-    """
-    if student.measurement_hash != baseline.measurement_hash or student.checkpoint is None:
-        return None
-    if student.pass_at_1 is None or baseline.pass_at_1 is None:
-        return None
-    points = 100 * (student.pass_at_1 - baseline.pass_at_1)
-    cost = cost_of(student.checkpoint).making
-    return CostPerPoint(points, cost) if points > 0 and cost.leases else None
