@@ -196,3 +196,19 @@ def test_the_list_of_runs_asks_the_same_number_of_questions_for_any_number(
             page.get("/runs/")
         counts.append(len(caught))
     assert counts[0] == counts[1] <= 8
+
+
+def test_a_finished_run_offers_to_compare_what_it_measured(user: Any, page: Client) -> None:
+    problems = samples.arithmetic(3)
+    benchmark = samples.make_benchmark(problems)
+    run = samples.make_run(user, "measured", Run.Kind.EVALUATION)
+    found = [
+        samples.make_evaluation(
+            user, samples.make_checkpoint(user, name), benchmark, problems, run=run
+        )
+        for name in ("one", "two")
+    ]
+    text = page.get(run.get_absolute_url()).content.decode()
+    address = f"/compare/?e={found[0].pk}&amp;e={found[1].pk}"
+    assert address in text
+    assert page.get(address.replace("&amp;", "&")).status_code == 200

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
+from urllib.parse import urlencode
 
 from django.db.models import OuterRef, Prefetch, QuerySet, Subquery
 from django.utils import timezone
@@ -17,6 +18,7 @@ from webapp.runs.models import FINAL_STATES, Evaluation, Run, Stage, State, Trai
 # A loss curve needs no more points than a screen has columns.
 CURVE_POINTS = 600
 LAST_LINES = 20
+_COMPARED = 8  # what the page takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +220,13 @@ def run_evaluations(run: Run) -> list[Evaluation]:
         )
     )
     return sorted(found, key=lambda e: (e.benchmark.name, order.get(e.role, 3), e.pk))
+
+
+def comparison(evaluations: list[Evaluation]) -> str:
+    """The query of the page that compares a run's measured models on its first benchmark, or ""."""
+    graded = [each for each in evaluations if each.metrics]
+    alike = [each for each in graded if each.benchmark_id == graded[0].benchmark_id][:_COMPARED]
+    return urlencode([("e", each.pk) for each in alike]) if len(alike) > 1 else ""
 
 
 def loss_curve(view: RunView) -> list[tuple[int, dict[str, Any]]]:

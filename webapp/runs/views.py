@@ -60,12 +60,14 @@ def _detail_context(request: HttpRequest, pk: int) -> dict[str, Any]:
     except Run.DoesNotExist:
         raise Http404 from None
     filtered = queries.filter_stage(view)
+    evaluations = queries.run_evaluations(view.run)
     checked = queries.preflight_stage(view)
     return {
         "run": view.run,
         "view": view,
         "may_manage": may_manage(signed_in(request), view.run),
-        "evaluations": queries.run_evaluations(view.run),
+        "evaluations": evaluations,
+        "comparison": queries.comparison(evaluations),
         "waiting": "" if view.is_final else waiting.reason(view.run),
         "mendable": view.run.state == State.FINISHED and redraw.is_mendable(view.run),
         "loss": loss_figure(queries.loss_curve(view)),
