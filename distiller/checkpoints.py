@@ -121,12 +121,19 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_adapter(name: str) -> bool:
+    """Whether loading would take a file of that name for an adapter.
+
+    Beside one, transformers reports on the adapter's tensors and is silent about the base's.
+    """
+    return PurePosixPath(name).name.lower().startswith("adapter_")
+
+
 def refuse_name(name: str) -> None:
     """Raise CheckpointError where a file of that relative name has no place in a checkpoint."""
     path = PurePosixPath(name)
     suffix = path.suffix.lower()
-    if path.name.lower().startswith("adapter_"):
-        # Beside one, transformers reports on the adapter's tensors and is silent about the base's.
+    if is_adapter(name):
         raise CheckpointError(
             f"{name}: an adapter stands for weights of another model; merge the adapter first and "
             "give the merged model."

@@ -53,6 +53,15 @@ def test_a_folder_is_dropped_with_all_that_is_in_it(
     drop(page, "[data-drop]", model)
     page.wait_for_selector("[data-status]:has-text('4 files')")
     assert page.input_value("#id_name") == "dropped-model"
+    (model / ".git" / "objects").mkdir(parents=True)
+    for name in (".git/HEAD", ".git/objects/ab", ".gitattributes", "USE POLICY.md"):
+        (model / name).write_text("x")
+    drop(page, "[data-drop]", model)
+    page.wait_for_selector("[data-status]:has-text('left out')")
+    said = page.locator("[data-status]").inner_text()
+    assert said.startswith("4 files, ")
+    left = said.partition("from them: ")[2].split(", ")
+    assert sorted(left) == [".git/", ".gitattributes", "USE POLICY.md"]
     page.click("[data-send]")
     page.wait_for_selector("h2:has-text('Being checked')")
     elsewhere(take_in)

@@ -78,6 +78,40 @@ def test_a_model_is_fetched_at_the_commit_that_its_revision_named(user: Any, hub
     assert digests["config.json"].startswith("git:")
 
 
+def test_what_every_repository_holds_beside_the_model_is_left_out_and_said(
+    user: Any, hub: HubStub
+) -> None:
+    """A listing as the hub gives it: git's file, documents of any name, other formats."""
+    hub.files |= {
+        ".gitattributes": b"*.safetensors filter=lfs",
+        "Model Card (v1).pdf": b"%PDF",
+        "USE POLICY.md": b"be kind",
+        "onnx/model.onnx": b"x",
+        "onnx/model.onnx_data": b"x",
+    }
+    upload = fetched(user, turns=1)
+    assert upload.state == Upload.State.CHECKING, upload.reason
+    assert upload.left_out == (
+        ".gitattributes, Model Card (v1).pdf, USE POLICY.md, consolidated.safetensors, "
+        "modeling_tiny.py, onnx/, original/, pytorch_model.bin"
+    )
+    page = Client()
+    page.force_login(user)
+    assert "onnx/, original/" in page.get(upload.get_absolute_url()).content.decode()
+    assert work(upload, 1).state == Upload.State.REGISTERED, upload.reason
+    arrived = page.get(upload.get_absolute_url(), follow=True).content.decode()
+    assert "Not taken, as no model is loaded from them: .gitattributes" in arrived
+
+
+def test_a_repository_with_an_adapter_is_refused_unfetched(user: Any, hub: HubStub) -> None:
+    """Without it the model would be another one."""
+    hub.files["adapter_config.json"] = b"{}"
+    upload = fetched(user, turns=1)
+    assert upload.state == Upload.State.REFUSED
+    assert "brings an adapter ('adapter_config.json')" in upload.reason
+    assert len(hub.asked) == 1
+
+
 def test_a_broken_connection_goes_on_where_the_file_ends(user: Any, hub: HubStub) -> None:
     hub.breaks_after["model.safetensors"] = 1000
     upload = fetched(user, turns=1)
@@ -195,6 +229,26 @@ def test_a_folder_is_copied_and_stays(admin: Any, root: Path) -> None:
         (Path(uploads.settings.MEDIA_ROOT) / found.path / "config.json").stat().st_ino
     )
     assert copied_digest(upload) == "sha256"
+
+
+def test_a_clone_is_copied_without_what_git_keeps_in_it(admin: Any, root: Path) -> None:
+    clone = root / "org/tiny"
+    (clone / ".git/objects/ab").mkdir(parents=True)
+    for number in range(300):  # more than an upload may have files
+        (clone / f".git/objects/ab/{number}").write_text("x")
+    (clone / ".git/config").symlink_to("/etc/passwd")
+    for name in (".gitattributes", ".gitignore", "USE POLICY.md"):
+        (clone / name).write_text("x")
+    upload = copied(admin)
+    assert upload.state == Upload.State.REGISTERED, upload.reason
+    assert upload.left_out == ".git/, .gitattributes, .gitignore, USE POLICY.md"
+    assert set(upload.files.values_list("path", flat=True)) == set(model_files())
+
+
+def test_other_names_that_are_not_ours_are_refused(admin: Any, root: Path) -> None:
+    """Of what a model may be loaded from, nothing is left out."""
+    (root / "org/tiny/my weights.safetensors").write_bytes(b"")
+    assert "'my weights.safetensors' is not accepted" in copied(admin, turns=1).reason
 
 
 def copied_digest(upload: Upload) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -19,6 +19,7 @@ from distiller.verifying import AbandonedError
 from webapp.checkpoints import uploads
 from webapp.checkpoints.hub import Hub, HubFile, HubUnreachableError
 from webapp.checkpoints.models import Upload, UploadFile
+from webapp.checkpoints.services import is_left_out, told_left_out
 from webapp.core.errors import UserError
 
 _PIECE_BYTES = 32 * 1024 * 1024  # between two steps of the progress
@@ -44,6 +45,7 @@ def from_hub(upload: Upload, wanted: Callable[[], bool]) -> None:
                 # A branch moves: from here on it is this commit, whatever a later try finds.
                 Upload.objects.filter(pk=upload.pk).update(revision=listing.commit)
                 upload.revision = listing.commit
+            _tell_left_out(upload, listing.left_out)
             rows = [
                 (uploads.declare(upload, each.path, each.size_bytes), each)
                 for each in listing.files
@@ -91,11 +93,17 @@ def from_folder(upload: Upload, wanted: Callable[[], bool]) -> None:
     Raises as :func:`from_hub` does.
     """
     with _opened_folder(upload.origin) as top:
-        names = []
+        names: list[str] = []
+        left_out: list[str] = []
         for place, folders, files, _ in os.fwalk(".", dir_fd=top, follow_symlinks=False):
-            names += [str(PurePosixPath(place) / name) for name in files]
+            for name in (str(PurePosixPath(place) / name) for name in files):
+                (left_out if is_left_out(name) else names).append(name)
+            hidden = [name for name in folders if is_left_out(name)]
+            left_out += [f"{PurePosixPath(place) / name}/" for name in hidden]
+            folders[:] = sorted({*folders} - {*hidden})
             if len(names) + len(folders) > settings.RETORT_UPLOAD_FILES:
                 raise UserError("folder: has too many files; give one checkpoint's.", "folder")
+        _tell_left_out(upload, left_out)
         sizes = {}
         for name in sorted(names):
             with _opened_file(name, top) as number:
@@ -105,6 +113,11 @@ def from_folder(upload: Upload, wanted: Callable[[], bool]) -> None:
             row.upload = upload
             with _opened_file(row.path, top) as number:
                 _copy(row, number, wanted)
+
+
+def _tell_left_out(upload: Upload, names: Iterable[str]) -> None:
+    upload.left_out = told_left_out(names)
+    Upload.objects.filter(pk=upload.pk).update(left_out=upload.left_out)
 
 
 def _copy(row: UploadFile, number: int, wanted: Callable[[], bool]) -> None:

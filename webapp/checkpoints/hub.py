@@ -24,6 +24,7 @@ import aiohttp
 from distiller import checkpoints
 from distiller.errors import CheckpointError
 from evaluator.engines.addresses import NotPublicError, public_socket
+from webapp.checkpoints.services import safe_path
 from webapp.core.errors import UserError
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
@@ -56,6 +57,7 @@ class Listing:
 
     commit: str
     files: tuple[HubFile, ...]
+    left_out: tuple[str, ...]  # names of files and of folders that have no place in one
 
 
 def checked_repository(repository: str) -> str:
@@ -224,6 +226,12 @@ def _listing(told: dict[str, Any]) -> Listing:
     commit = str(told["sha"])
     if not _COMMIT.fullmatch(commit):
         raise ValueError("no commit")
+    names = [str(each["rfilename"]) for each in told["siblings"]]
+    if adapter := [name for name in names if checkpoints.is_adapter(name) and "/" not in name]:
+        raise UserError(
+            f"repository: it brings an adapter ({adapter[0][:80]!r}); fetch the merged model.",
+            "repository",
+        )
     files = [found for each in told["siblings"] if (found := _file(each)) is not None]
     files = list(_wanted(files))
     if not any(file.path.endswith(".safetensors") for file in files):
@@ -232,7 +240,10 @@ def _listing(told: dict[str, Any]) -> Listing:
             "model first.",
             "repository",
         )
-    return Listing(commit, tuple(files))
+    taken = {file.path for file in files}
+    others = (name for name in names if name not in taken)
+    tops = (name.partition("/") for name in others)  # of folders nothing is taken
+    return Listing(commit, tuple(files), tuple(top + slash for top, slash, _ in tops))
 
 
 def _file(told: dict[str, Any]) -> HubFile | None:
@@ -241,8 +252,8 @@ def _file(told: dict[str, Any]) -> HubFile | None:
     if PurePosixPath(path).name != path:
         return None  # other formats lie in folders beside the model
     try:
-        checkpoints.refuse_name(path)
-    except CheckpointError:
+        checkpoints.refuse_name(str(safe_path(path)))
+    except (CheckpointError, UserError):
         return None
     lfs = told.get("lfs")
     digest = f"sha256:{lfs['sha256']}" if lfs else f"git:{told['blobId']}"

@@ -101,6 +101,7 @@ class Upload(models.Model):
     )
     state = models.CharField(max_length=10, choices=State, default=State.RECEIVING)
     reason = models.TextField(blank=True, help_text="why it was refused, or what is tried again")
+    left_out = models.TextField(blank=True, help_text="names of files that were not taken")
     checkpoint = models.ForeignKey(
         Checkpoint, null=True, blank=True, on_delete=models.SET_NULL, related_name="uploads"
     )

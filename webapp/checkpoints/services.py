@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -22,12 +22,15 @@ from webapp.core import store
 from webapp.core.errors import UserError
 from webapp.core.locks import lock_store
 from webapp.core.models import User
+from webapp.core.text import storable
 
 if TYPE_CHECKING:
     from webapp.runs.models import Run
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}")
 _FILE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")  # no disk takes more than 255
+_DOCUMENTS = {".md", ".pdf"}
+_NAMED = 8  # of what was left out
 
 
 def check_name(name: str, field: str = "name") -> str:
@@ -147,6 +150,31 @@ def safe_path(relative: str) -> PurePosixPath:
             "files",
         )
     return path
+
+
+def is_left_out(relative: str) -> bool:
+    """Whether a name in a folder is none that a checkpoint is loaded from.
+
+    What begins with a dot is git's or an editor's, and a document's name may be anything.
+    ``static/js/upload.js`` has the same rule.
+    """
+    path = PurePosixPath(relative)
+    if any(part.startswith(".") for part in path.parts):
+        return True
+    if path.suffix.lower() not in _DOCUMENTS:
+        return False
+    try:
+        safe_path(relative)
+    except UserError:
+        return True
+    return False
+
+
+def told_left_out(names: Iterable[str]) -> str:
+    """A few of the names for a person to read; blank where there is none."""
+    found = sorted(set(names))
+    more = f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
+    return ", ".join(storable(name)[:80] for name in found[:_NAMED]) + more
 
 
 @contextmanager

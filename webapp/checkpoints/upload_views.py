@@ -123,6 +123,7 @@ def resume(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """An upload: go on with it, see it being looked at, or what became of it."""
     row = get_object_or_404(queries.uploads(), pk=pk, owner=signed_in(request))
     if row.checkpoint is not None:
+        _tell_left_out(request, row)
         return redirect(row.checkpoint)
     context = {
         "upload": row,
@@ -139,9 +140,16 @@ def live(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     row = get_object_or_404(queries.uploads(), pk=pk, owner=signed_in(request))
     if row.with_a_worker:
         return render(request, "checkpoints/_upload.html", {"upload": row})
+    if row.checkpoint is not None:
+        _tell_left_out(request, row)
     response = HttpResponse()
     response["HX-Redirect"] = (row.checkpoint or row).get_absolute_url()
     return response
+
+
+def _tell_left_out(request: HttpRequest, row: Upload) -> None:
+    if row.left_out:
+        messages.info(request, f"Not taken, as no model is loaded from them: {row.left_out}.")
 
 
 @require_POST

@@ -45,6 +45,23 @@
     return item;
   }
 
+  // As services.is_left_out: git's own files, and documents whose names are taken nowhere.
+  function isLeftOut(path) {
+    var parts = path.split("/");
+    if (parts.some(function (part) { return part.startsWith("."); })) return true;
+    return /\.(md|pdf)$/i.test(path) && (parts.length > 3 ||
+      !parts.every(function (part) { return /^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}$/.test(part); }));
+  }
+
+  function told(leftOut) {
+    if (!leftOut.length) return "";
+    var names = Array.from(new Set(leftOut.map(function (entry) {
+      return entry.path.replace(/((^|\/)\.[^/]*\/).*$/, "$1");  // a hidden folder as one
+    })));
+    var more = names.length > 8 ? " and " + (names.length - 8) + " more" : "";
+    return "; left out, as no model is loaded from them: " + names.slice(0, 8).join(", ") + more;
+  }
+
   function show(entries) {
     var tops = new Set(entries.map(function (entry) { return entry.path.split("/")[0]; }));
     var inFolder = tops.size === 1 && entries.every(function (e) { return e.path.includes("/"); });
@@ -53,10 +70,12 @@
       if (inFolder) entry.path = entry.path.slice(top.length + 1);
       entry.sent = 0;
     });
+    var leftOut = entries.filter(function (entry) { return isLeftOut(entry.path); });
+    entries = entries.filter(function (entry) { return !isLeftOut(entry.path); });
     chosen = entries;
     list.replaceChildren.apply(list, entries.map(row));
     var total = entries.reduce(function (sum, entry) { return sum + entry.file.size; }, 0);
-    status.textContent = entries.length + (entries.length === 1 ? " file, " : " files, ") + size(total);
+    status.textContent = entries.length + (entries.length === 1 ? " file, " : " files, ") + size(total) + told(leftOut);
     var name = form.elements.namedItem("name");
     if (name && !name.value && top) name.value = top.replace(/[^A-Za-z0-9_-]+/g, "-");
   }
