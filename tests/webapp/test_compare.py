@@ -252,6 +252,44 @@ def test_an_incomplete_side_is_shown_and_compared_with_nothing(
     assert "B is incomplete" in text_of(page.get(address(base, bad)))
 
 
+def test_an_incomplete_side_takes_no_problem_from_the_others(
+    user: Any, page: Client, base: Evaluation
+) -> None:
+    """It holds 3 of 30 problems, of which the others would else be compared on three."""
+    two = [
+        make_evaluation(
+            user,
+            make_checkpoint(user, name),
+            base.benchmark,
+            PROBLEMS,
+            draw=plain_draw(0.8),
+            seed=n,
+        )
+        for n, name in ((4, "two"), (5, "three"))
+    ]
+    part = make_evaluation(user, make_checkpoint(user, "part"), base.benchmark, PROBLEMS, seed=6)
+    part.completions.exclude(problem__position__lt=3).delete()
+    assert part.metrics is not None
+    part.metrics["complete"] = False
+    part.save()
+    alone, found = compared(base, *two), compared(base, part, *two)
+    assert len(found.problems) == 30
+    assert found.is_whole
+    assert {n: c.paired for n, c in zip("CD", alone.contrasts.values(), strict=True)} == {
+        letter: contrast.paired for letter, contrast in found.contrasts.items()
+    }
+    assert [c.compared for c in found.contrasts.values()] == [2, 2]
+    assert not any("Only the" in sentence for sentence in found.sentences)
+    for more in ("", "&sort=hardest", "&show=changes&sort=loss"):
+        text = text_of(page.get(address(base, part, *two, more=more)))
+        assert "over the 2 comparisons on this page" in text
+    assert "not drawn" in text_of(page.get(address(base, part, *two)))
+    csv_text = text_of(
+        page.get(f"{reverse('leaderboard:compare_problems_csv')}?e={base.pk},{part.pk}")
+    )
+    assert len(csv_text.splitlines()) == 31
+
+
 def test_unlike_numbers_of_samples_are_a_warning_and_leave_no_interval(
     page: Client, base: Evaluation, student: Evaluation
 ) -> None:

@@ -81,6 +81,11 @@ class Side:
         """Whether every sample has a verdict."""
         return bool((self.evaluation.metrics or {}).get("complete"))
 
+    @property
+    def is_compared(self) -> bool:
+        """Whether its problems decide which are shared: one without a score takes none away."""
+        return self.complete or self.is_baseline
+
     @cached_property
     def figures(self) -> dict[str, Mapping[str, Any]]:
         """What the metrics hold of each problem, by the problem's id."""
@@ -132,8 +137,10 @@ class Comparison:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all problems of all sides are shared."""
-        return all(len(side.tallies) == len(self.problems) for side in self.sides)
+        """Whether all problems of all sides that are compared are shared."""
+        return all(
+            len(side.tallies) == len(self.problems) for side in self.sides if side.is_compared
+        )
 
     def counts(self, side: Side, keys: Iterable[Key] | None = None) -> list[Scored]:
         """(correct, scored) of the shared problems that this side has scored samples of."""
@@ -225,7 +232,7 @@ def compare(evaluations: Sequence[Evaluation], baseline: Evaluation) -> Comparis
     shared = [
         (key, tally.problem)
         for key, tally in own.items()
-        if all(key in side.tallies for side in sides)
+        if all(key in side.tallies for side in sides if side.is_compared)
     ]
     found = Comparison(sides, sorted(shared, key=lambda item: item[1].position))
     found = replace(found, scores=_scores(found))
@@ -283,7 +290,7 @@ def _scores(found: Comparison) -> list[Score]:
     scores = []
     for side in found.sides:
         value, low, high = _mean(found.counts(side) if side in complete else [])
-        tallies = [side.tallies[key] for key, _ in found.problems]
+        tallies = [side.tallies[key] for key, _ in found.problems if key in side.tallies]
         counted = sum(tally.counted for tally in tallies)
         tokens = sum(tally.tokens or 0 for tally in tallies) / counted if counted else None
         scores.append(Score(side, value, low, high, tokens, contrasts.get(side.letter)))
@@ -314,7 +321,9 @@ def _placed(score: Score, scores: Sequence[Score]) -> Score:
 def _sentences(found: Comparison) -> list[str]:
     """What keeps the sides from being compared, or makes it worth less."""
     said = []
-    apart = [side for side in found.sides if len(side.tallies) > len(found.problems)]
+    apart = [
+        side for side in found.sides if side.is_compared and len(side.tallies) > len(found.problems)
+    ]
     if not found.problems:
         said.append(
             "These evaluations share no problem, so nothing can be compared; choose evaluations "

@@ -21,7 +21,7 @@ class CellView:
     """One evaluation's samples of one problem. Shares are in [0, 1]."""
 
     side: Side
-    tally: Tally
+    tally: Tally | None  # None where an incomplete evaluation has not drawn it
     majority: str | None  # an answer of the largest class of equivalent ones
     votes: int | None  # samples in that class
     majority_right: bool | None
@@ -30,7 +30,7 @@ class CellView:
     @property
     def vote_share(self) -> float | None:
         """Of the scored samples, those that voted with the majority."""
-        if self.votes is None or not self.tally.scored:
+        if self.votes is None or self.tally is None or not self.tally.scored:
             return None
         return self.votes / self.tally.scored
 
@@ -59,8 +59,12 @@ def rows(found: Comparison, show: str = "all", sort: str = "position") -> list[R
     elif sort == "loss":
         kept.sort(key=lambda row: min(row.changes, default=0.0))
     elif sort == "hardest":
-        kept.sort(key=lambda row: sum(cell.tally.share or 0.0 for cell in row.cells))
+        kept.sort(key=lambda row: sum(_share(cell) for cell in row.cells))
     return kept
+
+
+def _share(cell: CellView) -> float:
+    return (cell.tally.share if cell.tally else None) or 0.0
 
 
 def per_page(found: Comparison) -> int:
@@ -81,10 +85,12 @@ def _keeps(row: Row, show: str) -> bool:
 
 def _row(found: Comparison, key: Key, ref: ProblemRef) -> Row:
     base = found.baseline.tallies[key].share
-    return Row(key, ref, [_cell(side, side.tallies[key], base) for side in found.sides])
+    return Row(key, ref, [_cell(side, side.tallies.get(key), base) for side in found.sides])
 
 
-def _cell(side: Side, tally: Tally, base: float | None) -> CellView:
+def _cell(side: Side, tally: Tally | None, base: float | None) -> CellView:
+    if tally is None:
+        return CellView(side, None, None, None, None, None)
     figure = side.figures.get(tally.problem.problem_id) or {}
     majority, consensus = figure.get("majority"), figure.get("cons")
     share = tally.share
@@ -126,7 +132,8 @@ def _lines(found: Sequence[Row], *, private: bool) -> Iterator[list[Cell]]:
         line += [] if private else [row.gold]
         for cell in row.cells:
             change = None if cell.change is None else round(100 * cell.change, 6)
-            line += [cell.tally.correct, cell.tally.scored, change]
+            tally = cell.tally
+            line += [tally.correct if tally else None, tally.scored if tally else None, change]
             line += [] if private else [cell.majority]
         yield line
 
