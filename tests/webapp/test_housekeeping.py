@@ -6,6 +6,7 @@ import os
 import shutil
 import uuid
 from datetime import timedelta
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ class Keeping(RuleBasedStateMachine):
     @rule(thing=consumes(things))
     def delete(self, thing: Any) -> None:
         if isinstance(thing, Checkpoint):
-            removal.delete_checkpoint(thing)
+            removal.delete_checkpoint(thing, by=thing.owner)
         elif isinstance(thing, Run):
             removal.delete_run(thing)
         else:
@@ -300,7 +301,7 @@ def test_what_hangs_on_a_checkpoint_is_named_first(user: Any, measured: Evaluati
     Checkpoint.objects.filter(pk=student.pk).update(parent=checkpoint)
     distillation = samples.make_run(user, "distil", Run.Kind.DISTILLATION)
     samples.make_stage(distillation, 0, "train", "Train", config={"base": checkpoint.pk})
-    found = removal.dependents_of_checkpoint(checkpoint)
+    found = removal.dependents_of_checkpoint(checkpoint, by=user)
     assert not found.blocked
     assert found.freed_bytes == checkpoint.size_bytes
     named = {group.sentence.split(",")[0]: [str(each) for each in group.first] for group in
@@ -311,7 +312,7 @@ def test_what_hangs_on_a_checkpoint_is_named_first(user: Any, measured: Evaluati
         "Runs that used it": ["distil"],
         "Students of it": ["student"],
     }
-    removal.delete_checkpoint(checkpoint)
+    removal.delete_checkpoint(checkpoint, by=user)
     assert not Evaluation.objects.exists()
     assert list(Run.objects.all()) == [distillation]
     assert not files.store_path(f"runs/{measured.run_id}").exists()
@@ -320,12 +321,40 @@ def test_what_hangs_on_a_checkpoint_is_named_first(user: Any, measured: Evaluati
     assert student.parent is None
 
 
+@pytest.mark.parametrize("kind", Run.Kind.values)
+def test_nobody_but_staff_deletes_what_others_measured(user: Any, kind: Run.Kind) -> None:
+    users = type(user).objects
+    other, staff = users.create_user("bob"), users.create_user("sam", is_staff=True)
+    problems = samples.arithmetic(3)
+    benchmark = samples.make_benchmark(problems)
+    checkpoint = register(user, "base")
+    samples.make_evaluation(user, checkpoint, benchmark, problems, samples=2)
+    run = samples.make_run(other, "bob's", kind)
+    kept = samples.make_evaluation(other, checkpoint, benchmark, problems, samples=2, run=run)
+
+    def there() -> tuple[int, ...]:
+        of_bob = (kept.completions.count(), run.stages.count())
+        return (*of_bob, Evaluation.objects.count(), Run.objects.count())
+
+    before = there()
+    found = removal.dependents_of_checkpoint(checkpoint, by=user)
+    assert [each for group in found.others for each in group.first] == [kept]
+    with pytest.raises(UserError, match="Others measured it"):
+        removal.delete_checkpoint(checkpoint, by=user)
+    removal.set_archived(checkpoint, archived=True)
+    removal.release_files(checkpoint)
+    assert not files.store_path(checkpoint.path).exists()
+    assert there() == before
+    removal.delete_checkpoint(checkpoint, by=staff)
+    assert not Evaluation.objects.exists()
+
+
 def test_an_unfinished_run_blocks(user: Any) -> None:
     checkpoint = register(user, "used")
     run = samples.make_run(user, "run", Run.Kind.DISTILLATION, State.RUNNING)
     samples.make_stage(run, 0, "generate", "Draw", state=State.RUNNING,
                        config={"teacher": checkpoint.pk})  # fmt: skip
-    for act in (removal.delete_checkpoint, removal.release_files):
+    for act in (partial(removal.delete_checkpoint, by=user), removal.release_files):
         with pytest.raises(UserError, match="unfinished run uses it"):
             act(checkpoint)
     with pytest.raises(UserError, match="not finished"):
@@ -338,10 +367,10 @@ def test_an_unfinished_run_blocks(user: Any) -> None:
 def test_shared_files_go_with_their_last_name(user: Any) -> None:
     one, two = register(user, "one"), register(user, "two")
     assert one.path == two.path
-    assert removal.dependents_of_checkpoint(one).freed_bytes == 0
-    removal.delete_checkpoint(one)
+    assert removal.dependents_of_checkpoint(one, by=user).freed_bytes == 0
+    removal.delete_checkpoint(one, by=user)
     assert files.store_path(two.path).is_dir()
-    removal.delete_checkpoint(two)
+    removal.delete_checkpoint(two, by=user)
     assert not files.store_path(two.path).exists()
 
 

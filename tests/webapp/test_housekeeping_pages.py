@@ -92,6 +92,23 @@ def test_a_block_is_named_and_holds(page: Client, user: Any, checkpoint: Checkpo
     assert Checkpoint.objects.filter(pk=checkpoint.pk).exists()
 
 
+def test_what_others_measured_loses_its_files_only(
+    page: Client, checkpoint: Checkpoint, evaluation: Evaluation, django_user_model: Any
+) -> None:
+    Run.objects.update(owner=django_user_model.objects.create_user("bob"))
+    address = reverse("housekeeping:checkpoint", args=[checkpoint.pk])
+    text = text_of(page.get(address))
+    assert "Others measured it" in text
+    assert evaluation.get_absolute_url() in text
+    assert 'value="delete"' not in text
+    assert 'value="release"' in text
+    assert "Others measured it" in text_of(page.post(address, {"act": "delete"}, follow=True))
+    page.post(address, {"act": "release"})
+    checkpoint.refresh_from_db()
+    assert not checkpoint.has_files
+    assert Evaluation.objects.filter(pk=evaluation.pk).exists()
+
+
 def test_only_owners_and_administrators_decide(
     stranger: Client, admin: Any, checkpoint: Checkpoint, evaluation: Evaluation
 ) -> None:

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from webapp.checkpoints.models import Checkpoint
 from webapp.core.errors import UserError
+from webapp.core.models import User
 from webapp.housekeeping import garbage
 from webapp.housekeeping.models import ArchivedRun
 from webapp.runs.models import FINAL_STATES, Evaluation, Run
@@ -37,62 +38,68 @@ class Dependents:
     """What hangs on a checkpoint or run. While something blocks, it cannot be deleted."""
 
     blocking: list[Group] = field(default_factory=list)
+    others: list[Group] = field(default_factory=list)  # blocks its deletion, its files may go
     groups: list[Group] = field(default_factory=list)
     freed_bytes: int = 0  # on the disk; nought where others share the files
 
     @property
     def blocked(self) -> str:
         """Why it cannot be deleted now, in one sentence; blank where it can."""
-        return self.blocking[0].sentence if self.blocking else ""
+        return _first_sentence(self.blocking + self.others)
 
 
-def dependents_of_checkpoint(checkpoint: Checkpoint) -> Dependents:
-    """What hangs on a checkpoint."""
+def dependents_of_checkpoint(checkpoint: Checkpoint, *, by: User) -> Dependents:
+    """What hangs on a checkpoint that ``by`` would delete: only staff take others' scores with it.
+
+    A score is whoever's run made it, whosever the checkpoint is.
+    """
     using = _runs_using(checkpoint)
-    unfinished = using.exclude(state__in=FINAL_STATES)
     doomed = _runs_only_of(checkpoint)
     shared = (
         Checkpoint.objects.filter(path=checkpoint.path).exclude(pk=checkpoint.pk)
         if checkpoint.path
         else Checkpoint.objects.none()
     )
-    blocking = _groups(
-        ("blocks", "An unfinished run uses it; cancel the run first.", unfinished),
-        ("blocks", "An endpoint serves it; delete the endpoint first.", _endpoints(checkpoint)),
-    )
+    measured = _evaluations(checkpoint)
+    of_others = measured.none() if by.is_staff else measured.exclude(run__owner=by)
+    others = _groups(
+        ("blocks", "Others measured it and would lose their scores; archive it or delete its files "
+         "only, or ask staff.", of_others),
+    )  # fmt: skip
     groups = _groups(
-        ("goes", "Evaluations of it, with their scores and completions", _evaluations(checkpoint)),
+        ("goes", "Evaluations of it, with their scores and completions", measured),
         ("goes", "Runs that did nothing else", doomed),
         ("stays", "Runs that used it, whose lineage then ends here", using.exclude(pk__in=doomed)),
         ("stays", "Students of it, whose lineage then ends here", checkpoint.children.all()),
         ("stays", "Checkpoints with the same files, which stay on the disk", shared),
     )
     size = 0 if not checkpoint.path or shared.exists() else checkpoint.size_bytes or 0
-    return Dependents(blocking, groups, size)
+    return Dependents(_blocking_files(checkpoint), others, groups, size)
 
 
 def dependents_of_run(run: Run) -> Dependents:
     """What hangs on a run."""
     unfinished = Run.objects.filter(pk=run.pk).exclude(state__in=FINAL_STATES)
     return Dependents(
-        _groups(("blocks", "It is not finished; cancel it first.", unfinished)),
-        _groups(
+        blocking=_groups(("blocks", "It is not finished; cancel it first.", unfinished)),
+        groups=_groups(
             ("goes", "Evaluations, with their scores and completions",
              run.evaluations.select_related("checkpoint", "benchmark")),
             ("stays", "Checkpoints that it made, whose lineage then ends here", run.products.all()),
         ),
-        garbage.size_of(garbage.place(f"runs/{run.pk}")),
+        freed_bytes=garbage.size_of(garbage.place(f"runs/{run.pk}")),
     )  # fmt: skip
 
 
-def delete_checkpoint(checkpoint: Checkpoint) -> None:
+def delete_checkpoint(checkpoint: Checkpoint, *, by: User) -> None:
     """Delete a checkpoint with its evaluations; its files go with their last name.
 
-    Raises UserError while an unfinished run uses it.
+    Raises UserError while an unfinished run uses it, and where others than ``by``, who is not
+    staff, measured it.
     """
     with transaction.atomic():
         locked = Checkpoint.objects.select_for_update().get(pk=checkpoint.pk)
-        _refuse_blocked(dependents_of_checkpoint(locked))
+        _refuse(dependents_of_checkpoint(locked, by=by).blocked)
         doomed = list(_runs_only_of(locked).values_list("pk", flat=True))
         path = locked.path
         locked.delete()
@@ -109,7 +116,7 @@ def release_files(checkpoint: Checkpoint) -> None:
         locked = Checkpoint.objects.select_for_update().get(pk=checkpoint.pk)
         if not locked.path:
             raise UserError(f"{locked.name}: has no files here.")
-        _refuse_blocked(dependents_of_checkpoint(locked))
+        _refuse(_first_sentence(_blocking_files(locked)))
         path = locked.path
         Checkpoint.objects.filter(pk=locked.pk).update(path="")
         garbage.sweep_after_commit(path)
@@ -119,7 +126,7 @@ def delete_run(run: Run) -> None:
     """Delete a run that has ended, with its evaluations and files. Raises UserError."""
     with transaction.atomic():
         locked = Run.objects.select_for_update().get(pk=run.pk)
-        _refuse_blocked(dependents_of_run(locked))
+        _refuse(dependents_of_run(locked).blocked)
         path = f"runs/{locked.pk}"
         locked.delete()
         garbage.sweep_after_commit(path)
@@ -138,9 +145,22 @@ def set_archived(thing: Checkpoint | Run, *, archived: bool) -> None:
         ArchivedRun.objects.filter(run=thing).delete()
 
 
-def _refuse_blocked(found: Dependents) -> None:
-    if found.blocked:
-        raise UserError(found.blocked)
+def _refuse(sentence: str) -> None:
+    if sentence:
+        raise UserError(sentence)
+
+
+def _first_sentence(groups: list[Group]) -> str:
+    return groups[0].sentence if groups else ""
+
+
+def _blocking_files(checkpoint: Checkpoint) -> list[Group]:
+    """What keeps a checkpoint's files, and so the checkpoint."""
+    unfinished = _runs_using(checkpoint).exclude(state__in=FINAL_STATES)
+    return _groups(
+        ("blocks", "An unfinished run uses it; cancel the run first.", unfinished),
+        ("blocks", "An endpoint serves it; delete the endpoint first.", _endpoints(checkpoint)),
+    )
 
 
 def _evaluations(checkpoint: Checkpoint) -> QuerySet[Evaluation]:

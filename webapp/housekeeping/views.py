@@ -14,6 +14,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from webapp.checkpoints import uploads
 from webapp.checkpoints.models import Checkpoint
 from webapp.core.errors import UserError
+from webapp.core.models import User
 from webapp.core.users import may_manage, signed_in
 from webapp.housekeeping import removal, usage
 from webapp.housekeeping.models import ArchivedRun
@@ -57,7 +58,7 @@ def checkpoint(request: HttpRequest, pk: int) -> HttpResponse:
     """Archive a checkpoint, delete its files, or delete it."""
     row = get_object_or_404(Checkpoint, pk=pk)
     acts: dict[str, Callable[[], None]] = {
-        "delete": lambda: removal.delete_checkpoint(row),
+        "delete": lambda: removal.delete_checkpoint(row, by=signed_in(request)),
         "release": lambda: removal.release_files(row),
     }
     return _remove(request, row, acts, "checkpoints:index")
@@ -91,7 +92,7 @@ def _remove(
             return redirect(request.path)
         messages.success(request, f"{name} was {_DONE[act]}.")
         return redirect(afterwards) if act == "delete" else redirect(thing)
-    return render(request, "housekeeping/remove.html", _context(thing))
+    return render(request, "housekeeping/remove.html", _context(thing, signed_in(request)))
 
 
 _DONE = {
@@ -100,11 +101,11 @@ _DONE = {
 }  # fmt: skip
 
 
-def _context(thing: Checkpoint | Run) -> dict[str, object]:
+def _context(thing: Checkpoint | Run, by: User) -> dict[str, object]:
     if isinstance(thing, Checkpoint):
         return {
             "thing": thing,
-            "found": removal.dependents_of_checkpoint(thing),
+            "found": removal.dependents_of_checkpoint(thing, by=by),
             "archived": thing.archived_at is not None,
             "can_release": thing.has_files,
         }
