@@ -90,7 +90,8 @@ class PairedComparison:
     difference: float
     se: float | None
     p: float
-    # smallest difference found with 80 % power at the 5 % level; None as for the interval
+    # smallest difference found with 80 % power at the 5 % level, by one comparison alone; None as
+    # for the interval, and where so few problems can separate nothing
     resolvable: float | None
     # 95 % interval of the difference, inside [−1, 1]; None where nothing symmetric tells of it
     low: float | None = None
@@ -129,10 +130,15 @@ def compare_paired(first: Sequence[Count], second: Sequence[Count]) -> PairedCom
         difference=mean,
         se=se,
         p=p,
-        resolvable=(Z_95 + Z_POWER_80) * se if se else None,
+        resolvable=(Z_95 + Z_POWER_80) * se if se and _can_separate(len(first)) else None,
         low=low,
         high=high,
     )
+
+
+def _can_separate(problems: int) -> bool:
+    """Whether the smallest p that sign flips of so many problems can give is below the level."""
+    return 2 * 0.5**problems < SIGNIFICANCE
 
 
 def _same_n(first: Sequence[Count], second: Sequence[Count]) -> bool:

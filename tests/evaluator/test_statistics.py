@@ -74,6 +74,13 @@ def test_differences_that_are_all_equal_tell_of_no_spread(
     assert found.low is found.high is found.resolvable is None
 
 
+@pytest.mark.parametrize("problems", range(2, 9))
+def test_nothing_is_resolvable_where_no_outcome_could_be_told_from_chance(problems: int) -> None:
+    clearest = compare_paired([(4, 4)] * problems, [(0, 4)] * problems)
+    found = compare_paired([(4, 4)] * problems, [(0, 4)] * (problems - 1) + [(1, 4)])
+    assert (found.resolvable is not None) == (clearest.p < 0.05)
+
+
 STRATA = st.lists(
     st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(0, 63)), min_size=1, max_size=4
 )
