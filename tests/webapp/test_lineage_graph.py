@@ -111,9 +111,26 @@ def test_a_merge_has_two_parents_and_says_which_is_lost(
 
 
 @pytest.mark.django_db
+def test_a_parents_name_that_no_page_can_hold_is_mended(
+    user: Any, page: Client, settings: Any, tmp_path: Path
+) -> None:
+    settings.MEDIA_ROOT = tmp_path / "files"
+    note = {"parents": [{"name": "x\ud800\0", "content_hash": "b" * 64}]}
+    write(tmp_path / "files/checkpoints/x", {"merge.json": json.dumps(note).encode()})
+    odd = samples.make_checkpoint(user, "odd")
+    child = samples.make_checkpoint(user, "child", parent=odd)
+    Checkpoint.objects.filter(pk=odd.pk).update(path="checkpoints/x")
+    for row in (odd, child):
+        answer = page.get(row.get_absolute_url())
+        assert answer.status_code == 200
+        assert "x?\N{REPLACEMENT CHARACTER}" in answer.content.decode()
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize(
     "note", [b"", b"[" * 10**5, b'{"parents": 1}', b'{"parents": [{}]}', b'{"parents": [[1]]}',
-             b'{"x": "' + b"y" * 2_000_000 + b'"}', b"\xff\xfe"]
+             b'{"x": "' + b"y" * 2_000_000 + b'"}', b"\xff\xfe",
+             b'{"parents": [{"name": "\\ud800", "content_hash": "\\u0000"}]}']
 )  # fmt: skip
 def test_a_file_that_only_calls_itself_a_merge_is_none(
     user: Any, settings: Any, tmp_path: Path, note: bytes

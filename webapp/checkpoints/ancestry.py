@@ -7,6 +7,7 @@ parents of a merge. What was deleted stands as a node that says so.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +18,13 @@ from pydantic import ValidationError
 from distiller.recipe import Recipe
 from webapp.benchmarks.models import PromptSet
 from webapp.checkpoints.models import Checkpoint, Upload
+from webapp.core.text import storable
 from webapp.runs import files
 from webapp.runs.models import Evaluation, Run, Stage
 
 MOST_NODES = 80
 FEW = 6  # scores, and students, of one checkpoint that are drawn
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _NOTE_BYTES = 1_000_000  # merge.json comes with the checkpoint: anybody's
 
 
@@ -200,14 +203,15 @@ def _merged_from(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     """(name, content hash) of a merge's parents, as the file in its folder says."""
     if not checkpoint.has_files:
         return []
-    path = files.store_path(checkpoint.path) / "merge.json"
     try:
+        path = store.fetch(f"{checkpoint.path}/merge.json")
         if path.stat().st_size > _NOTE_BYTES:
             return []
         told = json.loads(path.read_bytes())["parents"]
-        return [(str(each["name"])[:200], str(each["content_hash"])[:64]) for each in told[:FEW]]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        found = [(str(each["name"])[:200], str(each["content_hash"])) for each in told[:FEW]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, StoreError):
         return []  # no merge, or a file that only calls itself so
+    return [(storable(name), digest) for name, digest in found if _DIGEST.fullmatch(digest)]
 
 
 def _scores(graph: Graph, key: str, checkpoint: Checkpoint) -> None:

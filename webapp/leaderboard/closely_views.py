@@ -132,7 +132,7 @@ def _row(pk: int, problem: int, sample: int) -> tuple[Evaluation, dict[str, Any]
 
 @require_safe
 def raw(request: HttpRequest, pk: int, problem: int, sample: int) -> HttpResponse:
-    """A response as plain text, as the engine gave it; ``?as=json`` its whole row."""
+    """A response as plain text, unsplit; ``?as=json`` its whole row."""
     _, row = _row(pk, problem, sample)
     if request.GET.get("as") == "json":
         body = json.dumps(row, ensure_ascii=False, indent=1)

@@ -1,4 +1,8 @@
-"""Where a run's files lie, and reading them: texts stay in segments, rows only point at them."""
+"""Where a run's files lie, and reading them: texts stay in segments, rows only point at them.
+
+What is read here is for pages: where a model wrote NUL or half a surrogate pair, which no page can
+hold, the text has a mark.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from typing import Any, Literal
 
 from evaluator.store import read_row, read_segment
 from webapp.core import store
+from webapp.core.text import storable_json
 from webapp.runs.models import Completion, Segment, Stage, State
 
 PREFLIGHT = "preflight.json"  # distiller.stages writes it
@@ -51,7 +56,7 @@ def newest_rows(stage: Stage, most: int) -> list[dict[str, Any]]:
     if newest is None:
         return []
     rows = deque(read_segment(segment_path(stage, newest.name)), maxlen=most)
-    return [row for _, row in reversed(rows)]
+    return [storable_json(row) for _, row in reversed(rows)]
 
 
 def completion_text(completion: Completion) -> dict[str, Any]:
@@ -60,7 +65,9 @@ def completion_text(completion: Completion) -> dict[str, Any]:
     Raises evaluator.errors.StoreError when the file is gone or is not the one that was accepted.
     """
     segment = completion.segment
-    return read_row(segment_path(segment.shard.stage, segment.name), completion.offset)
+    row = read_row(segment_path(segment.shard.stage, segment.name), completion.offset)
+    found: dict[str, Any] = storable_json(row)
+    return found
 
 
 def read_corpus_rows(
@@ -73,7 +80,8 @@ def read_corpus_rows(
     # distiller.refining: beside the corpus
     path = store.fetch(str(PurePosixPath(folder).parent / f"{which}.jsonl"))
     with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in itertools.islice(file, offset, offset + limit)]
+        lines = itertools.islice(file, offset, offset + limit)
+        return [storable_json(json.loads(line)) for line in lines]
 
 
 def read_preflight(stage: Stage) -> dict[str, Any] | None:
@@ -83,5 +91,5 @@ def read_preflight(stage: Stage) -> dict[str, Any] | None:
         written = store.get(store.relative_of(path))
     else:
         written = path.read_bytes() if path.is_file() else None
-    found: dict[str, Any] | None = None if written is None else json.loads(written)
+    found: dict[str, Any] | None = None if written is None else storable_json(json.loads(written))
     return found
