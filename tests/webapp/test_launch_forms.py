@@ -15,6 +15,7 @@ from tests.webapp.samples import arithmetic, make_benchmark, make_checkpoint
 from webapp.benchmarks.models import Benchmark, PromptSet
 from webapp.checkpoints.models import Checkpoint
 from webapp.core.errors import UserError
+from webapp.endpoints.models import Endpoint
 from webapp.runs.launching.distil import DistillationForm
 from webapp.runs.launching.evaluate import EvaluationForm
 from webapp.runs.models import Run, State
@@ -193,6 +194,33 @@ def test_completions_are_imported_through_the_browser(
     assert response["location"] == run.get_absolute_url()
     assert [s.kind for s in run.stages.all()] == ["import", "grade"]
     assert run.evaluations.get().checkpoint.name == "far/away"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("known", ["files", "released", "endpoint", "another's", "own"])
+def test_imported_scores_go_under_nobody_elses_and_no_models_name(
+    user: Any, admin: Any, settings: Any, tmp_path: Any, known: str
+) -> None:
+    settings.MEDIA_ROOT = tmp_path
+    benchmark = make_benchmark(arithmetic(3))
+    holder = admin if known == "another's" else user
+    content = {} if known in ("files", "released") else {"content_hash": ""}
+    path = {} if known == "files" else {"path": ""}
+    checkpoint = make_checkpoint(holder, "org/model", **content, **path)
+    if known == "endpoint":
+        Endpoint.objects.create(
+            checkpoint=checkpoint, base_url="https://example.com/v1", model="m", owner=user
+        )
+    for person, accepted in ((user, known == "own"), (admin, True)):
+        client = Client()
+        client.force_login(person)
+        file = completions([{"problem_id": "sum-000", "completion": "1"}])
+        data = {"benchmark": benchmark.pk, "checkpoint": " org/model", "file": file}
+        answer = client.post("/runs/import/", data)
+        assert answer.status_code == (302 if accepted else 400)
+        assert Run.objects.filter(owner=person).exists() == accepted
+        if not accepted:
+            assert "another name" in answer.context["form"].errors["checkpoint"][0]
+    assert Checkpoint.objects.get() == checkpoint
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,23 @@ def test_a_checkpoint_has_a_row_for_each_way_it_was_measured(user: Any) -> None:
     assert sorted(row.cells[0].comparable for row in rows) == [False, True]
 
 
+def test_imported_completions_are_marked(user: Any, page: Client) -> None:
+    benchmark = make_benchmark(PROBLEMS)
+    drawn = make_evaluation(user, make_checkpoint(user, "drawn"), benchmark, PROBLEMS)
+    taken = make_evaluation(user, make_checkpoint(user, "taken"), benchmark, PROBLEMS)
+    Evaluation.objects.filter(pk=taken.pk).update(engine={"name": "replay", "completions": "ab"})
+    assert text_of(page.get("/")).count("imported completions") == 1
+    for found, marked in ((drawn, False), (taken, True)):
+        assert ("imported completions" in text_of(page.get(found.get_absolute_url()))) == marked
+    (row,) = [row for row in ours() if row.name == "taken"]
+    assert [cell.measured.is_imported for cell in row.cells if cell.measured][:1] == [True]
+    lines = list(csv.DictReader(io.StringIO(text_of(page.get("/leaderboard.csv")))))
+    made = {
+        line["model"]: line[key] for line in lines for key in line if key.endswith(": completions")
+    }
+    assert made == {"drawn": "drawn here", "taken": "imported"}
+
+
 def test_only_the_newest_figure_of_a_checkpoint_counts(user: Any) -> None:
     benchmark = make_benchmark(PROBLEMS)
     checkpoint = make_checkpoint(user, "m")

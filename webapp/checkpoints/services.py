@@ -119,11 +119,24 @@ def _store(  # noqa: PLR0917 - a row's values, given by two callers
 
 
 def completions_only(*, owner: User, name: str) -> Checkpoint:
-    """The checkpoint of that name; one without files is made where there is none."""
-    existing = Checkpoint.objects.filter(name=name.strip()).first()
-    if existing is not None:
-        return existing
-    return Checkpoint.objects.create(name=check_name(name, "checkpoint"), owner=owner)
+    """The owner's checkpoint of that name for completions made elsewhere; made where there is none.
+
+    Nobody but staff puts such scores under a model that is here or served, or under another's name:
+    raises UserError.
+    """
+    existing = Checkpoint.objects.filter(name=name.strip()).select_related("endpoint").first()
+    if existing is None:
+        return Checkpoint.objects.create(name=check_name(name, "checkpoint"), owner=owner)
+    # One whose files were deleted keeps their hash, and the scores that were drawn from them.
+    is_model = bool(existing.content_hash) or existing.has_files or hasattr(existing, "endpoint")
+    if not owner.is_staff and (is_model or existing.owner_id != owner.pk):
+        whose = "a model of this installation" if is_model else "somebody else's"
+        raise UserError(
+            f"checkpoint: {existing.name!r} is {whose}; give completions made elsewhere another "
+            "name.",
+            "checkpoint",
+        )
+    return existing
 
 
 def _inspect(folder: Path) -> checkpoints.CheckpointInfo:

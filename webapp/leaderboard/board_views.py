@@ -90,7 +90,8 @@ def as_csv(request: HttpRequest) -> HttpResponse:
         header.append(name)
         if column.is_score:
             header += [f"{name}: {part}" for part in (
-                "low", "high", "n", "measurement hash", "evaluation", "z", "source", "other sources"
+                "low", "high", "n", "measurement hash", "evaluation", "completions", "z", "source",
+                "other sources",
             )]  # fmt: skip
     text = csv_text(header, (_line(row) for row in found.rows))
     response = HttpResponse(text, content_type="text/csv; charset=utf-8")
@@ -113,7 +114,11 @@ def _beside(cell: Cell) -> list[CsvCell]:
     each, figures = cell.measured, cell.figures
     rest = "; ".join(f"{100 * f.value:g}: {f.source.title}" for f in figures[1:])
     line: list[CsvCell] = [_scaled(cell.low, 100), _scaled(cell.high, 100)]
-    line += [None] * 3 if each is None else [each.samples, each.measurement_hash, each.pk]
+    if each is None:
+        line += [None] * 4
+    else:
+        made = "imported" if each.is_imported else "drawn here"
+        line += [each.samples, each.measurement_hash, each.pk, made]
     z = cell.z[0][0] if cell.z else None
     return [*line, z, figures[0].source.title if figures else None, rest or None]
 

@@ -64,6 +64,11 @@ class Measured:
         return bool(self.metrics.get("complete"))
 
     @property
+    def is_imported(self) -> bool:
+        """Whether the completions came in a file; nothing shows that the checkpoint wrote them."""
+        return self.engine.get("name") == "replay"
+
+    @property
     def served_as(self) -> str:
         """Model and address where an endpoint answered; blank for a checkpoint."""
         if self.engine.get("name") != "openai":

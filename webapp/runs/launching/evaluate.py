@@ -159,7 +159,8 @@ class ImportForm(LaunchForm):
     benchmark = forms.ModelChoiceField(Benchmark.objects.none(), empty_label="choose…")
     checkpoint = forms.CharField(
         max_length=200,
-        help_text="Who wrote them: a name; a checkpoint without files is made where none has it.",
+        help_text="Who wrote them: a name of its own, or that of your earlier import; not one of a "
+        "model that is here.",
     )
     file = forms.FileField(
         allow_empty_file=True,
