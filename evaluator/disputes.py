@@ -131,6 +131,9 @@ def rescore(
 ) -> dict[str, Any]:
     """The metrics of graded ``rows`` if every dispute were right (``evaluator.metrics``).
 
+    What is not disputed stays as graded, samples with the same answer as a disputed one included:
+    votes go by it.
+
     ``metrics`` are the grader's of the same rows; ``equal`` as in :func:`metrics.aggregate`.
     """
     return figures.aggregate(

@@ -119,10 +119,20 @@ class _Tally:
         return Outcome(self.rows[sample]["outcome"]) is Outcome.CORRECT
 
     def consensus(self, classes: Sequence[Sequence[int]] | None, k: int) -> float | None:
+        """cons@k of these classes; one whose members' outcomes differ counts as their mean.
+
+        Equivalent answers never differ, but equal strings may where a person disputes some of them.
+        """
         if classes is None:
             return None
-        right = [i for i, members in enumerate(classes) if self.is_correct(members[0])]
-        return cons_at_k(self.n, [len(members) for members in classes], right, k)
+        sizes = [len(members) for members in classes]
+        right = [sum(map(self.is_correct, members)) for members in classes]
+        whole = [i for i, size in enumerate(sizes) if right[i] == size]
+        score = cons_at_k(self.n, sizes, whole, k)
+        for i, size in enumerate(sizes):
+            if score is not None and 0 < right[i] < size:
+                score += right[i] / size * (cons_at_k(self.n, sizes, [i], k) or 0.0)
+        return score
 
 
 def aggregate(

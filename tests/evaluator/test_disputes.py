@@ -91,6 +91,24 @@ def test_the_score_with_disputes_is_what_a_hand_count_gives(
         assert found == before
 
 
+@pytest.mark.parametrize("sample", range(4))
+def test_equal_strings_of_unlike_verdict_vote_as_their_mean_whichever_is_disputed(
+    sample: int,
+) -> None:
+    rows = graded([(Outcome.WRONG, "2")] * 4 + [(Outcome.CORRECT, "1")] * 8)
+    same = lambda pairs: [a == b for a, b in pairs]  # noqa: E731
+    word = dispute("p0", sample, Outcome.CORRECT)
+    found = disputes.rescore(aggregate(rows), PROBLEMS, rows, [word], equal=same)
+    assert found["pass@1"]["value"] == pytest.approx((0.25 + 2) / 3)
+    assert found["cons@k"]["4"] == pytest.approx(2 / 3), "three wrong outvote the one"
+    assert found["cons@k_string"]["4"] == pytest.approx((0.25 + 2) / 3)
+    assert found["cons@k_string"]["1"] == pytest.approx(found["pass@1"]["value"])
+    every = [dispute("p0", each, Outcome.CORRECT) for each in range(4)]
+    alike = disputes.rescore(aggregate(rows), PROBLEMS, rows, every, equal=same)
+    for measure in ("cons@k", "cons@k_string"):
+        assert alike[measure]["4"] == 1
+
+
 def test_a_dispute_needs_a_verdict_to_dispute() -> None:
     rows = graded([(Outcome.CORRECT, "1")] * 12)
     rows[0]["outcome"] = str(Outcome.GRADER_ERROR)
