@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,8 @@ _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy"
 _CODE = {".py", ".pyc", ".so", ".dll", ".sh", ".exe", ".ipynb"}
 _ALLOWED = {".json", ".safetensors", ".txt", ".md", ".model", ".jinja", ".tiktoken", ".pdf"}
 _ALLOWED_NAMES = {"license", "notice", ".gitattributes", "use_policy"}
+_ARCHITECTURE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+MOST_CONTEXT_TOKENS = 2**31 - 1  # what the database's column holds
 _MAX_JSON_BYTES = 100_000_000
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
@@ -66,8 +69,14 @@ def inspect(folder: Path) -> CheckpointInfo:
             f"{folder.name}: config.json names no architectures; use the config the model was "
             "saved with."
         )
+    architecture = architectures[0]
+    if not isinstance(architecture, str) or not _ARCHITECTURE.fullmatch(architecture):
+        raise CheckpointError(
+            f"{folder.name}: config.json's architectures begin with {str(architecture)[:60]!r}, "
+            "which names no class; use the config the model was saved with."
+        )
     return CheckpointInfo(
-        architecture=str(architectures[0]),
+        architecture=architecture,
         parameters=sum(elements.values()),
         size_bytes=sum(path.stat().st_size for path in files),
         dtype=elements.most_common(1)[0][0],
@@ -247,8 +256,15 @@ def _weight_map(folder: Path) -> dict[str, str]:
 
 def _context_tokens(config: dict[str, Any]) -> int | None:
     for key in ("max_position_embeddings", "n_positions", "max_seq_len"):
-        if isinstance(config.get(key), int):
-            return int(config[key])
+        value = config.get(key)
+        if not isinstance(value, int) or isinstance(value, bool):
+            continue
+        if not 1 <= value <= MOST_CONTEXT_TOKENS:
+            raise CheckpointError(
+                f"config.json: {key} must lie between 1 and {MOST_CONTEXT_TOKENS:,}; use the "
+                "config the model was saved with."
+            )
+        return value
     text = config.get("text_config")
     return _context_tokens(text) if isinstance(text, dict) else None
 

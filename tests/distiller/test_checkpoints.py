@@ -89,6 +89,15 @@ BAD = {
     "config is a list": (_write("config.json", b"[]"), "must be a JSON object"),
     "config torn": (_write("config.json", b'{"a'), "not JSON"),
     "no architecture": (_edit_json("config.json", architectures=[]), "no architectures"),
+    "architecture is no name": (
+        _edit_json("config.json", architectures=["Qwen2\0ForCausalLM"]), "names no class",
+    ),
+    "architecture is no text": (_edit_json("config.json", architectures=[[]]), "names no class"),
+    "architecture too long": (_edit_json("config.json", architectures=["Q" * 101]), "no class"),
+    "context too long": (
+        _edit_json("config.json", max_position_embeddings=2**31), "must lie between 1 and",
+    ),
+    "no context": (_edit_json("config.json", max_position_embeddings=0), "must lie between 1 and"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer"),
     "tokenizer torn": (_write("tokenizer.json", b"{"), "not JSON"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "no *.safetensors"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import struct
@@ -161,6 +162,46 @@ def test_what_kills_workers_is_refused_in_the_end(user: Any, in_process: None) -
     assert worked(upload).state == Upload.State.REFUSED
     assert "workers died" in upload.reason
     assert not on_disk(upload)
+
+
+@pytest.mark.parametrize(
+    "odd", [{"context_tokens": 2**31}, {"architecture": "a\0"}, {"dtype": "\ud800"}]
+)
+def test_a_value_that_the_database_does_not_take_is_a_refusal(
+    user: Any, monkeypatch: pytest.MonkeyPatch, odd: dict[str, Any]
+) -> None:
+    """Inspection lets none pass that is known; one that it does not know ends the upload, too."""
+    upload = sent(user, model_files())
+    uploads.submit(upload)
+
+    def look(folder: Path, **_: Any) -> Any:
+        return dataclasses.replace(verifying.checkpoints.inspect(folder), **odd)
+
+    monkeypatch.setattr(intake, "verify_in_child", look)
+    done = worked(upload)
+    assert done.state == Upload.State.REFUSED
+    assert "none that can be kept; save the model again" in done.reason
+    assert done.lease_token is None
+    assert not on_disk(upload)
+    assert not intake.is_waiting()
+    assert not Checkpoint.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"max_position_embeddings": 3_000_000_000}, "must lie between 1 and 2,147,483,647"),
+        ({"architectures": ["Qwen2\0ForCausalLM"]}, "names no class"),
+    ],
+)
+def test_a_config_of_values_that_no_column_holds_is_refused(
+    user: Any, in_process: None, config: dict[str, Any], why: str
+) -> None:
+    upload = sent(user, model_files(config=config))
+    uploads.submit(upload)
+    done = worked(upload)
+    assert done.state == Upload.State.REFUSED
+    assert why in done.reason
 
 
 def test_a_full_disk_is_tried_again_and_said_meanwhile(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import DataError, transaction
 from django.db.models import F, Q, QuerySet, Value
 from django.db.models.functions import Now
 
@@ -132,6 +132,10 @@ def carry_out(job: Job, wanted: Callable[[], bool] = lambda: True) -> None:
         _held(job).update(lease_token=None, lease_expires_at=None, attempts=F("attempts") - 1)
     except UserError as error:
         _refuse(job, error.sentence)
+    except (DataError, UnicodeEncodeError) as error:
+        # No other try would mend what a file says: without an end here it would be looked at again.
+        logger.warning("an upload holds what the database does not take", exc_info=error)
+        _refuse(job, "files: a value in them is none that can be kept; save the model again.")
     except (fetching.TransientError, StoreError, OSError) as error:
         _try_again(job, upload, error)
     except (LostError, Upload.DoesNotExist, UploadFile.DoesNotExist):
