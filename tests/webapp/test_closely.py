@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from django.test import Client
 from django.urls import reverse
 
+from evaluator.protocol import PRESETS
 from evaluator.records import Outcome
 from tests.webapp.samples import (
     HOSTILE,
@@ -62,6 +64,29 @@ def sample_address(found: Evaluation, completion: Completion) -> str:
 
 
 # --- the problems
+
+
+def test_the_change_is_that_of_the_same_problems_and_marked_where_measured_otherwise(
+    user: Any, page: Client, pair: tuple[Evaluation, Evaluation]
+) -> None:
+    base, student = pair
+    assert closely.problem_table(student, Wanted(), None).parent_differs is None
+    assert base.checkpoint is not None
+    ids = [replace(new, id=old.id) for new, old in zip(arithmetic(24)[12:], PROBLEMS, strict=True)]
+    version = make_benchmark(ids, title="Arithmetic, another version")
+    grown = make_checkpoint(user, "grown", parent=base.checkpoint)
+    alone = closely.problem_table(make_evaluation(user, grown, version, ids), Wanted(), None)
+    assert alone.parent is None, "the parent has other problems under these ids"
+    assert [row.change for row in alone.rows] == [None] * 12
+    greedy = make_evaluation(
+        user, grown, base.benchmark, PROBLEMS, samples=1, protocol=PRESETS["greedy"]
+    )
+    table = closely.problem_table(greedy, Wanted(), None)
+    assert table.parent == base
+    assert table.parent_differs
+    for found, marked in ((greedy, True), (student, False)):
+        text = text_of(page.get(found.get_absolute_url()))
+        assert ("was measured otherwise (sampling." in text) == marked
 
 
 def test_a_row_tells_what_a_count_by_hand_gives(pair: tuple[Evaluation, Evaluation]) -> None:

@@ -17,6 +17,7 @@ from django.db.models import Count, Q, QuerySet
 from evaluator.records import Outcome
 from webapp.benchmarks.models import Problem
 from webapp.core.drawing import OUTCOME_WORDS
+from webapp.leaderboard import passports
 from webapp.leaderboard.compare import with_parent
 from webapp.leaderboard.evaluations import Judged, judged
 from webapp.leaderboard.models import Dispute
@@ -119,6 +120,7 @@ class ProblemTable:
     page: Page[ProblemRow]
     wanted: Wanted
     parent: Evaluation | None
+    parent_differs: tuple[str, ...] | None  # fields measured otherwise; None where measured alike
     total: int
     subjects: list[str]
     levels: list[str]
@@ -147,12 +149,18 @@ def problem_table(found: Evaluation, wanted: Wanted, page: str | None) -> Proble
         page=shown,
         wanted=wanted,
         parent=parent,
+        parent_differs=_differing(found, parent),
         total=len(rows),
         subjects=subjects if len(subjects) > 1 else [],
         levels=levels if len(levels) > 1 else [],
         shows={key: word for key, word in SHOWS.items() if key not in hidden},
         sorts={k: w for k, w in SORTS.items() if parent is not None or k != "change"},
     )
+
+
+def _differing(found: Evaluation, parent: Evaluation | None) -> tuple[str, ...] | None:
+    fields = None if parent is None else passports.differing(found, parent)
+    return None if fields is None else tuple(fields)
 
 
 def _rows(found: Evaluation, parent: Evaluation | None) -> list[ProblemRow]:

@@ -162,9 +162,10 @@ def find(wanted: Sequence[int]) -> tuple[list[Evaluation], list[int]]:
 
 
 def with_parent(found: Evaluation) -> list[Evaluation]:
-    """The evaluation after its parent checkpoint's on the same benchmark, where there is one.
+    """The evaluation after its parent checkpoint's on the same problems, where there is one.
 
-    Of several the one of the same measurement comes first, then the newest.
+    Another version of the benchmark has other problems under the same ids. Of several the one of
+    the same measurement comes first, then the newest.
     """
     parent = None if found.checkpoint is None else found.checkpoint.parent_id
     if parent is None:
@@ -172,7 +173,7 @@ def with_parent(found: Evaluation) -> list[Evaluation]:
     parents = (
         Evaluation.objects.filter(
             checkpoint_id=parent,
-            benchmark__name=found.benchmark.name,
+            benchmark_id=found.benchmark_id,
             metrics__isnull=False,
         )
         .select_related("checkpoint", "benchmark", "run")
