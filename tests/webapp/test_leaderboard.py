@@ -346,7 +346,9 @@ def test_sources_that_contradict_each_other_are_both_shown(page: Client) -> None
 def test_z_is_the_distance_from_each_published_figure(user: Any, page: Client) -> None:
     benchmark = make_benchmark(PROBLEMS, "aime_2024", "AIME 2024")
     checkpoint = make_checkpoint(user, "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B")
-    found = make_evaluation(user, checkpoint, benchmark, PROBLEMS, samples=8)
+    found = make_evaluation(
+        user, checkpoint, benchmark, PROBLEMS, samples=8, protocol=PRESETS["r1"]
+    )
     assert found.metrics is not None
     first = found.metrics["pass@1"]
     (row,) = ours(benchmark="aime_2024")
@@ -356,7 +358,22 @@ def test_z_is_the_distance_from_each_published_figure(user: Any, page: Client) -
         by_hand = (first["value"] - figure.value) / (math.sqrt(2) * first["se_rerun"])
         assert z == pytest.approx(by_hand)
     assert f"z = {cell.z[0][0]:+.1f} from 28.9" in text_of(page.get("/?benchmark=aime_2024"))
+    assert "difference / (√2 · re-run error)" in text_of(page.get("/?benchmark=aime_2024"))
     assert published.of("some-other-model") is None
+
+
+@pytest.mark.parametrize("change", [{"temperature": 0.0}, {"top_p": 0.9}, {"max_tokens": 4096}])
+def test_what_was_drawn_otherwise_than_published_has_no_z(
+    user: Any, change: dict[str, Any]
+) -> None:
+    benchmark = make_benchmark(PROBLEMS, "aime_2024", "AIME 2024")
+    checkpoint = make_checkpoint(user, "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B")
+    r1 = PRESETS["r1"]
+    otherwise = r1.model_copy(update={"sampling": r1.sampling.model_copy(update=change)})
+    make_evaluation(user, checkpoint, benchmark, PROBLEMS, samples=8, protocol=otherwise)
+    (row,) = ours(benchmark="aime_2024")
+    assert row.cells[0].value is not None
+    assert not row.cells[0].z
 
 
 # --- CSV

@@ -303,7 +303,8 @@ def _cell(column: Column, each: Measured, model: Model | None) -> Cell:
         source = metrics.get("pass@1") or {}
         if not each.complete:
             source = metrics.get("bounds") or {}
-        figures = model.figures.get(column.published_key, ()) if model and each.complete else ()
+        alike = each.complete and each.is_drawn_as_published
+        figures = model.figures.get(column.published_key, ()) if model and alike else ()
         error = (metrics.get("pass@1") or {}).get("se_rerun")
         z = [(reproduction_z(value or 0.0, figure.value, error), figure) for figure in figures]
         return replace(

@@ -13,6 +13,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db.models import Exists, F, Func, JSONField, OuterRef, TextField, Value
 from django.db.models.fields.json import KeyTransform
 
+from evaluator.protocol import PRESETS
 from evaluator.statistics import Count
 from webapp.checkpoints.models import Checkpoint
 from webapp.leaderboard import passports
@@ -52,7 +53,7 @@ class Measured:
     checkpoint: int
     benchmark: str
     samples: int
-    temperature: float | None
+    sampling: Mapping[str, Any] | None  # the protocol's
     measurement_hash: str
     created_at: datetime
     engine: Mapping[str, Any]
@@ -62,6 +63,20 @@ class Measured:
     def complete(self) -> bool:
         """Whether every sample has a verdict."""
         return bool(self.metrics.get("complete"))
+
+    @property
+    def temperature(self) -> float | None:
+        """At which the samples were drawn."""
+        return (self.sampling or {}).get("temperature")
+
+    @property
+    def is_drawn_as_published(self) -> bool:
+        """Whether sampling and token limit are those of ``r1``, as published figures' are."""
+        theirs = PRESETS["r1"].sampling
+        return all(
+            (self.sampling or {}).get(name) == getattr(theirs, name)
+            for name in ("temperature", "top_p", "max_tokens")
+        )
 
     @property
     def is_imported(self) -> bool:
@@ -140,12 +155,12 @@ def measured(names: Iterable[str]) -> list[Measured]:
         .filter(benchmark__name__in=list(names), checkpoint__archived_at=None)
         .annotate(
             light=light,
-            temperature=KeyTransform("temperature", KeyTransform("sampling", "protocol")),
+            sampling=KeyTransform("sampling", "protocol"),
         )
         .order_by("checkpoint_id", "benchmark__name", "measurement_hash", "-created_at")
         .distinct("checkpoint_id", "benchmark__name", "measurement_hash")
         .values_list(
-            "pk", "checkpoint_id", "benchmark__name", "samples", "temperature",
+            "pk", "checkpoint_id", "benchmark__name", "samples", "sampling",
             "measurement_hash", "created_at", "engine", "light",
         )
     )  # fmt: skip
