@@ -290,6 +290,20 @@ def test_an_incomplete_side_takes_no_problem_from_the_others(
     assert len(csv_text.splitlines()) == 31
 
 
+def test_what_comes_next_claims_no_more_than_the_scores_tell(
+    user: Any, page: Client, base: Evaluation, student: Evaluation
+) -> None:
+    assert "No score here is higher than that of" in text_of(page.get(address(base, student)))
+    assert "has the highest score" not in text_of(page.get(address(base, student)))
+    for each in (base, student):
+        assert each.metrics is not None
+        each.metrics["complete"] = False
+        each.save()
+    text = text_of(page.get(address(base, student)))
+    assert "No score here" not in text
+    assert "<h2>Next</h2>" not in text
+
+
 def test_unlike_numbers_of_samples_are_a_warning_and_leave_no_interval(
     page: Client, base: Evaluation, student: Evaluation
 ) -> None:

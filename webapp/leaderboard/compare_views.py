@@ -84,10 +84,10 @@ def index(request: HttpRequest) -> HttpResponse:
     return render(request, "leaderboard/compare.html", context)
 
 
-def _next(found: compare.Comparison) -> compare.Side:
-    """Whom to go on with: the best of those compared."""
-    best = max(found.scores, key=lambda score: -1.0 if score.value is None else score.value)
-    return best.side
+def _next(found: compare.Comparison) -> compare.Side | None:
+    """Whom to go on with: one that no other has a higher score than; None without scores."""
+    scored = [(score.value, score.side) for score in found.scores if score.value is not None]
+    return max(scored, key=lambda each: each[0])[1] if scored else None
 
 
 def _one_of(given: str | None, known: tuple[str, ...]) -> str:
