@@ -26,6 +26,7 @@ from distiller.stages import FACTORIES
 from evaluator.child import serve
 from evaluator.errors import EvaluatorError
 from evaluator.errors import InputError as EvaluatorInputError
+from evaluator.terminal import printable
 
 app = typer.Typer(
     help="Distil a reasoning model: traces, filters, corpus, fine-tuning.",
@@ -43,7 +44,7 @@ def main() -> int:
     try:
         app()
     except (DistillerError, EvaluatorError) as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return 2 if isinstance(error, InputError | EvaluatorInputError) else 1
     except OSError as error:
         if (full := disk_error(error)) is None:

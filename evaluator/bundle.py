@@ -154,7 +154,7 @@ def _check_files(name: str, folder: Path, manifest: Mapping[str, Any]) -> None:
     present = {path.name for path in folder.iterdir()} - {MANIFEST, SIGNATURE}
     listed = set(manifest["files"])
     for missing in sorted(listed - present):
-        raise InputError(f"{name}: {missing} is missing; get the bundle again.")
+        raise InputError(f"{name}: {missing[:80]!r} is missing; get the bundle again.")
     for extra in sorted(present - listed):
         raise InputError(f"{name}: {extra} is not in its manifest; somebody put it there.")
     for each in sorted(listed):

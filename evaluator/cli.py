@@ -36,6 +36,7 @@ from evaluator.protocol import (
     samples_for,
 )
 from evaluator.stages import FACTORIES
+from evaluator.terminal import printable
 
 _HELP = """Measure reasoning models with honest statistics.
 
@@ -77,7 +78,7 @@ def main() -> int:
     try:
         app()
     except EvaluatorError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     except SystemExit as end:  # how the command line library ends, well or not
         code = end.code if isinstance(end.code, int) else 0
@@ -142,7 +143,7 @@ def run(
         source.close()
     print_metrics(metrics, local.diagnostics(local.grades()))
     if metrics["outcomes"]["engine_error"] and (failure := local.first_error()) is not None:
-        print(f"a sample failed: {failure}", file=sys.stderr)
+        print(f"a sample failed: {printable(str(failure))}", file=sys.stderr)
     print(f"\n{out / 'metrics.json'}")
 
 

@@ -31,6 +31,7 @@ from evaluator.programs_report import RatingRow
 from evaluator.protocol import Protocol
 from evaluator.records import Outcome, Problem
 from evaluator.run_rating import Yardstick
+from evaluator.terminal import printable
 
 BENCHMARK_HELP = f"One of: {', '.join(benchmarks.names())}."
 Contests = Annotated[
@@ -108,6 +109,11 @@ def engine_options(pairs: list[str]) -> dict[str, Any]:
     return options
 
 
+def cell(text: str) -> str:
+    """A text of a file as a table shows it: neither markup nor anything that steers a terminal."""
+    return escape(printable(text))
+
+
 def check_writable(path: Path) -> None:
     """Find out before the work whether a file can be made at ``path``."""
     if path.is_dir() or not path.parent.is_dir():
@@ -117,12 +123,14 @@ def check_writable(path: Path) -> None:
 def print_metrics(metrics: dict[str, Any], told: Diagnostics | None = None) -> None:
     """The scores as a table that fits a terminal, then what a reader of them must know."""
     n = metrics["samples"]
-    table = Table(title=f"{metrics['benchmark']}: {metrics['problems']} problems × {n} samples")
+    table = Table(
+        title=f"{cell(metrics['benchmark'])}: {metrics['problems']} problems × {n} samples"
+    )
     table.add_column("measure")
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")
     for name, value, interval in report.score_rows(metrics):
-        table.add_row(escape(name), value, interval)
+        table.add_row(cell(name), value, interval)
     tokens = metrics["tokens"]
     lengths = {name: tokens[name] for name in ("mean", "median", "p95", "max")}
     if told is not None:
@@ -132,17 +140,17 @@ def print_metrics(metrics: dict[str, Any], told: Diagnostics | None = None) -> N
         if value is not None:
             table.add_row(f"tokens each, {name}", f"{value:,.0f}", "")
     for row in programs_report.ratings(metrics):
-        table.add_row(escape(row.title), *_rating_cells(row))
+        table.add_row(cell(row.title), *_rating_cells(row))
     table.add_section()
     for outcome, count in metrics["outcomes"].items():
-        table.add_row(outcome, str(count), "")
+        table.add_row(cell(outcome), str(count), "")
     if mix := programs_report.verdicts(metrics):
         table.add_section()
         for each in mix:
-            table.add_row(f"{each.verdict} {each.words}".strip(), str(each.count), "")
+            table.add_row(cell(f"{each.verdict} {each.words}".strip()), str(each.count), "")
     Console().print(table)
     for sentence in programs_report.notes(metrics):
-        print(sentence)
+        print(printable(sentence))
     for alarm in () if told is None else told.alarms:
         print(f"{'alarm' if alarm.grave else 'note'}: {alarm.sentence}")
     if not metrics["complete"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from evaluator.sandbox.checkers import CheckerProgram
 from evaluator.sandbox.judge import judge as judge_program
 from evaluator.sandbox.languages import LANGUAGES
 from evaluator.sandbox.problems import find
+from evaluator.terminal import json_line
 
 _SUFFIXES = {".cpp": "cpp", ".cc": "cpp", ".cxx": "cpp", ".py": "python"}
 
@@ -55,7 +55,7 @@ def judge(
         jobs=jobs,
         stop_at_first_failure=not all_tests,
     )
-    print(json.dumps(result.to_json(), ensure_ascii=False))
+    print(json_line(result.to_json()))
 
 
 def _helper(field: str, path: Path | None) -> CheckerProgram | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +19,7 @@ from evaluator.errors import InputError
 from evaluator.rating import Mode
 from evaluator.rating import rate as rate_score
 from evaluator.store import write_durably
+from evaluator.terminal import json_line
 
 
 def rate(
@@ -50,7 +50,7 @@ def rate(
     )
     found = rate_score(contest.standings, points, penalty, mode=mode)
     print(
-        json.dumps(
+        json_line(
             {
                 "place": found.place,
                 "rating": round(found.rating, 3),
@@ -60,8 +60,7 @@ def rate(
                 "population_size": len(named.ratings),
                 "participants": len(contest.standings),
                 "mode": str(mode),
-            },
-            ensure_ascii=False,
+            }
         )
     )
 
@@ -85,7 +84,7 @@ def import_contest(
     write_durably(output, contest_import.encode(made.contest, zipped))
     with_tests = sum(each.problem is not None for each in made.contest.problems)
     print(
-        json.dumps(
+        json_line(
             {
                 "contest": made.contest.id,
                 "name": made.contest.name,
@@ -95,7 +94,6 @@ def import_contest(
                 "problems_with_tests": with_tests,
                 "unrated_rows_left_out": made.unrated,
                 "rated_without_row": made.missing,
-            },
-            ensure_ascii=False,
+            }
         )
     )

@@ -13,6 +13,9 @@ from evaluator.commands.console import CPUS, check_writable
 from evaluator.errors import InputError
 from evaluator.local import LocalRun
 from evaluator.local_report import content_of
+from evaluator.terminal import printable
+
+_NOTICE_CHARACTERS = 500
 
 
 def report(
@@ -81,9 +84,11 @@ def verify_report(
             raise InputError(f"key: {key} cannot be read ({error.strerror}).") from error
     found = bundle.verify(path, trusted)
     files = found.manifest["files"]
+    if found.manifest.get("notice"):  # before our own words, and never more than one line
+        print(
+            f"its maker's notice: {printable(str(found.manifest['notice'])[:_NOTICE_CHARACTERS])}"
+        )
     print(f"{path.name} is whole: {len(files)} files, each as it was signed.")
     print(f"signed by\t{found.fingerprint}")
     if not found.trusted:
         print("The key came with the bundle: give --key to know that its maker is whom you trust.")
-    if found.manifest.get("notice"):
-        print(found.manifest["notice"])

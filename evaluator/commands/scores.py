@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from evaluator import benchmarks, comparison, graders, passport, protocol, runner
@@ -19,6 +18,7 @@ from evaluator.commands.console import (
     CPUS,
     Contests,
     PopulationFile,
+    cell,
     check_writable,
     load_problems,
     load_yardstick,
@@ -36,6 +36,7 @@ from evaluator.records import Completion, Problem, problems_hash
 from evaluator.run_rating import Yardstick
 from evaluator.statistics import reproduction_z
 from evaluator.store import Row
+from evaluator.terminal import printable
 
 Jobs = Annotated[int, typer.Option(min=1, help="Grader processes.")]
 _SHOWN_FIELDS = 12
@@ -180,11 +181,11 @@ def diff_protocol(
         return
     table = Table()
     table.add_column("field", no_wrap=True)  # a name that is cut in two cannot be searched for
-    for heading in (escape(first), escape(second), "matters to"):
+    for heading in (cell(first), cell(second), "matters to"):
         table.add_column(heading, overflow="fold")
     for kind, found in (("comparing scores", measurement), ("a re-run only", run)):
         for each in found:
-            table.add_row(each.field, _cell(each.first), _cell(each.second), kind)
+            table.add_row(cell(each.field), _cell(each.first), _cell(each.second), kind)
     Console().print(table)
     if measurement:
         print(f"Scores do not compare: {_listed(measurement)}.")
@@ -212,9 +213,9 @@ def rescore(
         made = rescore_run.rescore(run, changed, jobs=jobs, on_progress=bar)
     print_metrics(made.metrics)
     for field in made.changed_fields:
-        print(f"changed: {field.field}: {_cell(field.first)} → {_cell(field.second)}")
+        print(f"changed: {printable(field.field)}: {_cell(field.first)} → {_cell(field.second)}")
     for (before, after), count in sorted(made.transitions.items()):
-        print(f"{before} → {after}\t{count}")
+        print(f"{printable(before)} → {printable(after)}\t{count}")
     print(f"{len(made.differences)} verdicts differ; they are listed in")
     print(made.folder / "differences.jsonl")
 
@@ -241,11 +242,11 @@ def _against_published(first: Path, published: float) -> dict[str, Any]:
 
 def _print_comparison(found: comparison.Comparison) -> None:
     paired = found.paired
-    table = Table(title=f"{found.benchmark}: {paired.problems} problems")
+    table = Table(title=f"{cell(found.benchmark)}: {paired.problems} problems")
     table.add_column("pass@1")
     table.add_column("value", justify="right")
     for name, value in zip(found.names, found.values, strict=True):
-        table.add_row(escape(name), _percent(value))
+        table.add_row(cell(name), _percent(value))
     table.add_section()
     table.add_row("difference, first minus second", _points(paired.difference))
     if paired.low is not None and paired.high is not None:
@@ -266,7 +267,7 @@ def _print_comparison(found: comparison.Comparison) -> None:
 
 
 def _listed(found: list[passport.Difference]) -> str:
-    names = [each.field for each in found]
+    names = [printable(each.field) for each in found]
     more = f" and {len(names) - _SHOWN_FIELDS} more" if len(names) > _SHOWN_FIELDS else ""
     return ", ".join(names[:_SHOWN_FIELDS]) + more
 
@@ -275,7 +276,7 @@ def _cell(value: Any) -> str:
     text = "–" if value is None else value if isinstance(value, str) else repr(value)
     text = " ".join(text.split())
     cut = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
-    return escape(cut)
+    return cell(cut)
 
 
 def _percent(value: float) -> str:

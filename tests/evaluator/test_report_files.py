@@ -255,7 +255,7 @@ def repacked(source: Path, target: Path, change: Callable[[dict[str, bytes]], No
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda files: files.pop("report.html"), "report.html is missing"),
+        (lambda files: files.pop("report.html"), "'report.html' is missing"),
         (lambda files: files.pop("manifest.sig"), "manifest.sig is missing"),
         (lambda files: files.update(extra=b"x"), "extra is not in its manifest"),
         (lambda files: files.update({"../out": b"x"}), "is no name"),

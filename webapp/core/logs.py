@@ -20,6 +20,8 @@ from typing import Any, ParamSpec, TypeVar
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter as BaseJsonFormatter
 
+from evaluator.terminal import printable
+
 # What Django puts beside its lines: objects, whose texts hold names and queries.
 _OBJECTS = ("request", "server_time")
 _SHORTEST_SECRET = 8  # characters; shorter ones would strike out what is no secret
@@ -146,10 +148,3 @@ class TextFormatter(logging.Formatter):
             trace = self.formatException(record.exc_info)
             lines += [f"    | {printable(line)}" for line in trace.splitlines()]
         return self._secrets.strike_out("\n".join(lines))
-
-
-def printable(text: str) -> str:
-    """``text`` with every character escaped that could end a line or steer a terminal."""
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )

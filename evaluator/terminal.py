@@ -1,0 +1,22 @@
+"""Words for a terminal: what a file, a model or a stranger wrote must not steer it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def printable(text: str) -> str:
+    """``text`` with every character escaped that could end a line or steer a terminal."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def json_line(value: Any) -> str:
+    """``value`` as a line of JSON, spelt in ASCII where a character in it could steer a terminal.
+
+    JSON itself leaves the controls beyond ASCII and the marks of direction as they are.
+    """
+    line = json.dumps(value, ensure_ascii=False)
+    return line if line.isprintable() else json.dumps(value).replace("\x7f", "\\u007f")
