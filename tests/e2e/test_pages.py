@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 import pytest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
-from playwright.sync_api import Page, Response
+from playwright.sync_api import Page
 
+from scripts.wire import Wire
 from tests.e2e.conftest import PROBLEMS
 from tests.e2e.walking import assert_clean, assert_no_overflow, sign_in
 from webapp.benchmarks.services import install_prompt_set
@@ -155,18 +156,19 @@ def faults(page: Page) -> list[str]:
     ]
 
 
-def sent_bytes(answer: Response) -> int:
-    """The size of an answer's body as the product's server sends it: static files compressed.
+def weight(sent: Mapping[str, float]) -> float:
+    """Bytes without plotly's, as the product's server sends them: static files compressed.
 
     The test's server sends them as they are; test_static_files_are_sent_compressed holds the
     product's to this.
     """
-    path = urlsplit(answer.url).path
-    if path.startswith("/static/"):
+    total = 0.0
+    for address, size in sent.items():
+        path = urlsplit(address).path
         small = STATIC / f"{path.removeprefix('/static/')}.gz"
-        if small.exists():
-            return small.stat().st_size
-    return int(answer.request.sizes()["responseBodySize"])
+        if "plotly" not in path:
+            total += small.stat().st_size if small.exists() else size
+    return total
 
 
 def address_of(page: str, places: Mapping[str, int]) -> str:
@@ -188,23 +190,20 @@ def test_every_page_is_accessible_fits_and_is_light(
 ) -> None:
     context, seen = browser
     page = context.new_page()
-    # Every page as if it were the first that somebody sees.
-    context.new_cdp_session(page).send("Network.setCacheDisabled", {"cacheDisabled": True})
-    answers: list[Response] = []
-    page.on("response", lambda answer: answers.append(answer))  # noqa: PLW0108 - playwright marks it
+    wire = Wire(page)
     sign_in(page, live_server.url + "/")
     found = []
     for width, scheme in LOOKS:
         page.set_viewport_size({"width": width, "height": 844})
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         for name in PAGES:
-            answers.clear()
-            page.goto(live_server.url + address_of(name, places))
+            wire.forget()
+            answer = page.goto(live_server.url + address_of(name, places))
             page.wait_for_load_state("networkidle")
-            assert answers[0].status == 200, name
-            weight = sum(sent_bytes(each) for each in answers if "plotly" not in each.url)
-            if weight > MOST_BYTES:
-                found.append(f"{name}: {weight} bytes")
+            assert answer is not None
+            assert answer.status == 200, name
+            if weight(wire.sent) > MOST_BYTES:
+                found.append(f"{name}: {weight(wire.sent):.0f} bytes")
             try:
                 assert_no_overflow(page)
             except AssertionError as error:
