@@ -235,7 +235,7 @@ def _truncation(
         circles = " or ran in circles" if endings.looped else ""
         return f"{text}; each of them had given an answer by then{circles}."
     unanswered = percent(_share(endings.truncated, endings))
-    text += f": scores are lower bounds ({unanswered} had no answer yet)"
+    text += f": pass@1 is a lower bound ({unanswered} had no answer yet)"
     if replayed:
         return f"{text}; draw them again with a larger token limit where they were made."
     if context_tokens is not None and context_tokens <= max_tokens:

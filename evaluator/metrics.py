@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluator.errors import InputError
+from evaluator.protocol import MOST_SAMPLES
 from evaluator.records import Outcome, Problem
 from evaluator.statistics import mean_interval, se_rerun, se_total
 
@@ -153,8 +154,8 @@ def aggregate(
     remain every score is None and ``bounds`` says between what it lies. ``equal`` tells which
     pairs of answers are equivalent; it is None where answers are programs, which do not vote: then
     cons@k is blank, and ``verdicts`` counts what the judge said of them. Raises
-    InputError for no problems, an unknown problem, a sample outside 0 … n−1 or a key that comes
-    twice.
+    InputError for more than MOST_SAMPLES samples, no problems, an unknown problem, a sample outside
+    0 … n−1 or a key that comes twice.
     """
     tallies = _tally(problems, rows, samples)
     outcomes = Counter(dict.fromkeys(Outcome, 0))
@@ -218,6 +219,10 @@ def _tally(
     problems: Sequence[Problem], rows: Iterable[Mapping[str, Any]], samples: int
 ) -> list[_Tally]:
     """Sort the rows by problem, in the problems' order."""
+    if samples > MOST_SAMPLES:
+        raise InputError(
+            f"samples: {samples} of a problem are more than {MOST_SAMPLES}; score fewer of them."
+        )
     if not problems:
         raise InputError("problems: there are none to aggregate over; import the benchmark first.")
     tallies = {problem.id: _Tally(problem, samples) for problem in problems}

@@ -20,6 +20,9 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+MOST_SAMPLES = 1024  # beyond 1,029 the ways to choose some of them leave a float's range
+
+
 class Sampling(Config):
     """How completions are drawn. Top-k, min-p and repetition penalty are always off."""
 
@@ -75,7 +78,9 @@ class Protocol(Config):
     """
 
     name: str = "r1"
-    samples: Annotated[int | None, Field(ge=1, description="n; None: per benchmark")] = None
+    samples: Annotated[
+        int | None, Field(ge=1, le=MOST_SAMPLES, description="n; None: per benchmark")
+    ] = None
     seed: int = 0
     sampling: Sampling = Sampling()
     thinking: Thinking = Thinking()

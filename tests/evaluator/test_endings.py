@@ -44,8 +44,8 @@ def test_a_truncation_rate_that_matters_is_said_with_its_remedy() -> None:
     (alarm,) = alarms(endings, **PROTOCOL)
     assert alarm.grave
     assert alarm.sentence == (
-        "12\N{NO-BREAK SPACE}% of completions were truncated at 4,096 tokens: scores are lower "
-        "bounds (10\N{NO-BREAK SPACE}% had no answer yet); raise max_tokens."
+        "12\N{NO-BREAK SPACE}% of completions were truncated at 4,096 tokens: pass@1 is a lower "
+        "bound (10\N{NO-BREAK SPACE}% had no answer yet); raise max_tokens."
     )
 
 

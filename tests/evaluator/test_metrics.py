@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from evaluator.errors import InputError
 from evaluator.metrics import aggregate, cons_at_k, pass_at_k
+from evaluator.protocol import MOST_SAMPLES, Protocol
 from evaluator.records import Outcome, Problem
 
 
@@ -157,6 +159,19 @@ def test_figures_do_not_depend_on_the_order_of_rows(answers: Any, random: Any) -
 def test_rows_that_do_not_belong_are_refused(rows: list[dict[str, Any]], field: str) -> None:
     with pytest.raises(InputError, match=f"^{field}:"):
         _aggregate(rows)
+
+
+def test_a_vote_is_counted_up_to_the_most_samples_and_more_are_refused() -> None:
+    """One more than 1,029 and the ways to choose half of them are no float."""
+    sizes = [MOST_SAMPLES // 2, MOST_SAMPLES // 4]
+    for k in (1, MOST_SAMPLES // 2, MOST_SAMPLES):
+        score = cons_at_k(MOST_SAMPLES, sizes, {0}, k)
+        assert score is not None
+        assert score == pytest.approx(0.5 if k == 1 else 1.0)
+    with pytest.raises(InputError, match=r"^samples: 1025 of a problem are more than 1024"):
+        _aggregate([], MOST_SAMPLES + 1)
+    with pytest.raises(ValidationError, match="less than or equal to 1024"):
+        Protocol(samples=MOST_SAMPLES + 1)
 
 
 def test_a_benchmark_of_no_problems_is_refused() -> None:

@@ -146,7 +146,7 @@ def test_the_page_says_that_completions_were_cut_and_looped(user: Any, page: Cli
     found = evaluated(user, cut_draw, samples=4)
     text = page.get(found.get_absolute_url()).content.decode()
     assert (
-        "25\N{NO-BREAK SPACE}% of completions were truncated at 4 tokens: scores are lower bounds"
+        "25\N{NO-BREAK SPACE}% of completions were truncated at 4 tokens: pass@1 is a lower bound"
         in text
     )
     assert "25\N{NO-BREAK SPACE}% of completions ran in circles" in text
