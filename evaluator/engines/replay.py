@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +17,25 @@ from evaluator.errors import InputError
 from evaluator.protocol import Protocol, Sampling
 from evaluator.records import Completion, FinishReason, Problem
 
+# Of the text, unpacked. A completion of 32k tokens has some 130 KB.
+MOST_BYTES = 2 << 30
+MOST_LINE_BYTES = 16 << 20
+MOST_LINES = 2_000_000
+
 
 def read_completions(
     path: Path, *, model: str | None = None, problems: Mapping[str, Problem] | None = None
 ) -> list[Completion]:
+    """All of :func:`each_completion`."""
+    return list(each_completion(path, model=model, problems=problems))
+
+
+def each_completion(
+    path: Path, *, model: str | None = None, problems: Mapping[str, Problem] | None = None
+) -> Iterator[Completion]:
     """Read a file of completions: JSON lines, gzipped where the name ends in ``.gz``.
+
+    One text is in memory at a time.
 
     A row is ``{problem_id, sample, completion, finish_reason?, prompt_tokens?, completion_tokens?,
     seed?, reasoning?, options?}``; ``text`` is another name of ``completion``, ``options`` the
@@ -28,9 +43,9 @@ def read_completions(
     problem. Rows may name their ``model``: then only those of ``model`` are read. With ``problems``
     (by id) rows answer these alone, and ``options`` may be the options' texts as they were shown.
     Raises InputError naming line and field for anything else, for rows of several models where none
-    is asked for, for a key that occurs twice and for a file without rows.
+    is asked for, for a key that occurs twice, for a file without rows and for one beyond
+    ``MOST_BYTES``, ``MOST_LINES`` or ``MOST_LINE_BYTES``.
     """
-    completions: list[Completion] = []
     seen: set[tuple[str, int]] = set()
     following: dict[str, int] = {}
     first: object = None
@@ -42,7 +57,7 @@ def read_completions(
         wrote = row.get("model")
         if model is not None and wrote != model:
             continue
-        if not completions:
+        if not seen:
             first = wrote
         elif wrote != first:
             raise InputError(
@@ -58,11 +73,10 @@ def read_completions(
             )
         seen.add(completion.key)
         following[completion.problem_id] = completion.sample + 1
-        completions.append(completion)
-    if not completions:
+        yield completion
+    if not seen:
         of = "" if model is None else f" of model {model!r}"
         raise InputError(f"{path.name}: there is no completion{of} in it.")
-    return completions
 
 
 def models_of(path: Path) -> list[str]:
@@ -77,11 +91,23 @@ def models_of(path: Path) -> list[str]:
 
 
 def _lines(path: Path) -> Iterator[str]:
+    """The file's lines, one at a time: a packed bomb ends at the limits."""
+    opener: Any = gzip.open if path.name.endswith(".gz") else open
+    size = 0
     try:
-        data = path.read_bytes()
-        if path.name.endswith(".gz"):
-            data = gzip.decompress(data)
-        yield from data.decode("utf-8").split("\n")
+        with opener(path, "rb") as file:
+            for count in itertools.count(1):
+                line: bytes = file.readline(MOST_LINE_BYTES + 1)
+                if not line:
+                    return
+                size += len(line)
+                if len(line) > MOST_LINE_BYTES or size > MOST_BYTES or count > MOST_LINES:
+                    raise InputError(
+                        f"completions: {path} has more than {MOST_BYTES >> 30} GiB of text or "
+                        f"{MOST_LINES:,} lines, or a line above {MOST_LINE_BYTES >> 20} MiB; "
+                        "split it into several files, or shorten that line."
+                    )
+                yield line.decode("utf-8")
     except OSError as error:
         raise InputError(
             f"completions: {path} cannot be read ({error.strerror or error})."

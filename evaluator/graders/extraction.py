@@ -6,6 +6,7 @@ Every function takes linear time in the length of the response.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 from evaluator.protocol import GradingPolicy, Thinking
@@ -98,14 +99,21 @@ def detect_thinking(texts: Iterable[str]) -> Thinking:
     A pair counts where at least a tenth of the responses begin with its opening tag or hold its
     closing tag. Where closing tags come without opening ones, the opening tag was forced.
     """
-    responses = list(texts)
-    best, best_count = Thinking(kind="none"), TAGGED_SHARE * len(responses)
+    total = 0
+    opens, closes_only, tagged = (Counter[tuple[str, str]]() for _ in range(3))
+    for text in texts:  # once, and none is kept
+        total += 1
+        for opening, closing in KNOWN_TAGS:
+            begins, closes = text.lstrip().startswith(opening), closing in text
+            opens[opening, closing] += begins
+            closes_only[opening, closing] += closes and opening not in text
+            tagged[opening, closing] += begins or closes
+    best, best_count = Thinking(kind="none"), TAGGED_SHARE * total
     for opening, closing in KNOWN_TAGS:
-        opened = sum(text.lstrip().startswith(opening) for text in responses)
-        headless = sum(closing in text and opening not in text for text in responses)
-        count = sum(text.lstrip().startswith(opening) or closing in text for text in responses)
+        pair, count = (opening, closing), tagged[opening, closing]
         if count and count >= best_count:
-            best = Thinking(kind="tags", open=opening, close=closing, forced=headless > opened)
+            forced = closes_only[pair] > opens[pair]
+            best = Thinking(kind="tags", open=opening, close=closing, forced=forced)
             best_count = count
     return best
 

@@ -16,7 +16,7 @@ import pytest
 from evaluator import benchmarks, runner
 from evaluator.benchmarks.arithmetic import generate
 from evaluator.cli import main
-from evaluator.engines import create
+from evaluator.engines import create, replay
 from evaluator.engines.base import Request
 from evaluator.engines.replay import ReplayEngine, read_completions
 from evaluator.errors import InputError, TransientEngineError
@@ -176,6 +176,49 @@ def test_a_malformed_file_of_completions_is_refused_by_line_and_field(
     (tmp_path / "b.gz").write_bytes(gzip.compress(b"{}" * 999)[:-5])
     with pytest.raises(InputError, match="damaged"):
         read_completions(tmp_path / "b.gz")
+
+
+# Reads a file with at most 256 MiB above what the imports took, and says why it is refused.
+LIMITED = """
+import pathlib, resource, sys
+from evaluator.engines.replay import read_completions
+from evaluator.errors import InputError
+pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+most = pages * resource.getpagesize() + (256 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+try:
+    read_completions(pathlib.Path(sys.argv[1]))
+except InputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("text", [b"\n", b"x", b" "])
+def test_a_packed_bomb_is_refused_in_little_memory(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "bomb.jsonl.gz"
+    path.write_bytes(gzip.compress(text * (32 << 20)) * 320)  # 10 GiB in as many MB
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "split it into several files" in done.stdout
+
+
+def test_the_limits_are_those_of_text_lines_and_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [b'{"problem_id": "a", "completion": "' + b"x" * n + b'"}\n' for n in (5, 0, 99)]
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"".join(rows))
+    sizes = {"MOST_BYTES": sum(map(len, rows)), "MOST_LINES": 3, "MOST_LINE_BYTES": len(rows[2])}
+    for name, value in sizes.items():
+        monkeypatch.setattr(replay, name, value)
+    assert len(read_completions(path)) == 3
+    for name, value in sizes.items():
+        monkeypatch.setattr(replay, name, value - 1)
+        with pytest.raises(InputError, match="split it"):
+            read_completions(path)
+        monkeypatch.setattr(replay, name, value)
 
 
 class Child:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from django.db.models.functions import Now
 from distiller.recipe import Price, Recipe
 from evaluator import benchmarks as registry
 from evaluator import graders
-from evaluator.engines.replay import read_completions
+from evaluator.engines.replay import each_completion
 from evaluator.errors import GraderError, InputError
 from evaluator.graders.extraction import detect_thinking
 from evaluator.protocol import (
     Protocol,
+    Thinking,
     engine_settings,
     measurement_hash,
     preset,
@@ -192,7 +193,7 @@ def import_completions(
     protocol: Protocol | None = None,
     model: str | None = None,
 ) -> Run:
-    """Take in and grade completions made elsewhere (``read_completions`` says in which form).
+    """Take in and grade completions made elsewhere (``each_completion`` says in which form).
 
     ``model`` picks that model's rows from a file of several models' completions.
 
@@ -200,24 +201,11 @@ def import_completions(
     and sampling count as not known. Raises UserError naming the line and the field; nothing is left
     behind then.
     """
-    try:
-        completions = read_completions(path, model=model)
-    except InputError as error:
-        raise UserError(f"file: {error}", "file") from None
-    known = set(benchmark.problems.values_list("problem_id", flat=True))
-    for each in completions:
-        if each.problem_id not in known:
-            raise UserError(
-                f"file: {benchmark.title} has no problem {each.problem_id[:60]!r}; use the ids of "
-                "the installed problems.",
-                "file",
-            )
+    thinking, samples = _look_through(path, benchmark, model)
     if protocol is None:
-        thinking = detect_thinking([each.text for each in completions])
         protocol = preset("r1").model_copy(
             update={"name": "imported", "thinking": thinking, "drawn_elsewhere": True}
         )
-    samples = max(each.sample for each in completions) + 1
     protocol = protocol.model_copy(update={"samples": samples})
     with transaction.atomic():
         checkpoint = completions_only(owner=owner, name=checkpoint_name)
@@ -237,6 +225,30 @@ def import_completions(
         shutil.copyfile(path, target)
         store.publish(relative)
     return run
+
+
+def _look_through(path: Path, benchmark: Benchmark, model: str | None) -> tuple[Thinking, int]:
+    """Check a file of completions; the tags that its texts show, and its samples a problem."""
+    known = set(benchmark.problems.values_list("problem_id", flat=True))
+    samples = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal samples
+        for each in each_completion(path, model=model):
+            if each.problem_id not in known:
+                raise UserError(
+                    f"file: {benchmark.title} has no problem {each.problem_id[:60]!r}; use the "
+                    "ids of the installed problems.",
+                    "file",
+                )
+            samples = max(samples, each.sample + 1)
+            yield each.text
+
+    try:
+        thinking = detect_thinking(texts())
+    except InputError as error:
+        raise UserError(f"file: {error}", "file") from None
+    return thinking, samples
 
 
 def cancel_run(run: Run) -> None:
