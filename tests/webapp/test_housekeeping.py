@@ -32,6 +32,7 @@ from hypothesis.stateful import (
 from tests.webapp import samples
 from tests.webapp.models import model_files, write
 from webapp.checkpoints import services, uploads
+from webapp.checkpoints.ancestry import graph_of_checkpoint
 from webapp.checkpoints.models import Checkpoint, Upload
 from webapp.core.errors import UserError
 from webapp.housekeeping import garbage, removal, retention
@@ -416,6 +417,24 @@ def test_abandoned_uploads_are_forgotten_and_live_ones_not(user: Any, settings: 
     settings.RETORT_KEEP_UPLOAD_DAYS = 0
     Upload.objects.update(touched_at=long_ago, state=Upload.State.RECEIVING)
     assert retention.abandon_uploads() == 0
+
+
+def test_where_a_checkpoint_came_from_is_kept_as_long_as_it_is(user: Any, settings: Any) -> None:
+    settings.RETORT_KEEP_UPLOAD_DAYS = 7
+    checkpoint = samples.make_checkpoint(user, "fetched")
+    upload = Upload.objects.create(
+        owner=user, name="fetched", source=Upload.Source.HUB, origin="org/tiny", revision="c0ffee",
+        state=Upload.State.REGISTERED, checkpoint=checkpoint,
+    )  # fmt: skip
+    later = timezone.now() + timedelta(days=400)
+    assert retention.abandon_uploads(later) == 0
+    (source,) = (
+        node for node in graph_of_checkpoint(checkpoint).nodes.values() if node.role == "the hub"
+    )
+    assert (source.name, source.note) == ("org/tiny", "c0ffee")
+    checkpoint.delete()
+    assert retention.abandon_uploads(later) == 1
+    assert not Upload.objects.filter(pk=upload.pk).exists()
 
 
 def test_working_files_go_and_what_counts_stays(

@@ -31,15 +31,17 @@ def tidy() -> None:
 
 
 def abandon_uploads(now: datetime | None = None) -> int:
-    """Forget uploads that got no bytes for RETORT_KEEP_UPLOAD_DAYS, and what became of older ones.
+    """Forget uploads that got no bytes for RETORT_KEEP_UPLOAD_DAYS and became no checkpoint.
 
-    Returns how many; 0 days: none ever.
+    That of a checkpoint stays as long as it does: where it came from stands nowhere else. Returns
+    how many; 0 days: none ever.
     """
     days = settings.RETORT_KEEP_UPLOAD_DAYS
     if not days:
         return 0
     old = Upload.objects.filter(touched_at__lt=(now or timezone.now()) - timedelta(days=days))
-    found = list(old.exclude(state__in=(Upload.State.FETCHING, Upload.State.CHECKING)))
+    idle = old.exclude(state__in=(Upload.State.FETCHING, Upload.State.CHECKING))
+    found = list(idle.exclude(state=Upload.State.REGISTERED, checkpoint__isnull=False))
     for upload in found:
         uploads.delete(upload)
     return len(found)
