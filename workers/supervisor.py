@@ -308,8 +308,7 @@ def _take_in_once(
             case "usage":
                 meter.tokens(event)
             case "done":
-                handover.give(stage, event["result"])
-                meter.finish(claim, event["result"])
+                meter.finish(claim, handover.give(stage, event["result"]))
                 return True
             case "failed":
                 known = endings.out_of_something(stage.kind, event["error"])

@@ -70,15 +70,20 @@ class Installation:
 
     def start_worker(self, host: str, child: str = "") -> None:
         """Start a worker there; ``child`` is how the scripted child behaves."""
+        self.start(host, "tests/workers/worker.py", child)
+
+    def start(
+        self, host: str, program: str, *told: str, **variables: str
+    ) -> subprocess.Popen[bytes]:
+        """Start a program of the project there, with more variables, and return its process."""
         with (self.folder / f"{host}.log").open("ab") as log:
-            self.workers[host].append(
-                subprocess.Popen(
-                    [*self.network.command(host), sys.executable,
-                     str(ROOT / "tests" / "workers" / "worker.py"), child],
-                    cwd=ROOT, env=self.environment(host), stdout=log, stderr=log,
-                    start_new_session=True,
-                )
+            worker = subprocess.Popen(
+                [*self.network.command(host), sys.executable, str(ROOT / program), *told],
+                cwd=ROOT, env=self.environment(host) | variables, stdout=log, stderr=log,
+                start_new_session=True,
             )  # fmt: skip
+        self.workers[host].append(worker)
+        return worker
 
     def kill(self, host: str) -> None:
         """The host's plug is pulled: its workers and their children are gone at once."""
@@ -272,10 +277,11 @@ def main() -> None:
     parser.add_argument("--fault", choices=FAULTS, default="none")
     parser.add_argument("--replays", action="store_true", help="grade on one host, then on two")
     parser.add_argument("--bucket", action="store_true", help="files through S3, no shared disk")
+    parser.add_argument("--distil", action="store_true", help="a distillation instead, by a bucket")
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="retort-hosts-"))
-    scene = Installation(folder, options.broker, bucket=options.bucket)
+    scene = Installation(folder, options.broker, bucket=options.bucket or options.distil)
     try:
         assert scene.postgres is not None
         assert scene.broker is not None
@@ -290,7 +296,12 @@ def main() -> None:
         import django
 
         django.setup()
-        result = play(scene, options.fault, replays=options.replays)
+        if options.distil:
+            from tests.hosts import distilling
+
+            result = distilling.play(scene)
+        else:
+            result = play(scene, options.fault, replays=options.replays)
         from django.db import connection
 
         connection.close()

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.hosts import distilling
 from tests.hosts.scene import PROBLEMS, SAMPLES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,3 +63,26 @@ def test_hosts_that_share_no_disk_work_through_a_bucket() -> None:
     assert told["together"]["metrics"] == told["alone"]["metrics"]
     assert told["together"]["rows"] == told["alone"]["rows"]
     assert_whole(told)
+
+
+def test_a_distillation_by_hosts_that_share_no_disk_is_that_of_one() -> None:
+    """The slowest of these (about 60 s): every child is a real one, but for the teacher's."""
+    told = play("--broker", "redis", "--distil")
+    assert told["state"] == "finished", told["error"]
+    assert told["hosts"] == {
+        "preflight": ["beta"], "generate": ["alpha", "beta"], "filter": ["beta"],
+        "train": ["alpha"], "evaluate": ["alpha"], "grade": ["beta"],
+    }  # fmt: skip
+    assert told["wrong"] == []
+    funnel = told["funnel"]
+    assert funnel["traces"] == distilling.PROMPTS * distilling.SAMPLES
+    assert 0 < funnel["kept"] < funnel["traces"]
+    assert told["rows"] == {"kept": funnel["kept"], "dropped": funnel["dropped"]}
+    assert told["corpus"] == [told["alone"][0]] * 2
+    assert told["student"] == [told["alone"][1]] * 2
+    assert told["parent"] == "base"
+    assert 0 < told["sources"]["general"] <= distilling.CHATS
+    assert told["examples"] == sum(told["sources"].values())
+    assert told["checks"] > 0 == told["errors"]
+    assert told["points"] > 0
+    assert {tuple(answer) for answer in told["pages"].values()} == {(200, True)}, told["pages"]

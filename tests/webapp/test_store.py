@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -16,15 +17,23 @@ from typing import Any
 
 import pytest
 from django.core.files.storage import storages
+from django.core.files.uploadedfile import SimpleUploadedFile
 
+from distiller.checkpoints import content_hash
+from distiller.recipe import ChatSource, CorpusPlan, Recipe
 from evaluator.errors import StoreError
 from tests.hosts.network import Network
 from tests.hosts.servers import Bucket
+from tests.webapp import models
+from webapp.checkpoints import cards
+from webapp.checkpoints.models import Checkpoint
 from webapp.core import store
 from webapp.core.cache import Cache
 from webapp.core.errors import UserError
-from webapp.runs import files, handover
-from webapp.runs.models import Stage
+from webapp.core.models import User
+from webapp.runs import files, handover, stages
+from webapp.runs.launching import chats
+from webapp.runs.models import Run, Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 Host = Callable[[str], Path]
@@ -230,6 +239,64 @@ def test_a_judge_is_told_its_own_paths(host: Host) -> None:
     assert (beta / "runs/7/6/segments/s").read_bytes() == b"rows"
     with pytest.raises(UserError, match="retry"):
         handover.take_spec(Stage(pk=9, run_id=7, kind="grade", queue="judge"))
+
+
+def test_chats_reach_the_hosts_whose_children_read_them(host: Host, line: Line) -> None:
+    def uploaded(text: str) -> SimpleUploadedFile:
+        return SimpleUploadedFile("chats.jsonl", text.encode())
+
+    alpha = host("alpha")
+    recipe = Recipe.model_validate(
+        {"teacher": "t", "base": "b", "student": "s", "prompts": {"set": "p"}}
+    )
+    kept = chats.keep(uploaded('{"prompt": "hello", "response": "hi"}\n'))
+    plan = CorpusPlan(general=(ChatSource(file=kept),))
+    recipe = recipe.model_copy(update={"corpus": plan})
+    beta = host("beta")
+    assert chats.is_kept(kept)
+    assert not chats.is_kept(kept.replace(".jsonl", "0.jsonl"))
+    for name, told in (("reads", chats.located(recipe)), ("draws", recipe)):
+        spec = {"recipe": told.model_dump(mode="json"), "base_model": str(beta / "checkpoints/b")}
+        if name == "draws":  # its recipe names them as the database does, and it reads none
+            del spec["base_model"]
+        write(beta, name, json.dumps(spec).encode())
+        handover.bring(beta / name)
+        assert (beta / kept).is_file()
+    assert (beta / kept).read_bytes() == (alpha / kept).read_bytes()
+    line.limit = 0
+    with pytest.raises(UserError, match=r"general chats: store: .* Upload them again"):
+        chats.keep(uploaded('{"prompt": "hello", "response": "ho"}\n'))
+
+
+def test_another_host_may_follow_up_a_training(host: Host, user: User) -> None:
+    """The one that trained may die between its last word and the student's registration."""
+    alpha = host("alpha")
+    lease = "runs/1/2/lease/checkpoint"
+    folder = models.write(alpha / lease, models.model_files())
+    digest = content_hash(folder)
+    stage = Stage(pk=2, run_id=1, kind="train", queue="gpu")
+    result = handover.give(stage, {"checkpoint": str(folder), "content_hash": digest, "steps": 1})
+    assert result == {"checkpoint": lease, "content_hash": digest, "steps": 1}
+    assert handover.trained(result) == (folder, True)
+    before = tree(alpha)
+    host("beta")
+    base = Checkpoint.objects.create(name="base", path="checkpoints/base", owner=user)
+    recipe = {"teacher": "t", "base": "base", "student": "pupil", "prompts": {"set": "p"}}
+    run = Run.objects.create(kind=Run.Kind.DISTILLATION, name="r", config=recipe, owner=user)
+    stage = Stage.objects.create(
+        run=run, kind="train", title="t", position=0, queue="gpu", config={"base": base.pk},
+        result=result,
+    )  # fmt: skip
+    stages.REGISTRY["train"].on_finished(stage)
+    pupil = Checkpoint.objects.get(name="pupil")
+    assert (pupil.content_hash, pupil.parent, pupil.produced_by) == (digest, base, run)
+    assert stage.result["checkpoint"] == pupil.path == f"checkpoints/{digest}"
+    assert content_hash(store.fetch(pupil.path)) == digest
+    assert tree(alpha) == before
+    host("gamma")  # the web server, which has none of it yet
+    name, size, blocks = cards.tar_of(Checkpoint.objects.get(name="pupil"))
+    assert (name, sum(map(len, blocks))) == ("pupil.tar", size)
+    store.remove(pupil.path)
 
 
 def test_without_a_bucket_nothing_is_loaded_or_done() -> None:

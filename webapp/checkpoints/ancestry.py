@@ -16,10 +16,11 @@ from django.urls import reverse
 from pydantic import ValidationError
 
 from distiller.recipe import Recipe
+from evaluator.errors import StoreError
 from webapp.benchmarks.models import PromptSet
 from webapp.checkpoints.models import Checkpoint, Upload
+from webapp.core import store
 from webapp.core.text import storable
-from webapp.runs import files
 from webapp.runs.models import Evaluation, Run, Stage
 
 MOST_NODES = 80

@@ -9,10 +9,11 @@ from distiller import card, exporting
 from distiller.card import Licences, Score
 from distiller.checkpoints import CheckpointInfo
 from distiller.recipe import Recipe
+from evaluator.errors import StoreError
 from webapp.checkpoints.lineage import lineage_of
 from webapp.checkpoints.models import Checkpoint
+from webapp.core import store
 from webapp.core.errors import UserError
-from webapp.runs import files
 from webapp.runs.models import Evaluation, Run, Stage, State
 
 
@@ -57,8 +58,11 @@ def tar_of(checkpoint: Checkpoint) -> tuple[str, int, Iterator[bytes]]:
 
     Raises UserError where its files are not here.
     """
-    folder = files.store_path(checkpoint.path)
-    if not checkpoint.has_files or not folder.is_dir():
+    try:
+        folder = store.fetch(checkpoint.path) if checkpoint.has_files else None
+    except StoreError as error:
+        raise UserError(f"{checkpoint.name}: {error} Try again.") from error
+    if folder is None or not folder.is_dir():
         raise UserError(f"{checkpoint.name}: its files are not here.")
     text = card_of(checkpoint) if has_card(checkpoint) else None
     top = re.sub(r"[^A-Za-z0-9._-]", "--", checkpoint.name)[:150]

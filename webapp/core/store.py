@@ -75,6 +75,16 @@ def fetch(relative: str) -> Path:
     return path
 
 
+def holds(relative: str) -> bool:
+    """Whether a file is in the store, on this host or not. Raises StoreError or UserError."""
+    if path_of(relative).is_file():
+        return True
+    if not is_remote():
+        return False
+    with _reported(relative):
+        return _hash(relative) is not None
+
+
 def publish(relative: str, source: Path | None = None) -> None:
     """Put a file or folder of this host (``source``, where it lies elsewhere yet) into the bucket.
 

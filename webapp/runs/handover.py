@@ -50,23 +50,37 @@ def bring_segments(stage: Stage, names: Iterable[str]) -> None:
             files.segment_path(stage, name)
 
 
-def give(stage: Stage, result: Mapping[str, Any]) -> None:
+def give(stage: Stage, result: Mapping[str, Any]) -> dict[str, Any]:
     """Put what a shard made beside its segments into the store, before it counts.
 
-    Raises StoreError.
+    Returns the result as any host can read it, its folders by the store's names. Raises StoreError.
     """
+    told = dict(result)
+    for field in ("corpus", "checkpoint"):
+        if field in told:
+            told[field] = store.relative_of(Path(told[field]))
     if not store.is_remote():
-        return
-    if "corpus" in result:  # with the rows that lie beside it
-        corpus = Path(result["corpus"])
-        store.publish(store.relative_of(corpus))
-        for each in sorted(corpus.parent.iterdir()):
+        return told
+    if "corpus" in told:  # with the rows that lie beside it
+        store.publish(told["corpus"])
+        for each in sorted(Path(result["corpus"]).parent.iterdir()):
             if each.is_file():
                 store.publish(store.relative_of(each))
-    if "checkpoint" in result:
-        address = f"checkpoints/{result['content_hash']}"
-        store.publish(address, Path(result["checkpoint"]))
+    if "checkpoint" in told:
+        store.publish(f"checkpoints/{told['content_hash']}", Path(result["checkpoint"]))
     give_report(stage)
+    return told
+
+
+def trained(result: Mapping[str, Any]) -> tuple[Path, bool]:
+    """The folder of a trained checkpoint, and whether it is a shard's own, to be moved away.
+
+    Whoever follows up the training may be another host than the one that did it. Raises StoreError.
+    """
+    folder = store.path_of(result["checkpoint"])
+    if folder.is_dir():
+        return folder, True
+    return store.fetch(f"checkpoints/{result['content_hash']}"), False
 
 
 def give_report(stage: Stage) -> None:
@@ -112,6 +126,8 @@ def _named(spec: Mapping[str, Any]) -> Iterator[str]:
                 yield from paths
             case dict(by_name):
                 yield from by_name.values()
+    if "base_model" in spec:  # whose children read the chats, too
+        yield from (source["file"] for source in spec["recipe"]["corpus"]["general"])
     engine = spec.get("engine", {})
     if engine.get("name") != "openai" and str(engine.get("model", "")).startswith("/"):
         yield engine["model"]

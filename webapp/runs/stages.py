@@ -298,21 +298,17 @@ def _nothing(stage: Stage) -> None:
     """Rows and figures were taken in as they came."""
 
 
-def _keep_corpus(stage: Stage) -> None:
-    corpus = Path(stage.result["corpus"]).relative_to(settings.MEDIA_ROOT)
-    stage.result = stage.result | {"corpus": str(corpus)}
-
-
 def _register_student(stage: Stage) -> None:
     """The trained folder becomes a checkpoint, and the student's evaluations get it."""
     run = stage.run
+    folder, is_own = handover.trained(stage.result)
     student = checkpoints.register_folder(
         owner=run.owner,
         name=_recipe(run).student,
-        folder=Path(stage.result["checkpoint"]),
+        folder=folder,
         parent=Checkpoint.objects.get(pk=stage.config["base"]),
         produced_by=run,
-        move=True,
+        move=is_own,
     )
     run.evaluations.filter(role="student").update(checkpoint=student)
     stage.result = stage.result | {"checkpoint": student.path, "checkpoint_id": student.pk}
@@ -338,7 +334,7 @@ def _keep_metrics(stage: Stage) -> None:
 REGISTRY: dict[str, StageKind] = {
     "preflight": StageKind(celery.CPU, "distiller", _preflight, _nothing),
     "generate": StageKind(celery.GPU, "distiller", _generate, _nothing),
-    "filter": StageKind(celery.CPU, "distiller", _filter, _keep_corpus),
+    "filter": StageKind(celery.CPU, "distiller", _filter, _nothing),
     "train": StageKind(celery.GPU, "distiller", _train, _register_student),
     "evaluate": StageKind(celery.GPU, "evaluator", _evaluate, _keep_rendered_prompt),
     "import": StageKind(celery.CPU, "evaluator", _import, _nothing),

@@ -13,12 +13,13 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
 
 from distiller.errors import DistillerError
 from distiller.mixing import read_chats
 from distiller.recipe import Recipe
+from evaluator.errors import StoreError
+from webapp.core import store
 from webapp.core.errors import UserError
 
 MOST_BYTES = 512 << 20  # of text, unpacked
@@ -30,10 +31,10 @@ _CHUNK = 1 << 20
 def keep(uploaded: UploadedFile[Any]) -> str:
     """Check an upload of chats (JSONL, also .gz) and return its path in the store.
 
-    Raises UserError naming the line; nothing is left behind then.
+    Raises UserError naming the line, with nothing left behind, or that the store is away.
     """
     name = Path(uploaded.name or "chats.jsonl").name
-    folder = Path(settings.MEDIA_ROOT) / "chats"
+    folder = store.path_of("chats")
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{uuid.uuid4().hex}.jsonl"
     try:
@@ -41,19 +42,22 @@ def keep(uploaded: UploadedFile[Any]) -> str:
         count = sum(1 for _ in read_chats(part, "general"))
         if not count:
             raise UserError("general chats: the file holds none; give at least one.", _FIELD)
-        target = folder / f"{digest}.jsonl"
-        part.replace(target)
+        relative = f"chats/{digest}.jsonl"
+        part.replace(store.path_of(relative))
+        store.publish(relative)  # other hosts' children read them
+    except StoreError as error:
+        raise UserError(f"general chats: {error} Upload them again.", _FIELD) from error
     except DistillerError as error:
         said = str(error).replace(str(part), name).replace(part.name, name)
         raise UserError(f"general chats: {said}", _FIELD) from None
     finally:
         part.unlink(missing_ok=True)
-    return f"chats/{target.name}"
+    return relative
 
 
 def is_kept(path: str) -> bool:
     """Whether a path names chats that were uploaded here."""
-    return bool(_KEPT.fullmatch(path)) and (Path(settings.MEDIA_ROOT) / path).is_file()
+    return bool(_KEPT.fullmatch(path)) and store.holds(path)
 
 
 def located(recipe: Recipe) -> Recipe:
@@ -61,9 +65,9 @@ def located(recipe: Recipe) -> Recipe:
     plan = recipe.corpus
     if not plan.general:
         return recipe
-    root = Path(settings.MEDIA_ROOT)
     general = tuple(
-        source.model_copy(update={"file": str(root / source.file)}) for source in plan.general
+        source.model_copy(update={"file": str(store.path_of(source.file))})
+        for source in plan.general
     )
     return recipe.model_copy(update={"corpus": plan.model_copy(update={"general": general})})
 

@@ -17,12 +17,13 @@ from django.db.models import Q
 from distiller.generation import Tally
 from distiller.memory import estimate, size_words
 from distiller.recipe import Price, Recipe, Training
+from evaluator.errors import StoreError
 from evaluator.protocol import samples_for
 from webapp.benchmarks.models import Benchmark, PromptSet
 from webapp.checkpoints.models import Checkpoint
+from webapp.core import store
 from webapp.core.templatetags.retort import compact, duration
 from webapp.endpoints.models import Endpoint
-from webapp.runs import files
 from webapp.runs.launching.distil import DistillationForm
 from webapp.runs.launching.evaluate import Column, EvaluationForm
 from webapp.runs.models import Stage, State, TrainingPoint
@@ -236,7 +237,7 @@ def _memory(training: Training, base: Checkpoint) -> Figure:
     try:
         shape = _shape(base)
         found = estimate(shape, base.parameters, training, training.max_length_tokens)
-    except (OSError, ValueError, TypeError, AttributeError, ArithmeticError):
+    except (OSError, ValueError, TypeError, AttributeError, ArithmeticError, StoreError):
         return Figure(name, UNKNOWN, "The base's config does not say its shape.")
     return Figure(
         name, f"about {size_words(found.total_bytes)}",
@@ -246,7 +247,7 @@ def _memory(training: Training, base: Checkpoint) -> Figure:
 
 def _shape(base: Checkpoint) -> Any:
     """A configuration as :func:`distiller.memory.estimate` asks it, read without transformers."""
-    path = files.store_path(base.path) / "config.json"
+    path = store.fetch(f"{base.path}/config.json")
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     shape = SimpleNamespace(**(config.get("text_config") or config))
     for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
