@@ -98,6 +98,7 @@ def _store(  # noqa: PLR0917 - a row's values, given by two callers
     try:
         with transaction.atomic():
             lock_store()  # no sweep between the row and the files
+            store.publish(relative, place)  # nothing to send, unless one has just removed it
             checkpoint = Checkpoint.objects.create(
                 name=name,
                 content_hash=info.content_hash,

@@ -140,12 +140,15 @@ def sweep(paths: Iterable[str]) -> list[Garbage]:
             known = STORES[folder]()
             for path in group:
                 at = place(path)
-                if path in known or not os.path.lexists(at):
+                if path in known:
                     continue
-                doomed.append((path, _renamed(at)))
+                # Under the lock, too: who registers the same contents publishes them under it. This
+                # host may have no copy of what the bucket holds.
+                store.remove(path)
+                if os.path.lexists(at):
+                    doomed.append((path, _renamed(at)))
             Unreferenced.objects.filter(path__in=group).delete()
         for path, trash in doomed:
-            store.remove(path)
             removed.append(Garbage(path, size_of(trash)))
             remove(trash)
     return removed
