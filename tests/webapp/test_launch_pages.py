@@ -8,6 +8,7 @@ import re
 import shlex
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -204,6 +205,22 @@ def test_bad_chats_are_refused_and_leave_nothing(
     assert word in errors["general_file"][0]
     assert str(settings.MEDIA_ROOT) not in errors["general_file"][0]
     assert list((settings.MEDIA_ROOT / "chats").iterdir()) == []
+
+
+@pytest.mark.parametrize("spared", [-1, 0])
+def test_chats_never_fill_the_disk(
+    settings: Any, tmp_path: Path, monkeypatch: Any, spared: int
+) -> None:
+    settings.MEDIA_ROOT = tmp_path
+    free = chats.MOST_BYTES + chats.SPARED_BYTES + spared
+    monkeypatch.setattr(chats.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    uploaded = SimpleUploadedFile("c.jsonl", CHATS)
+    if spared < 0:
+        with pytest.raises(UserError, match="nearly full"):
+            chats.keep(uploaded)
+        assert list((tmp_path / "chats").iterdir()) == []
+    else:
+        assert chats.is_kept(chats.keep(uploaded))
 
 
 def test_a_packed_bomb_ends_at_the_limit(settings: Any, tmp_path: Path, monkeypatch: Any) -> None:

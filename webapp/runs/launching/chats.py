@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
+import shutil
 import uuid
 import zlib
 from pathlib import Path
@@ -24,6 +25,7 @@ from webapp.core.errors import UserError
 
 MOST_BYTES = 512 << 20  # of text, unpacked
 MOST_LINE_BYTES = 16 << 20
+SPARED_BYTES = 2 << 30  # of the disk: forms that come back keep their chats until they are swept
 _KEPT = re.compile(r"chats/[0-9a-f]{64}\.jsonl")
 _CHUNK = 1 << 20
 
@@ -36,6 +38,11 @@ def keep(uploaded: UploadedFile[Any]) -> str:
     name = Path(uploaded.name or "chats.jsonl").name
     folder = store.path_of("chats")
     folder.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(folder).free < MOST_BYTES + SPARED_BYTES:
+        raise UserError(
+            "general chats: the server's disk is nearly full; ask the administrator for room.",
+            _FIELD,
+        )
     part = folder / f".{uuid.uuid4().hex}.jsonl"
     try:
         digest = _unpack(uploaded, part, packed=name.endswith(".gz"))
