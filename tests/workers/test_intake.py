@@ -38,4 +38,5 @@ def test_a_worker_finds_an_upload_and_another_one_follows_a_dead_one(
     assert found.state == Upload.State.REGISTERED, found.reason
     assert found.attempts == 2
     assert Checkpoint.objects.get().content_hash
-    assert not uploads.folder_of(upload.pk).exists()
+    # Its files go after the row says what became of it.
+    wait_until(lambda: not uploads.folder_of(upload.pk).exists())
