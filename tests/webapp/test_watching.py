@@ -82,6 +82,25 @@ def test_a_retry_begins_another_attempt(user: Any) -> None:
     assert view.stage.tokens_per_second == pytest.approx(10, rel=0.1)
 
 
+def test_a_merging_shard_counts_no_unit_again(user: Any) -> None:
+    run = samples.make_run(user, "graded", Run.Kind.EVALUATION, State.RUNNING)
+    stage = samples.make_stage(run, 0, "grade", "Grade", state=State.RUNNING, total=30)
+    works = [{"problem_ids": ["a"]}, {"problem_ids": ["b"]}, {"merge": True}]
+    shards = [
+        Shard.objects.create(
+            stage=stage, index=index, work=work, state=State.RUNNING, lease_token=uuid.uuid4(),
+            lease_expires_at=timezone.now() + timedelta(hours=1),
+            total=0 if "merge" in work else 15,
+        )
+        for index, work in enumerate(works)
+    ]  # fmt: skip
+    for shard, units, done in zip(shards, (15, 15, 30), (15, 30, 30), strict=True):
+        claim = Claim(shard.pk, stage.pk, run.pk, shard.lease_token, shard.work, ())
+        leases.record_progress(claim, done=units, total=units, unit="verdicts", tokens=0)
+        stage.refresh_from_db()
+        assert (stage.done, stage.total) == (done, 30)
+
+
 # --- the log
 
 

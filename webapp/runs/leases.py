@@ -257,12 +257,17 @@ def set_outcomes(evaluation_id: int | None, rows: Sequence[Mapping[str, Any]]) -
 
 
 def record_progress(claim: Claim, *, done: int, total: int, unit: str, tokens: int) -> None:
-    """Set the shard's progress and add up the stage's. Raises LeaseLostError."""
+    """Set the shard's progress and add up the stage's. Raises LeaseLostError.
+
+    What the merging shard goes through are the units that the others did: they count once.
+    """
     held = _held(claim).update(done=done, total=total, tokens=tokens, updated_at=Now())
     if not held:
         raise LeaseLostError("the lease is no longer ours")
-    sums = Shard.objects.filter(stage_id=claim.stage_id).aggregate(
-        done=Sum("done"), total=Sum("total"), tokens=Sum("tokens")
+    sums = (
+        Shard.objects.filter(stage_id=claim.stage_id)
+        .exclude(work__has_key="merge")
+        .aggregate(done=Sum("done"), total=Sum("total"), tokens=Sum("tokens"))
     )
     stage = Stage.objects.filter(pk=claim.stage_id)
     stage.update(**sums, unit=unit)
