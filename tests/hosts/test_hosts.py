@@ -69,9 +69,11 @@ def test_a_distillation_by_hosts_that_share_no_disk_is_that_of_one() -> None:
     """The slowest of these (about 60 s): every child is a real one, but for the teacher's."""
     told = play("--broker", "redis", "--distil")
     assert told["state"] == "finished", told["error"]
+    drew = told["hosts"].pop("generate")  # of beta's shards alpha may have finished every one
+    assert "alpha" in drew
     assert told["hosts"] == {
-        "preflight": ["beta"], "generate": ["alpha", "beta"], "filter": ["beta"],
-        "train": ["alpha"], "evaluate": ["alpha"], "grade": ["beta"],
+        "preflight": ["beta"], "filter": ["beta"], "train": ["alpha"], "evaluate": ["alpha"],
+        "grade": ["beta"],
     }  # fmt: skip
     assert told["wrong"] == []
     funnel = told["funnel"]
