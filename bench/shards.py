@@ -46,10 +46,13 @@ def stop(workers: list[subprocess.Popen[bytes]]) -> None:
 
 def make_run(owner: Any, shards: int, work: dict[str, Any] | None = None) -> Any:
     """A run of one stage with so many shards, rung as a launch rings."""
+    from webapp.projects.access import first_project
     from webapp.runs import leases, stages
     from webapp.runs.models import Run, Shard, Stage
 
-    run = Run.objects.create(kind="distillation", name="nothing", config={}, owner=owner)
+    run = Run.objects.create(
+        project=first_project(), kind="distillation", name="nothing", config={}, owner=owner
+    )
     stage = Stage.objects.create(
         run=run, position=0, kind="generate", title="nothing", state="queued", queue="cpu"
     )

@@ -202,6 +202,7 @@ def storm(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     from webapp.checkpoints.models import Checkpoint
     from webapp.config.embedded import Servers
     from webapp.core.models import User
+    from webapp.projects.access import first_project
 
     servers = Servers(folder)
     servers.ensure_running()
@@ -214,7 +215,9 @@ def storm(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "faults": Counter(), "runs": Counter(), "wrong": [], "reasons": [],
         "ingredients": (
             install_benchmark("arithmetic", arithmetic.generate(PROBLEMS, seed=5), "a storm"),
-            Checkpoint.objects.create(name="tiny", path="checkpoints/tiny", owner=owner),
+            Checkpoint.objects.create(
+                project=first_project(), name="tiny", path="checkpoints/tiny", owner=owner
+            ),
         ),
     }  # fmt: skip
     scene.wrong = result["wrong"]

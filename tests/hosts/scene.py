@@ -229,13 +229,16 @@ def checkpoint_of(owner: Any) -> Any:
 
     from webapp.checkpoints.models import Checkpoint
     from webapp.core import store
+    from webapp.projects.access import first_project
 
     relative = "checkpoints/tiny"
     folder = Path(settings.MEDIA_ROOT) / relative
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text("{}")
     store.publish(relative)
-    return Checkpoint.objects.create(name="tiny", path=relative, owner=owner)
+    return Checkpoint.objects.create(
+        project=first_project(), name="tiny", path=relative, owner=owner
+    )
 
 
 def play(scene: Installation, fault: str, *, replays: bool) -> dict[str, Any]:

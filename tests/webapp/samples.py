@@ -19,6 +19,7 @@ from evaluator.store import SegmentWriter, read_segment
 from webapp.benchmarks.models import Benchmark
 from webapp.benchmarks.models import Problem as ProblemRow
 from webapp.checkpoints.models import Checkpoint
+from webapp.projects.access import first_project
 from webapp.runs import files
 from webapp.runs.models import Completion, Evaluation, Run, Segment, Shard, Stage, State
 
@@ -45,7 +46,9 @@ def make_checkpoint(owner: Any, name: str, **values: Any) -> Checkpoint:
         "size_bytes": 3_087_467_144,
         "context_tokens": 131072, "has_chat_template": True,
     }  # fmt: skip
-    return Checkpoint.objects.create(owner=owner, name=name, **{**defaults, **values})
+    return Checkpoint.objects.create(
+        project=first_project(), owner=owner, name=name, **{**defaults, **values}
+    )
 
 
 def make_benchmark(
@@ -89,6 +92,7 @@ def make_run(owner: Any, name: str, kind: str, state: str = State.FINISHED, **va
     now = timezone.now()
     done = state in (State.FINISHED, State.FAILED, State.CANCELLED)
     return Run.objects.create(
+        project=first_project(),
         owner=owner, name=name, kind=kind, state=state, config=values.pop("config", {}),
         started_at=now, finished_at=now if done else None, **values,
     )  # fmt: skip

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from webapp.config.celery import QUEUES
 from webapp.core.models import User
+from webapp.projects.access import first_project
 from webapp.runs import hosts, leases
 from webapp.runs.models import Run, Shard, Stage, State, WorkerHeartbeat
 
@@ -104,6 +105,7 @@ def build(world: World) -> tuple[dict[int, AShard], dict[int, int]]:
         if shard.run not in stages:
             state = State.QUEUED if shard.live else State.CANCELLED
             run = Run.objects.create(
+                project=first_project(),
                 kind="evaluation", name="r", config={}, owner=people[shard.owner],
                 priority=shard.priority, state=state,
             )  # fmt: skip
@@ -153,7 +155,9 @@ def test_time_is_the_statements_however_long_its_transaction_has_lasted(
     user: Any, field: str
 ) -> None:
     """By the transaction's time neither has come yet: what a slow machine takes for a fault."""
-    run = Run.objects.create(kind="evaluation", name="r", config={}, owner=user)
+    run = Run.objects.create(
+        project=first_project(), kind="evaluation", name="r", config={}, owner=user
+    )
     stage = Stage.objects.create(
         run=run, position=0, kind="evaluate", title="t", state=State.QUEUED, queue="gpu"
     )
@@ -172,7 +176,9 @@ def test_time_is_the_statements_however_long_its_transaction_has_lasted(
 
 
 def test_a_draining_worker_is_given_nothing_until_it_is_taken_back(user: Any) -> None:
-    run = Run.objects.create(kind="evaluation", name="r", config={}, owner=user)
+    run = Run.objects.create(
+        project=first_project(), kind="evaluation", name="r", config={}, owner=user
+    )
     stage = Stage.objects.create(
         run=run, position=0, kind="evaluate", title="t", state=State.QUEUED, queue="gpu"
     )
@@ -193,7 +199,9 @@ def test_claims_that_race_never_pass_a_persons_limit(
     user.max_running_shards = limit
     user.save()
     for _ in range(2):
-        run = Run.objects.create(kind="evaluation", name="r", config={}, owner=user)
+        run = Run.objects.create(
+            project=first_project(), kind="evaluation", name="r", config={}, owner=user
+        )
         stage = Stage.objects.create(
             run=run, position=0, kind="evaluate", title="t", state=State.QUEUED, queue="gpu"
         )

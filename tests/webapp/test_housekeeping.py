@@ -38,6 +38,7 @@ from webapp.core.errors import UserError
 from webapp.housekeeping import garbage, removal, retention
 from webapp.housekeeping.models import TidiedStage, Unreferenced
 from webapp.leaderboard.models import Report
+from webapp.projects.access import first_project
 from webapp.runs import files
 from webapp.runs.models import Evaluation, Run, Shard, Stage, State
 
@@ -423,6 +424,7 @@ def test_where_a_checkpoint_came_from_is_kept_as_long_as_it_is(user: Any, settin
     settings.RETORT_KEEP_UPLOAD_DAYS = 7
     checkpoint = samples.make_checkpoint(user, "fetched")
     upload = Upload.objects.create(
+        project=first_project(),
         owner=user, name="fetched", source=Upload.Source.HUB, origin="org/tiny", revision="c0ffee",
         state=Upload.State.REGISTERED, checkpoint=checkpoint,
     )  # fmt: skip

@@ -28,6 +28,7 @@ from tests.webapp.samples import (
 )
 from webapp.checkpoints.models import Checkpoint
 from webapp.leaderboard import board, choice, columns, published, queries
+from webapp.projects.access import first_project
 from webapp.runs.models import Evaluation, Run
 
 pytestmark = pytest.mark.django_db
@@ -401,7 +402,9 @@ def test_csv_holds_every_row_and_no_formula(user: Any, page: Client) -> None:
 def copies(found: Evaluation, count: int) -> None:
     """As many further checkpoints with the same scores."""
     made = Checkpoint.objects.bulk_create(
-        Checkpoint(name=f"model {i} of {count}", owner=found.run.owner, path="x")
+        Checkpoint(
+            project=first_project(), name=f"model {i} of {count}", owner=found.run.owner, path="x"
+        )
         for i in range(count)
     )
     fields = {

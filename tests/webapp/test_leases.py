@@ -20,6 +20,7 @@ from evaluator.records import FinishReason
 from evaluator.store import SealedSegment, SegmentWriter
 from webapp.benchmarks.services import install_benchmark
 from webapp.checkpoints.models import Checkpoint
+from webapp.projects.access import first_project
 from webapp.runs import files, leases, services, stages
 from webapp.runs.leases import Claim, LeaseLostError
 from webapp.runs.models import Completion, Run, Segment, Shard, Stage, State
@@ -40,7 +41,9 @@ def rung(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture
 def run(transactional_db: None, user: Any, rung: list[int]) -> Run:
     benchmark = install_benchmark("arithmetic", arithmetic.generate(PROBLEMS, seed=3), "a test")
-    checkpoint = Checkpoint.objects.create(name="tiny", path="checkpoints/tiny", owner=user)
+    checkpoint = Checkpoint.objects.create(
+        project=first_project(), name="tiny", path="checkpoints/tiny", owner=user
+    )
     return services.launch_evaluation(
         owner=user, checkpoint=checkpoint, benchmark=benchmark, protocol=Protocol(samples=SAMPLES)
     )

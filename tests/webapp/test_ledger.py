@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tests.webapp import samples
 from webapp.core.models import User
 from webapp.endpoints.models import Endpoint
+from webapp.projects.access import first_project
 from webapp.runs import leases, ledger, services, stages
 from webapp.runs.leases import Claim
 from webapp.runs.ledger import Cost, Usage
@@ -33,7 +34,9 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def launch(owner: Any, shards: int = 3, stage_count: int = 2, **config: Any) -> Run:
     """A run of bare stages, the first of which can be claimed."""
-    run = Run.objects.create(kind="distillation", name="tiny", config={}, owner=owner)
+    run = Run.objects.create(
+        project=first_project(), kind="distillation", name="tiny", config={}, owner=owner
+    )
     for position in range(stage_count):
         stage = Stage.objects.create(
             run=run, position=position, kind="generate", title="Generate", config=config,

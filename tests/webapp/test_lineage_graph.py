@@ -22,6 +22,7 @@ from webapp.benchmarks.models import PromptSet
 from webapp.checkpoints import ancestry, drawn, services
 from webapp.checkpoints.ancestry import Graph, Node, graph_of_checkpoint, graph_of_run
 from webapp.checkpoints.models import Checkpoint, Upload
+from webapp.projects.access import first_project
 from webapp.runs.models import Run
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -162,6 +163,7 @@ def test_what_was_deleted_is_said_to_be(user: Any, page: Client) -> None:
 def test_where_it_was_fetched_from_is_shown(user: Any) -> None:
     checkpoint = samples.make_checkpoint(user, "fetched")
     Upload.objects.create(
+        project=first_project(),
         owner=user, name="fetched", source="hub", origin="org/x", revision="c0ffee" * 6,
         state="registered", checkpoint=checkpoint,
     )  # fmt: skip

@@ -21,6 +21,7 @@ from tests.webapp import samples
 from tests.webapp.test_ledger import launch
 from webapp.checkpoints.models import Upload, UploadFile
 from webapp.monitoring import latency, metrics
+from webapp.projects.access import first_project
 from webapp.runs import hosts, leases, stages
 from webapp.runs.ledger import Usage
 from webapp.runs.models import Device, DeviceRequest, Run, Shard, Stage, State, WorkerHeartbeat
@@ -82,7 +83,7 @@ def scene(user: Any) -> Run:
             memory_used_bytes=(10 + number) * GIB, utilisation_percent=50 if number else None,
             sampled_at=Now(), request=None if number else request,
         )  # fmt: skip
-    upload = Upload.objects.create(owner=user, name="big")
+    upload = Upload.objects.create(project=first_project(), owner=user, name="big")
     UploadFile.objects.create(upload=upload, path="a", length_bytes=50, offset_bytes=30)
     UploadFile.objects.create(upload=upload, path="b", length_bytes=50, offset_bytes=12)
     samples.make_checkpoint(user, "kept", size_bytes=1000)

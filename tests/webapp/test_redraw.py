@@ -26,6 +26,7 @@ from evaluator.store import SealedSegment, read_segment
 from webapp.benchmarks.services import install_benchmark
 from webapp.checkpoints.models import Checkpoint
 from webapp.core.errors import UserError
+from webapp.projects.access import first_project
 from webapp.runs import files, leases, plans, services, stages
 from webapp.runs.leases import Claim
 from webapp.runs.models import Completion, Evaluation, Run, Stage, State
@@ -175,7 +176,9 @@ def run(
     monkeypatch.setattr(stages, "ring", lambda stage, times: None)
     monkeypatch.setattr(plans, "SHARD_PROBLEMS", 4)
     benchmark = install_benchmark("arithmetic", PROBLEMS, "a test")
-    checkpoint = Checkpoint.objects.create(name="tiny", path="checkpoints/tiny", owner=user)
+    checkpoint = Checkpoint.objects.create(
+        project=first_project(), name="tiny", path="checkpoints/tiny", owner=user
+    )
     return services.launch_evaluation(
         owner=user, checkpoint=checkpoint, benchmark=benchmark, protocol=Protocol(samples=SAMPLES)
     )

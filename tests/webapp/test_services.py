@@ -22,6 +22,7 @@ from webapp.checkpoints import services as checkpoints
 from webapp.checkpoints.models import Checkpoint, Upload
 from webapp.checkpoints.uploads import receive_whole
 from webapp.core.errors import UserError
+from webapp.projects.access import first_project
 from webapp.runs import services
 from webapp.runs.models import Evaluation, Run, Shard, Stage, State
 
@@ -130,7 +131,7 @@ def test_an_upload_with_its_top_folder_is_the_same(user: Any) -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "../x", "a/b/c/d/e", "a//b", "x" * 201, "taken"])
 def test_unusable_checkpoint_names_are_refused(user: Any, name: str) -> None:
-    Checkpoint.objects.create(name="taken", owner=user)
+    Checkpoint.objects.create(project=first_project(), name="taken", owner=user)
     with pytest.raises(UserError) as refusal:
         receive_whole(user, name, uploads(content()))
     assert refusal.value.field == "name"
@@ -182,7 +183,9 @@ def test_unusable_problems_are_refused_whole(name: str, problems: list[Problem],
 @pytest.fixture
 def recipe(user: Any) -> Recipe:
     for name in ("base", "teacher"):
-        Checkpoint.objects.create(name=name, path=f"checkpoints/{name}", owner=user)
+        Checkpoint.objects.create(
+            project=first_project(), name=name, path=f"checkpoints/{name}", owner=user
+        )
     benchmarks.install_benchmark("arithmetic", arithmetic.generate(60, seed=1), "here")
     benchmarks.install_prompt_set("sums", arithmetic.generate(300, seed=2))
     plan = EvaluationPlan(benchmarks=("arithmetic",), protocol=Protocol(samples=4))
@@ -233,7 +236,7 @@ def test_a_recipe_that_cannot_be_followed_launches_nothing(
 
 def test_only_what_has_files_can_be_evaluated(user: Any, recipe: Recipe) -> None:
     benchmark = Benchmark.objects.get()
-    bare = Checkpoint.objects.create(name="bare", owner=user)
+    bare = Checkpoint.objects.create(project=first_project(), name="bare", owner=user)
     with pytest.raises(UserError, match="no files"):
         services.launch_evaluation(
             owner=user, checkpoint=bare, benchmark=benchmark, protocol=Protocol()

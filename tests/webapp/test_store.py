@@ -31,6 +31,7 @@ from webapp.core import store
 from webapp.core.cache import Cache
 from webapp.core.errors import UserError
 from webapp.core.models import User
+from webapp.projects.access import first_project
 from webapp.runs import files, handover, stages
 from webapp.runs.launching import chats
 from webapp.runs.models import Run, Stage
@@ -280,9 +281,13 @@ def test_another_host_may_follow_up_a_training(host: Host, user: User) -> None:
     assert handover.trained(result) == (folder, True)
     before = tree(alpha)
     host("beta")
-    base = Checkpoint.objects.create(name="base", path="checkpoints/base", owner=user)
+    base = Checkpoint.objects.create(
+        project=first_project(), name="base", path="checkpoints/base", owner=user
+    )
     recipe = {"teacher": "t", "base": "base", "student": "pupil", "prompts": {"set": "p"}}
-    run = Run.objects.create(kind=Run.Kind.DISTILLATION, name="r", config=recipe, owner=user)
+    run = Run.objects.create(
+        project=first_project(), kind=Run.Kind.DISTILLATION, name="r", config=recipe, owner=user
+    )
     stage = Stage.objects.create(
         run=run, kind="train", title="t", position=0, queue="gpu", config={"base": base.pk},
         result=result,

@@ -9,6 +9,7 @@ import pytest
 from django.db.models.functions import Now
 from django.urls import reverse
 
+from webapp.projects.access import first_project
 from webapp.runs import hosts, leases
 from webapp.runs.ledger import Usage
 from webapp.runs.models import Device, DeviceRequest, Run, Shard, Stage, State, WorkerHeartbeat
@@ -19,7 +20,13 @@ GIB = 1 << 30
 @pytest.fixture
 def scene(user: Any) -> Stage:
     """Two hosts: one with devices, a busy worker and a silent one; one with an idle worker."""
-    run = Run.objects.create(kind="evaluation", name="tiny on <b>AIME</b>", config={}, owner=user)
+    run = Run.objects.create(
+        project=first_project(),
+        kind="evaluation",
+        name="tiny on <b>AIME</b>",
+        config={},
+        owner=user,
+    )
     stage = Stage.objects.create(
         run=run, position=0, kind="evaluate", title="Evaluate tiny", state=State.QUEUED,
         queue="gpu", devices=1,

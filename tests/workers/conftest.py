@@ -31,11 +31,14 @@ def benchmark(transactional_db: None) -> Any:
 def run(benchmark: Any, user: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """An evaluation of 120 problems × 2 samples in three shards; nobody is rung."""
     from webapp.checkpoints.models import Checkpoint
+    from webapp.projects.access import first_project
     from webapp.runs import services, stages
 
     monkeypatch.setattr(stages, "ring", lambda stage, times: None)
     monkeypatch.setattr(stages, "is_full", lambda queue: False)
-    checkpoint = Checkpoint.objects.create(name="tiny", path="checkpoints/tiny", owner=user)
+    checkpoint = Checkpoint.objects.create(
+        project=first_project(), name="tiny", path="checkpoints/tiny", owner=user
+    )
     return services.launch_evaluation(
         owner=user, checkpoint=checkpoint, benchmark=benchmark, protocol=Protocol(samples=2)
     )

@@ -16,6 +16,7 @@ from evaluator.store import SegmentWriter
 from tests.distiller.samples import make_tiny
 from webapp.benchmarks import services as benchmarks
 from webapp.checkpoints.models import Checkpoint
+from webapp.projects.access import first_project
 from webapp.runs import files, plans, services, stages
 from webapp.runs.models import Run, Segment, Stage, State
 from workers.tasks.stages import do_work
@@ -28,7 +29,9 @@ SAMPLES = 2
 def recipe(transactional_db: None, user: Any, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     monkeypatch.setattr(stages, "ring", lambda stage, times: None)
     folder = make_tiny("qwen2", Path(django_settings.MEDIA_ROOT) / "checkpoints" / "tiny")
-    Checkpoint.objects.create(name="tiny", path=f"checkpoints/{folder.name}", owner=user)
+    Checkpoint.objects.create(
+        project=first_project(), name="tiny", path=f"checkpoints/{folder.name}", owner=user
+    )
     benchmarks.install_prompt_set("sums", PROMPTS)
     benchmarks.install_benchmark("arithmetic", arithmetic.generate(40, seed=9), "here")
     made = Recipe(

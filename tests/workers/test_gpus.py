@@ -11,6 +11,7 @@ from django.db.models.functions import Now
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from webapp.projects.access import first_project
 from webapp.runs import hosts, leases
 from webapp.runs.models import Device, DeviceRequest, Run, Shard, Stage, State
 from workers import gpus, queues
@@ -27,7 +28,9 @@ def samples(count: int = DEVICES) -> list[Sample]:
 
 
 def make_stages(owner: Any, counts: list[int]) -> list[Stage]:
-    run = Run.objects.create(kind="evaluation", name="r", config={}, owner=owner)
+    run = Run.objects.create(
+        project=first_project(), kind="evaluation", name="r", config={}, owner=owner
+    )
     return [
         Stage.objects.create(
             run=run, position=i, kind="evaluate", title=str(i), state=State.QUEUED, queue="gpu",

@@ -32,6 +32,8 @@ from webapp.core import store
 from webapp.core.errors import UserError
 from webapp.core.models import User
 from webapp.core.text import storable
+from webapp.projects.access import place_for
+from webapp.projects.models import Project
 
 _WORK = (Upload.State.FETCHING, Upload.State.CHECKING)
 
@@ -50,17 +52,21 @@ class Job:
     token: uuid.UUID
 
 
-def begin_from_hub(owner: User, name: str, repository: str, revision: str) -> Upload:
+def begin_from_hub(
+    owner: User, name: str, repository: str, revision: str, project: Project | None = None
+) -> Upload:
     """Have a worker fetch a model from the hub. Raises UserError naming the field."""
     repository = hub.checked_repository(repository)
     revision = hub.checked_revision(revision)
     return _begin(
-        owner=owner, name=check_name(name), source=Upload.Source.HUB,
-        origin=repository, revision=revision,
+        owner=owner, project=place_for(owner, project), name=check_name(name),
+        source=Upload.Source.HUB, origin=repository, revision=revision,
     )  # fmt: skip
 
 
-def begin_from_folder(owner: User, name: str, folder: str) -> Upload:
+def begin_from_folder(
+    owner: User, name: str, folder: str, project: Project | None = None
+) -> Upload:
     """Have a worker copy a folder below RETORT_IMPORT_ROOT, for administrators.
 
     Raises UserError naming the field.
@@ -69,7 +75,8 @@ def begin_from_folder(owner: User, name: str, folder: str) -> Upload:
         raise UserError("folder: only administrators take checkpoints from the server's disk.")
     relative = fetching.checked_folder(folder)
     return _begin(
-        owner=owner, name=check_name(name), source=Upload.Source.FOLDER, origin=relative
+        owner=owner, project=place_for(owner, project), name=check_name(name),
+        source=Upload.Source.FOLDER, origin=relative,
     )  # fmt: skip
 
 
@@ -196,7 +203,7 @@ def _register(upload: Upload, job: Job, folder: Path, info: CheckpointInfo) -> C
         if not _held(job).select_for_update().exists():
             raise LostError
         checkpoint = register_verified(
-            owner=upload.owner, name=upload.name, folder=folder, info=info
+            owner=upload.owner, project=upload.project, name=upload.name, folder=folder, info=info
         )
         uploads.close(
             upload, Upload.State.REGISTERED, checkpoint=checkpoint, lease_token=None, reason=""

@@ -47,6 +47,7 @@ class Checkpoint(models.Model):
     produced_by = models.ForeignKey(
         "runs.Run", null=True, blank=True, on_delete=models.SET_NULL, related_name="products"
     )
+    project = models.ForeignKey("projects.Project", on_delete=models.PROTECT)
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -90,6 +91,7 @@ class Upload(models.Model):
         FOLDER = "folder", "a folder of the server"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    project = models.ForeignKey("projects.Project", on_delete=models.PROTECT)
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT)
     name = models.CharField(max_length=200, help_text="of the checkpoint it will be")
     source = models.CharField(max_length=10, choices=Source, default=Source.BROWSER)

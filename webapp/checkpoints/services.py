@@ -23,6 +23,8 @@ from webapp.core.errors import UserError
 from webapp.core.locks import lock_store
 from webapp.core.models import User
 from webapp.core.text import storable
+from webapp.projects.access import place_for
+from webapp.projects.models import Project
 
 if TYPE_CHECKING:
     from webapp.runs.models import Run
@@ -56,6 +58,7 @@ def check_name(name: str, field: str = "name") -> str:
 def register_folder(
     *,
     owner: User,
+    project: Project | None = None,
     name: str,
     folder: Path,
     parent: Checkpoint | None = None,
@@ -67,28 +70,32 @@ def register_folder(
     With ``move`` the folder itself is gone once the row is committed. Raises UserError with the
     reason where the name or the folder cannot be used; nothing is left behind then.
     """
+    project = project or place_for(owner)
     name = check_name(name)
     with _incoming() as place:
         _copy_tree(folder, place, link=move)
         # What is inspected is the copy: nobody can change it between the look and the use.
-        checkpoint = _store(place, _inspect(place), owner, name, parent, produced_by)
+        checkpoint = _store(place, _inspect(place), owner, project, name, parent, produced_by)
     if move:
         transaction.on_commit(lambda: shutil.rmtree(folder))
     return checkpoint
 
 
-def register_verified(*, owner: User, name: str, folder: Path, info: CheckpointInfo) -> Checkpoint:
+def register_verified(
+    *, owner: User, project: Project, name: str, folder: Path, info: CheckpointInfo
+) -> Checkpoint:
     """Move a folder of the store, which nobody else can write to, to its address.
 
     ``info`` is what a verification found in it. Raises UserError where the name is taken.
     """
-    return _store(folder, info, owner, name, None, None)
+    return _store(folder, info, owner, project, name, None, None)
 
 
 def _store(  # noqa: PLR0917 - a row's values, given by two callers
     place: Path,
     info: CheckpointInfo,
     owner: User,
+    project: Project,
     name: str,
     parent: Checkpoint | None,
     produced_by: Run | None,
@@ -112,6 +119,7 @@ def _store(  # noqa: PLR0917 - a row's values, given by two callers
                 parent=parent,
                 produced_by=produced_by,
                 owner=owner,
+                project=project,
             )
             _settle(place, Path(settings.MEDIA_ROOT) / relative)
     except IntegrityError:
@@ -119,7 +127,7 @@ def _store(  # noqa: PLR0917 - a row's values, given by two callers
     return checkpoint
 
 
-def completions_only(*, owner: User, name: str) -> Checkpoint:
+def completions_only(*, owner: User, project: Project, name: str) -> Checkpoint:
     """The owner's checkpoint of that name for completions made elsewhere; made where there is none.
 
     Nobody but staff puts such scores under a model that is here or served, or under another's name:
@@ -127,7 +135,9 @@ def completions_only(*, owner: User, name: str) -> Checkpoint:
     """
     existing = Checkpoint.objects.filter(name=name.strip()).select_related("endpoint").first()
     if existing is None:
-        return Checkpoint.objects.create(name=check_name(name, "checkpoint"), owner=owner)
+        return Checkpoint.objects.create(
+            name=check_name(name, "checkpoint"), owner=owner, project=project
+        )
     # One whose files were deleted keeps their hash, and the scores that were drawn from them.
     is_model = bool(existing.content_hash) or existing.has_files or hasattr(existing, "endpoint")
     if not owner.is_staff and (is_model or existing.owner_id != owner.pk):

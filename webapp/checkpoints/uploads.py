@@ -33,6 +33,8 @@ from webapp.checkpoints.services import check_name, safe_path
 from webapp.config import celery
 from webapp.core.errors import UserError
 from webapp.core.models import User
+from webapp.projects.access import place_for
+from webapp.projects.models import Project
 
 CHECKSUMS = ("sha1", "sha256")
 _READ_BYTES = 1 << 20
@@ -61,25 +63,36 @@ class Readable(Protocol):
         """At most ``size`` bytes, none at the end."""
 
 
-def begin(owner: User, name: str, files: Sequence[tuple[str, int]] = ()) -> Upload:
+def begin(
+    owner: User,
+    name: str,
+    files: Sequence[tuple[str, int]] = (),
+    project: Project | None = None,
+) -> Upload:
     """Begin an upload, with the (relative name, bytes) of its ``files`` where they are known.
 
     Raises UserError for an unusable or taken name and for the first file that will not do, before a
     byte of any was sent; nothing is left behind then.
     """
+    project = place_for(owner, project)
     name = check_name(name)
     if files:
         paths = [str(safe_path(relative)) for relative, _ in files]
         _require_distinct(paths)
         _require_model(paths)
     with transaction.atomic():
-        upload = Upload.objects.create(owner=owner, name=name)
+        upload = Upload.objects.create(owner=owner, project=project, name=name)
         for relative, length_bytes in files:
             declare(upload, relative, length_bytes)
     return upload
 
 
-def receive_whole(owner: User, name: str, files: Iterable[tuple[str, UploadedFile[Any]]]) -> Upload:
+def receive_whole(
+    owner: User,
+    name: str,
+    files: Iterable[tuple[str, UploadedFile[Any]]],
+    project: Project | None = None,
+) -> Upload:
     """Take an uploaded folder in one go: (relative name, file) pairs as a browser's form has them.
 
     The common top folder's name is dropped. Raises UserError with the reason for a refusal; nothing
@@ -92,7 +105,7 @@ def receive_whole(owner: User, name: str, files: Iterable[tuple[str, UploadedFil
     if all(len(path.parts) > 1 and path.parts[0] == paths[0].parts[0] for path in paths):
         paths = [PurePosixPath(*path.parts[1:]) for path in paths]
     pairs = [(str(path), file.size or 0) for path, (_, file) in zip(paths, sent, strict=True)]
-    upload = begin(owner, name, pairs)
+    upload = begin(owner, name, pairs, project)
     try:
         rows = {row.path: row for row in upload.files.all()}
         for path, (_, file) in zip(paths, sent, strict=True):

@@ -14,7 +14,8 @@ from webapp.checkpoints.forms import DetailsForm
 from webapp.checkpoints.lineage import lineage_of
 from webapp.checkpoints.models import Checkpoint
 from webapp.core.errors import UserError
-from webapp.core.users import may_manage, signed_in
+from webapp.core.users import signed_in
+from webapp.projects.access import may_manage
 from webapp.runs.cost_views import of_checkpoint
 from webapp.runs.models import Run
 

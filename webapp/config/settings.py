@@ -36,6 +36,7 @@ INSTALLED_APPS: list[str] = [
     "django.contrib.humanize",
     "django_htmx",
     "webapp.core",
+    "webapp.projects",
     "webapp.checkpoints",
     "webapp.endpoints",
     "webapp.benchmarks",

@@ -37,6 +37,11 @@ class Endpoint(models.Model):
     def __str__(self) -> str:
         return self.checkpoint.name
 
+    @property
+    def project_id(self) -> int:
+        """Its checkpoint's project is its own."""
+        return self.checkpoint.project_id
+
     def get_absolute_url(self) -> str:
         """The endpoint's page."""
         return reverse("endpoints:detail", args=[self.pk])

@@ -18,6 +18,8 @@ from webapp.core import sealing
 from webapp.core.errors import UserError
 from webapp.core.models import User
 from webapp.endpoints.models import Endpoint
+from webapp.projects.access import place_for
+from webapp.projects.models import Project
 from webapp.runs.models import FINAL_STATES, Stage
 
 KEY_VARIABLE = "RETORT_ENDPOINT_KEY"  # of the child's environment
@@ -29,6 +31,7 @@ _RUNS_NAMED = 5
 def register(
     *,
     owner: User,
+    project: Project | None = None,
     name: str,
     base_url: str,
     model: str,
@@ -38,6 +41,7 @@ def register(
     output_price: float | None = None,
 ) -> Endpoint:
     """Take an endpoint in. Raises UserError naming the field; nothing is asked of it yet."""
+    project = place_for(owner, project)
     name = check_name(name)
     url = _checked_url(base_url)
     model = model.strip()
@@ -46,7 +50,7 @@ def register(
     try:
         with transaction.atomic():
             return Endpoint.objects.create(
-                checkpoint=Checkpoint.objects.create(name=name, owner=owner),
+                checkpoint=Checkpoint.objects.create(name=name, owner=owner, project=project),
                 base_url=url,
                 model=model,
                 sealed_key=_sealed(key),

@@ -15,9 +15,10 @@ from webapp.checkpoints import uploads
 from webapp.checkpoints.models import Checkpoint
 from webapp.core.errors import UserError
 from webapp.core.models import User
-from webapp.core.users import may_manage, signed_in
+from webapp.core.users import signed_in
 from webapp.housekeeping import removal, usage
 from webapp.housekeeping.models import ArchivedRun
+from webapp.projects.access import may_manage
 from webapp.runs.models import Run
 
 LARGEST = 10

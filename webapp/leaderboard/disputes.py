@@ -18,9 +18,9 @@ from webapp.benchmarks.models import Problem
 from webapp.core.errors import UserError
 from webapp.core.models import User
 from webapp.core.text import storable
-from webapp.core.users import may_manage
 from webapp.leaderboard import evaluations
 from webapp.leaderboard.models import Dispute, DisputedScore
+from webapp.projects.access import may_manage
 from webapp.runs.models import Completion, Evaluation
 
 MAX_REASON_CHARACTERS = 2000

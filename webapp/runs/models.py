@@ -36,6 +36,7 @@ class Run(models.Model):
     priority = models.SmallIntegerField(
         default=0, help_text="a run of higher priority has its shards claimed first"
     )
+    project = models.ForeignKey("projects.Project", on_delete=models.PROTECT)
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT)
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)

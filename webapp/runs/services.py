@@ -37,6 +37,8 @@ from webapp.core.errors import UserError
 from webapp.core.models import User
 from webapp.endpoints import services as endpoints
 from webapp.endpoints.models import Endpoint
+from webapp.projects.access import place_for, seen_by
+from webapp.projects.models import Project
 from webapp.runs import devices as grants
 from webapp.runs import files, leases, redraw, turns
 from webapp.runs.devices import Devices
@@ -53,7 +55,12 @@ ENGINES = ("transformers", "vllm")
 
 
 def launch_distillation(
-    *, owner: User, recipe: Recipe, priority: int = 0, devices: Devices | None = None
+    *,
+    owner: User,
+    project: Project | None = None,
+    recipe: Recipe,
+    priority: int = 0,
+    devices: Devices | None = None,
 ) -> Run:
     """Start a distillation: check the recipe, generate, filter, train, then evaluate and grade.
 
@@ -62,8 +69,9 @@ def launch_distillation(
     Raises UserError naming the field that cannot be followed: the recipe's, ``priority``, or
     ``generate_devices``, ``train_devices``, ``evaluate_devices``.
     """
+    project = place_for(owner, project)
     turns.check_priority(priority, owner)
-    recipe, teacher, endpoint, base, prompt_set = _ingredients(recipe)
+    recipe, teacher, endpoint, base, prompt_set = _ingredients(recipe, owner)
     plan = recipe.evaluation
     targets = [_benchmark(name) for name in plan.benchmarks]
     prompts = [each.id for each in read_prompts(prompt_set)][: recipe.prompts.limit]
@@ -81,6 +89,7 @@ def launch_distillation(
             config=recipe.model_dump(mode="json"),
             priority=priority,
             owner=owner,
+            project=project,
         )
         plans = [
             PlannedStage("preflight", "Check the recipe", config),
@@ -105,12 +114,13 @@ def launch_distillation(
     return run
 
 
-def launch_check(*, owner: User, recipe: Recipe) -> Run:
+def launch_check(*, owner: User, project: Project | None = None, recipe: Recipe) -> Run:
     """Only check a recipe, as a distillation by it begins: a run of one stage, without devices.
 
     Raises UserError.
     """
-    recipe, teacher, _, base, prompt_set = _ingredients(recipe)
+    project = place_for(owner, project)
+    recipe, teacher, _, base, prompt_set = _ingredients(recipe, owner)
     config = {"teacher": teacher.pk, "base": base.pk, "prompt_set": prompt_set.pk}
     with transaction.atomic():
         run = Run.objects.create(
@@ -118,6 +128,7 @@ def launch_check(*, owner: User, recipe: Recipe) -> Run:
             name=f"Check of {recipe.name}"[:200],
             config=recipe.model_dump(mode="json"),
             owner=owner,
+            project=project,
         )
         create_stages(run, [PlannedStage("preflight", "Check the recipe", config)])
     return run
@@ -126,6 +137,7 @@ def launch_check(*, owner: User, recipe: Recipe) -> Run:
 def launch_evaluation(
     *,
     owner: User,
+    project: Project | None = None,
     checkpoint: Checkpoint,
     benchmark: Benchmark,
     protocol: Protocol,
@@ -135,14 +147,15 @@ def launch_evaluation(
 ) -> Run:
     """:func:`launch_evaluations` of one checkpoint on one benchmark."""
     return launch_evaluations(
-        owner=owner, checkpoints=[checkpoint], benchmarks=[benchmark], protocol=protocol,
-        engine=engine, priority=priority, devices=devices,
+        owner=owner, project=project, checkpoints=[checkpoint], benchmarks=[benchmark],
+        protocol=protocol, engine=engine, priority=priority, devices=devices,
     )  # fmt: skip
 
 
 def launch_evaluations(
     *,
     owner: User,
+    project: Project | None = None,
     checkpoints: Sequence[Checkpoint],
     benchmarks: Sequence[Benchmark],
     protocol: Protocol,
@@ -156,6 +169,7 @@ def launch_evaluations(
     run's (turns.py), ``devices`` the engine's tensor parallelism. A checkpoint's evaluations follow
     each other, so that its model is loaded once.
     """
+    project = place_for(owner, project)
     turns.check_priority(priority, owner)
     served = {
         each.checkpoint_id: each for each in Endpoint.objects.filter(checkpoint__in=checkpoints)
@@ -170,7 +184,7 @@ def launch_evaluations(
         for checkpoint in checkpoints:
             if (endpoint := served.get(checkpoint.pk)) is not None:
                 endpoints.lock(endpoint, "checkpoint")
-        run = _evaluation_run(owner, checkpoints, benchmarks, protocol, priority)
+        run = _evaluation_run(owner, project, checkpoints, benchmarks, protocol, priority)
         plans = []
         for checkpoint in checkpoints:
             for benchmark in benchmarks:
@@ -187,6 +201,7 @@ def launch_evaluations(
 def import_completions(
     *,
     owner: User,
+    project: Project | None = None,
     checkpoint_name: str,
     benchmark: Benchmark,
     path: Path,
@@ -201,6 +216,7 @@ def import_completions(
     and sampling count as not known. Raises UserError naming the line and the field; nothing is left
     behind then.
     """
+    project = place_for(owner, project)
     thinking, samples = _look_through(path, benchmark, model)
     if protocol is None:
         protocol = preset("r1").model_copy(
@@ -208,8 +224,8 @@ def import_completions(
         )
     protocol = protocol.model_copy(update={"samples": samples})
     with transaction.atomic():
-        checkpoint = completions_only(owner=owner, name=checkpoint_name)
-        run = _evaluation_run(owner, [checkpoint], [benchmark], protocol)
+        checkpoint = completions_only(owner=owner, project=project, name=checkpoint_name)
+        run = _evaluation_run(owner, project, [checkpoint], [benchmark], protocol)
         evaluation = _evaluation(run, checkpoint, benchmark, protocol, engine="replay")
         relative = f"runs/{run.pk}/completions.jsonl{'.gz' if path.suffix == '.gz' else ''}"
         plans = [
@@ -304,8 +320,9 @@ def _check_devices(devices: Devices, teacher: str, local: str) -> None:
         grants.check(count, what=what, field=f"{kind}_devices", engine=engine)
 
 
-def _evaluation_run(
+def _evaluation_run(  # noqa: PLR0917 - a row's values, given by two callers
     owner: User,
+    project: Project,
     checkpoints: Sequence[Checkpoint],
     benchmarks: Sequence[Benchmark],
     protocol: Protocol,
@@ -319,6 +336,7 @@ def _evaluation_run(
         config=protocol.model_dump(mode="json"),
         priority=priority,
         owner=owner,
+        project=project,
     )
 
 
@@ -385,13 +403,13 @@ def _check_answerer(
 
 
 def _ingredients(
-    recipe: Recipe,
+    recipe: Recipe, owner: User
 ) -> tuple[Recipe, Checkpoint, Endpoint | None, Checkpoint, PromptSet]:
     """The recipe as it is kept, teacher, its endpoint, base and prompt set. Raises UserError."""
-    teacher, endpoint = _teacher(recipe)
+    teacher, endpoint = _teacher(recipe, owner)
     if endpoint is not None:
         recipe = _taught_by(endpoint, recipe)
-    base = _checkpoint(recipe.base, "base")
+    base = _checkpoint(recipe.base, "base", owner)
     check_name(recipe.student, "student")
     prompt_set = PromptSet.objects.filter(name=recipe.prompts.set).first()
     if prompt_set is None:
@@ -402,23 +420,24 @@ def _ingredients(
     return recipe, teacher, endpoint, base, prompt_set
 
 
-def _checkpoint(name: str, field: str) -> Checkpoint:
-    checkpoint = Checkpoint.objects.filter(name=name).first()
+def _checkpoint(name: str, field: str, owner: User) -> Checkpoint:
+    checkpoint = seen_by(owner, Checkpoint.objects.filter(name=name)).first()
     if checkpoint is None or not checkpoint.has_files:
         raise UserError(f"{field}: no checkpoint with files is called {name!r}.", field)
     return checkpoint
 
 
-def _teacher(recipe: Recipe) -> tuple[Checkpoint, Endpoint | None]:
+def _teacher(recipe: Recipe, owner: User) -> tuple[Checkpoint, Endpoint | None]:
     """The recipe's teacher: a checkpoint, and the endpoint where one serves it."""
-    endpoint = Endpoint.objects.filter(checkpoint__name=recipe.teacher).first()
+    named = Endpoint.objects.filter(checkpoint__name=recipe.teacher)
+    endpoint = seen_by(owner, named, "checkpoint__project").first()
     if endpoint is not None:
         return endpoint.checkpoint, endpoint
     if recipe.generation.engine == "openai":
         raise UserError(
             f"teacher: no endpoint is called {recipe.teacher!r}; register one first.", "teacher"
         )
-    return _checkpoint(recipe.teacher, "teacher"), None
+    return _checkpoint(recipe.teacher, "teacher", owner), None
 
 
 def _taught_by(endpoint: Endpoint, recipe: Recipe) -> Recipe:

@@ -303,6 +303,7 @@ def _register_student(stage: Stage) -> None:
     run = stage.run
     folder, is_own = handover.trained(stage.result)
     student = checkpoints.register_folder(
+        project=run.project,
         owner=run.owner,
         name=_recipe(run).student,
         folder=folder,

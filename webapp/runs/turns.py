@@ -8,7 +8,7 @@ from django.db import transaction
 
 from webapp.core.errors import UserError
 from webapp.core.models import User
-from webapp.core.users import may_manage
+from webapp.projects.access import may_manage
 from webapp.runs.models import FINAL_STATES, Run
 
 LOWEST, HIGHEST = -100, 100

@@ -13,7 +13,8 @@ from django.views.decorators.http import require_POST, require_safe
 
 from webapp.core.errors import UserError
 from webapp.core.numbers import query_number
-from webapp.core.users import may_manage, signed_in
+from webapp.core.users import signed_in
+from webapp.projects.access import may_manage
 from webapp.runs import files, queries, redraw, services, waiting
 from webapp.runs.charts import loss_figure
 from webapp.runs.cost_views import of_run
