@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from webapp.benchmarks.models import Benchmark
 from webapp.benchmarks.models import Problem as ProblemRow
 from webapp.checkpoints.models import Checkpoint
 from webapp.projects.access import first_project
+from webapp.projects.models import Membership, Project, Role
 from webapp.runs import files
 from webapp.runs.models import Completion, Evaluation, Run, Segment, Shard, Stage, State
 
@@ -38,17 +39,24 @@ def arithmetic(count: int) -> list[Problem]:
     ]  # fmt: skip
 
 
+def make_project(name: str, members: Mapping[Any, Role] | None = None, **values: Any) -> Project:
+    """A project of these people, in these roles; nobody else has one in it."""
+    project = Project.objects.create(name=name, **values)
+    for person, role in (members or {}).items():
+        Membership.objects.create(project=project, user=person, role=role)
+    return project
+
+
 def make_checkpoint(owner: Any, name: str, **values: Any) -> Checkpoint:
     digest = content_hash(name)
     defaults: dict[str, Any] = {
+        "project": values.get("project") or first_project(),
         "content_hash": digest, "path": f"checkpoints/{digest}", "dtype": "bfloat16",
         "architecture": "Qwen2ForCausalLM", "parameters": 1_543_714_304,
         "size_bytes": 3_087_467_144,
         "context_tokens": 131072, "has_chat_template": True,
     }  # fmt: skip
-    return Checkpoint.objects.create(
-        project=first_project(), owner=owner, name=name, **{**defaults, **values}
-    )
+    return Checkpoint.objects.create(owner=owner, name=name, **{**defaults, **values})
 
 
 def make_benchmark(
@@ -92,7 +100,7 @@ def make_run(owner: Any, name: str, kind: str, state: str = State.FINISHED, **va
     now = timezone.now()
     done = state in (State.FINISHED, State.FAILED, State.CANCELLED)
     return Run.objects.create(
-        project=first_project(),
+        project=values.pop("project", None) or first_project(),
         owner=owner, name=name, kind=kind, state=state, config=values.pop("config", {}),
         started_at=now, finished_at=now if done else None, **values,
     )  # fmt: skip
@@ -121,7 +129,9 @@ def make_evaluation(
     run: Run | None = None,
 ) -> Evaluation:
     protocol = protocol or PRESETS["quick"]
-    run = run or make_run(owner, f"{checkpoint} on {benchmark}", Run.Kind.EVALUATION)
+    run = run or make_run(
+        owner, f"{checkpoint} on {benchmark}", Run.Kind.EVALUATION, project=checkpoint.project
+    )
     engine = {"name": "transformers", "dtype": "float32"}
     evaluation = Evaluation.objects.create(
         run=run, checkpoint=checkpoint, benchmark=benchmark, role=role, samples=samples,
