@@ -18,13 +18,19 @@ from webapp.projects.models import AT_LEAST, Membership, Project, Role
 Rows = TypeVar("Rows", bound=Model)
 
 FIRST_PROJECT = "Main"
+ELSEWHERE = "in a project that you are not in"  # stands for a name that a person may not read
 
 
 class Owned(Protocol):
     """A row that somebody made in a project."""
 
-    owner_id: int
-    project_id: int
+    @property
+    def owner_id(self) -> int:
+        """Who made it."""
+
+    @property
+    def project_id(self) -> int:
+        """Where it is."""
 
 
 def first_project() -> Project:
@@ -49,6 +55,11 @@ def seen_by(user: User, rows: QuerySet[Rows], through: str = "project") -> Query
     return rows.filter(**{f"{through}__in": projects_of(user).order_by().values("pk")})
 
 
+def seen_projects(user: User) -> frozenset[int]:
+    """The keys of the projects that the person views, to tell many things' names by or not."""
+    return frozenset(projects_of(user).values_list("pk", flat=True))
+
+
 def role_in(user: User, project_id: int) -> Role | None:
     """The person's role in a project; None where they do not see it."""
     if user.is_staff:
@@ -68,6 +79,15 @@ def may_manage(user: User, thing: Owned) -> bool:
     """Whether the person decides what becomes of it: its owner, and admins of its project."""
     role = role_in(user, thing.project_id)
     return role == Role.ADMIN or (role == Role.OPERATOR and thing.owner_id == user.pk)
+
+
+def require_place(user: User) -> None:
+    """Raise PermissionDenied, with a sentence, where the person may add nothing anywhere."""
+    if not projects_of(user, Role.OPERATOR).exists():
+        raise PermissionDenied(
+            "You may look at things here, but add none: ask an admin of a project to make you an "
+            "operator of it."
+        )
 
 
 def require(user: User, project_id: int, role: Role) -> None:
