@@ -57,6 +57,7 @@ MIDDLEWARE: list[str] = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "webapp.monitoring.requests.UserIdMiddleware",
+    "webapp.core.audit.AuditMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -182,6 +183,9 @@ RETORT_HTTPS: bool = env.bool("RETORT_HTTPS", default=False)
 SESSION_COOKIE_SECURE: bool = RETORT_HTTPS
 CSRF_COOKIE_SECURE: bool = RETORT_HTTPS
 SECURE_SSL_REDIRECT: bool = RETORT_HTTPS
+# So many proxies of our own stand in front, each of which adds to X-Forwarded-For whom it was asked
+# by: who asks is read from there, for the audit log and against the guessing of passwords.
+RETORT_PROXIES: int = env.int("RETORT_PROXIES", default=1 if RETORT_HTTPS else 0)
 # Probes ask the server itself, without the proxy that ends TLS.
 SECURE_REDIRECT_EXEMPT: list[str] = [r"^(healthz|readyz|metrics)$"]
 SECURE_HSTS_SECONDS: int = 31_536_000 if RETORT_HTTPS else 0
@@ -227,6 +231,8 @@ RETORT_IMPORT_ROOT: str = env.str("RETORT_IMPORT_ROOT", default="")
 RETORT_KEEP_UPLOAD_DAYS: float = env.float("RETORT_KEEP_UPLOAD_DAYS", default=7.0)
 # What a run that ended needs only to go on (resume state, logs) is removed after so long.
 RETORT_KEEP_WORK_DAYS: float = env.float("RETORT_KEEP_WORK_DAYS", default=30.0)
+# What people did is kept in the audit log for so long.
+RETORT_KEEP_AUDIT_DAYS: float = env.float("RETORT_KEEP_AUDIT_DAYS", default=730.0)
 # What no row refers to is removed from the file store after so long.
 RETORT_GARBAGE_HOURS: float = env.float("RETORT_GARBAGE_HOURS", default=24.0)
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractUser, UserManager
 from django.db import models, transaction
+from django.utils import timezone
 
 
 class AccountManager(UserManager["User"]):
@@ -35,3 +36,44 @@ class User(AbstractUser):
         null=True, blank=True,
         help_text="shards of this person's runs done at a time; blank: RETORT_USER_SHARDS decides",
     )  # fmt: skip
+
+    # The one project that this object, which is never saved, speaks for the person in; no column.
+    limited_to: int | None = None
+
+    def limit_to(self, project_id: int) -> None:
+        """Have this object act in one project only, by the person's own role in it."""
+        self.limited_to = project_id
+        self.is_staff = self.is_superuser = False
+
+
+class AuditEntry(models.Model):
+    """Who did what to which thing, and whence: written by webapp/core/audit.py, never changed.
+
+    It refers to nothing: people, projects and things may go, and what was done to them stays.
+    """
+
+    at = models.DateTimeField(default=timezone.now, editable=False)
+    user_key = models.BigIntegerField(null=True, help_text="of the account; null: nobody signed in")
+    user_name = models.CharField(max_length=150, blank=True, help_text="at that time")
+    through = models.CharField(max_length=60, help_text="session or token, by a prefix; or command")
+    address = models.CharField(max_length=45, blank=True, help_text="the IP address; blank: none")
+    action = models.CharField(max_length=60, help_text="run.cancel, checkpoint.delete …")
+    kind = models.CharField(max_length=40, blank=True, help_text="of the thing: run, checkpoint …")
+    key = models.CharField(max_length=40, blank=True, help_text="of the thing")
+    name = models.CharField(max_length=200, blank=True, help_text="of the thing, at that time")
+    project_key = models.BigIntegerField(null=True, help_text="of the project that the thing is in")
+    project_name = models.CharField(max_length=100, blank=True, help_text="at that time")
+    details = models.JSONField(default=dict, help_text="what else is worth knowing; no secrets")
+
+    class Meta:
+        ordering = ["-at", "-pk"]
+        verbose_name_plural = "audit entries"
+        indexes = [
+            models.Index(fields=["at"], name="audit_at"),
+            models.Index(fields=["project_key", "at"], name="audit_project"),
+            models.Index(fields=["user_key", "at"], name="audit_user"),
+            models.Index(fields=["kind", "key"], name="audit_thing"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user_name or 'nobody'}: {self.action} {self.name}".rstrip()

@@ -18,6 +18,7 @@ from kombu.exceptions import OperationalError
 from webapp.checkpoints import intake
 from webapp.config import celery
 from webapp.config.celery import SETTLE, TIDY, app
+from webapp.core import audit
 from webapp.housekeeping import retention
 from webapp.runs import hosts, leases, settling
 from workers import gpus, judging
@@ -34,6 +35,7 @@ def tidy() -> None:
     """Take away rows of what is long gone, and files that nothing refers to."""
     hosts.tidy()
     retention.tidy()
+    audit.forget_old()
 
 
 @app.task(name=SETTLE)
