@@ -162,16 +162,27 @@ WHITENOISE_AUTOREFRESH: bool = DEBUG
 
 # --- security
 
-# A page may load nothing from elsewhere and run no inline script.
+# A page may load nothing from elsewhere, and runs only scripts whose tag has the answer's nonce.
 CONTENT_SECURITY_POLICY: dict[str, str] = {
-    "default-src": "'self'",
-    "script-src": "'self'",
+    "default-src": "'none'",
+    "script-src": "'nonce-{nonce}'",
+    "script-src-attr": "'none'",
     "style-src": "'self'",
+    "font-src": "'self'",
     "img-src": "'self' data: blob:",
+    "connect-src": "'self'",
     "object-src": "'none'",
     "base-uri": "'none'",
     "form-action": "'self'",
     "frame-ancestors": "'none'",
+}
+# What is no page does nothing, even where a browser is made to show it.
+CONTENT_SECURITY_POLICY_OF_FILES: dict[str, str] = {
+    "default-src": "'none'",
+    "base-uri": "'none'",
+    "form-action": "'none'",
+    "frame-ancestors": "'none'",
+    "sandbox": "",
 }
 X_FRAME_OPTIONS = "DENY"
 # Whether users may have endpoints in this host's own networks (loopback included) asked.
