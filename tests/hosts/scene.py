@@ -188,14 +188,34 @@ def draw(scene: Installation, owner: Any, benchmark: Any, fault: str) -> dict[st
         scene.broker.kill()
         scene.broker.start()
     elif fault == "cut-host" and scene.network.isolated:
-        scene.network.cut("beta")
-        leases = stage.shards.filter(worker__startswith="beta/", state="running")
-        wait_for(lambda: not leases.exists(), "what the host that was cut off held is taken over")
-        scene.network.mend("beta")
+        cut_off(scene, stage)
     before = set(Segment.objects.values_list("pk", flat=True))
     wait_for(lambda: ended(run), f"{run}")
     kept = set(Segment.objects.values_list("pk", flat=True))
     return {**told(run, "evaluate"), "wrong": wrong_keys(run), "kept": before <= kept}
+
+
+def cut_off(scene: Installation, stage: Any) -> None:
+    """Pull beta's cable while a transaction of beta's holds locks, until alpha has taken over.
+
+    The server hears nothing of the end of such a transaction: without a word of ours it keeps the
+    locks for as long as TCP likes, which is hours.
+    """
+    from django.db import transaction
+
+    from webapp.core.locks import lock_store
+    from webapp.runs.leases import lock_run
+
+    held = stage.shards.filter(worker__startswith="beta/", state="running")
+    sign = scene.folder / "held"
+    scene.start("beta", "tests/hosts/holder.py", str(held.get().pk), str(sign))
+    wait_for(sign.exists, "a transaction of beta's holds the locks")
+    scene.network.cut("beta")
+    wait_for(lambda: not held.exists(), "what the host that was cut off held is taken over", 90)
+    with transaction.atomic():  # waits for whoever holds them
+        lock_store()
+        lock_run(stage.run_id)
+    scene.network.mend("beta")
 
 
 def wrong_keys(run: Any) -> list[str]:

@@ -48,6 +48,7 @@ def test_a_host_that_dies_loses_nothing_and_two_hosts_score_as_one() -> None:
 
 
 def test_a_host_that_is_cut_off_is_replaced_and_comes_back() -> None:
+    """Also when a transaction of its holds locks (25 s more: the server's patience with a line)."""
     told = play("--broker", "redis", "--fault", "cut-host")
     assert_whole(told)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,36 @@ def test_socket_paths_fit_whatever_the_folder(depth: int) -> None:
     servers = Servers(Path("/") / "/".join(["folder"] * depth))
     assert len(str(servers.postgres_sockets / ".s.PGSQL.5432")) <= 107
     assert len(str(servers.redis_socket)) <= 107
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("", {"statement_timeout": "0", "tcp_keepalives_idle": "20"}),
+        (
+            "&options=-c%20statement_timeout%3D7s%20-c%20tcp_keepalives_idle%3D9",
+            {"statement_timeout": "7s", "tcp_keepalives_idle": "9"},
+        ),
+    ],
+)
+def test_a_connection_that_falls_silent_is_given_up_at_both_ends(
+    process_environment: dict[str, str], named: str, said: dict[str, str]
+) -> None:
+    """What the address itself sets is joined to it, and wins."""
+    program = (
+        "import json, django; django.setup();"
+        "from django.db import connection as c;"
+        "values = dict(each.split('=') for each in c.get_connection_params()['options'].split()"
+        " if each != '-c');"
+        "print(json.dumps(values))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+        env=process_environment | {"DATABASE_URL": f"postgres:///d?host=/nowhere{named}"},
+    )  # fmt: skip
+    values = json.loads(done.stdout)
+    assert {"statement_timeout": "0", **values} == {
+        "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3", "tcp_user_timeout": "20000",
+        **said,
+    }  # fmt: skip

@@ -44,6 +44,7 @@ INSTALLED_APPS: list[str] = [
     "webapp.leaderboard",
     "webapp.housekeeping",
     "webapp.notifications",
+    "webapp.api",
 ]
 
 MIDDLEWARE: list[str] = [
@@ -112,10 +113,21 @@ DATABASES: dict[str, dict[str, Any]] = {
 DATABASES["default"].update(CONN_MAX_AGE=60, CONN_HEALTH_CHECKS=True)
 # A server that falls silent (a pulled cable) is given up before a lease runs out, not after TCP's
 # quarter of an hour. https://www.postgresql.org/docs/current/libpq-connect.html
+_named: dict[str, Any] = DATABASES["default"].get("OPTIONS", {})
 DATABASES["default"]["OPTIONS"] = {
     "connect_timeout": 10, "tcp_user_timeout": 20_000,  # seconds; milliseconds
     "keepalives_idle": 20, "keepalives_interval": 5, "keepalives_count": 3,
-} | DATABASES["default"].get("OPTIONS", {})  # fmt: skip
+} | _named  # fmt: skip
+# The server's end does likewise: it would keep the locks of a transaction that was cut off for
+# hours, and claims pass a locked shard over. What DATABASE_URL says comes later and wins.
+# https://www.postgresql.org/docs/current/runtime-config-connection.html
+_KEEPALIVE = {
+    "tcp_keepalives_idle": "20", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "20000",
+}  # fmt: skip
+DATABASES["default"]["OPTIONS"]["options"] = " ".join(
+    [*(f"-c {name}={value}" for name, value in _KEEPALIVE.items()), _named.get("options", "")]
+).strip()
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CELERY_BROKER_URL: str = (
@@ -211,6 +223,11 @@ DATA_UPLOAD_MAX_NUMBER_FILES = RETORT_UPLOAD_FILES + 1  # one too many gets a se
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 2 * RETORT_UPLOAD_FILES + 100
 # What one person's checkpoints and unfinished uploads may take together; 0: no limit.
 RETORT_UPLOAD_QUOTA_BYTES: int = env.int("RETORT_UPLOAD_QUOTA_BYTES", default=0)
+
+# --- the API
+
+# Requests of one person that a web process answers, as 1200/m; more are told to wait.
+RETORT_API_RATE: str = env.str("RETORT_API_RATE", default="1200/m")
 
 # --- notifications
 
