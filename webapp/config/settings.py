@@ -44,6 +44,7 @@ INSTALLED_APPS: list[str] = [
     "webapp.leaderboard",
     "webapp.housekeeping",
     "webapp.notifications",
+    "webapp.api",
 ]
 
 MIDDLEWARE: list[str] = [
@@ -222,6 +223,11 @@ DATA_UPLOAD_MAX_NUMBER_FILES = RETORT_UPLOAD_FILES + 1  # one too many gets a se
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 2 * RETORT_UPLOAD_FILES + 100
 # What one person's checkpoints and unfinished uploads may take together; 0: no limit.
 RETORT_UPLOAD_QUOTA_BYTES: int = env.int("RETORT_UPLOAD_QUOTA_BYTES", default=0)
+
+# --- the API
+
+# Requests of one person that a web process answers, as 1200/m; more are told to wait.
+RETORT_API_RATE: str = env.str("RETORT_API_RATE", default="1200/m")
 
 # --- notifications
 

@@ -5,7 +5,9 @@ from django.urls import include, path
 urlpatterns = [
     path("", include("webapp.monitoring.urls")),
     path("", include("webapp.leaderboard.urls")),
+    path("accounts/tokens/", include("webapp.api.token_urls")),
     path("accounts/", include("webapp.core.urls")),
+    path("api/", include("webapp.api.urls")),
     path("benchmarks/", include("webapp.benchmarks.urls")),
     path("checkpoints/", include("webapp.checkpoints.urls")),
     path("costs/", include("webapp.runs.cost_urls")),

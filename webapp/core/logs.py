@@ -10,6 +10,7 @@ import contextvars
 import json
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from evaluator.terminal import printable
 # What Django puts beside its lines: objects, whose texts hold names and queries.
 _OBJECTS = ("request", "server_time")
 _SHORTEST_SECRET = 8  # characters; shorter ones would strike out what is no secret
+_API_TOKEN = re.compile(r"retort_[A-Za-z0-9_-]{43}")  # webapp/api/tokens.py
 _LEASE_DIGITS = 8
 STRUCK_OUT = "[secret]"
 
@@ -96,7 +98,7 @@ class _Secrets:
     def strike_out(self, line: str) -> str:
         for secret in self._spelt:
             line = line.replace(secret, STRUCK_OUT)
-        return line
+        return _API_TOKEN.sub(STRUCK_OUT, line)
 
 
 class JsonFormatter(BaseJsonFormatter):

@@ -45,7 +45,8 @@ def projects_of(user: User, role: Role = Role.VIEWER) -> QuerySet[Project]:
         return Project.objects.all()
     held = Membership.objects.filter(user=user, role__in=AT_LEAST[role])
     wanted = Q(pk__in=held.values("project"))
-    return Project.objects.filter(wanted | Q(open=True) if role == Role.VIEWER else wanted)
+    found = Project.objects.filter(wanted | Q(open=True) if role == Role.VIEWER else wanted)
+    return found if user.limited_to is None else found.filter(pk=user.limited_to)
 
 
 def seen_by(user: User, rows: QuerySet[Rows], through: str = "project") -> QuerySet[Rows]:
@@ -64,6 +65,8 @@ def role_in(user: User, project_id: int) -> Role | None:
     """The person's role in a project; None where they do not see it."""
     if user.is_staff:
         return Role.ADMIN
+    if user.limited_to not in (None, project_id):
+        return None
     held = Membership.objects.filter(user=user, project=project_id).values_list("role", flat=True)
     if (role := held.first()) is not None:
         return Role(role)
@@ -79,6 +82,16 @@ def may_manage(user: User, thing: Owned) -> bool:
     """Whether the person decides what becomes of it: its owner, and admins of its project."""
     role = role_in(user, thing.project_id)
     return role == Role.ADMIN or (role == Role.OPERATOR and thing.owner_id == user.pk)
+
+
+def may_use(user: User, project: Project) -> bool:
+    """Whether the person can launch something with what is in this project.
+
+    That is in the project itself or, where it is open, in any other one that they work in.
+    """
+    if project.open:
+        return projects_of(user, Role.OPERATOR).exists()
+    return has_role(user, project.pk, Role.OPERATOR)
 
 
 def require_place(user: User) -> None:

@@ -1,0 +1,37 @@
+"""The API, put together: a router for each resource."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from webapp.api.auth import READ, Throttle
+from webapp.api.errors import answer_refusals
+from webapp.api.framework import NinjaAPI, Operation
+from webapp.api.openapi import DESCRIPTION
+
+# Resource → the module of webapp.api.routes that answers for it.
+RESOURCES = {"me": "me", "runs": "runs", "tokens": "tokens"}
+
+
+class Api(NinjaAPI):
+    """An API whose operations are called as their functions are: ``runs_cancel``."""
+
+    def get_openapi_operation_id(self, operation: Operation) -> str:
+        """The function's name, which has to be unique."""
+        return operation.view_func.__name__
+
+
+def build() -> Api:
+    """The API with all its routers."""
+    api = Api(
+        title="Retort", version="1", description=DESCRIPTION, auth=READ, docs_url=None,
+        openapi_url=None, throttle=[Throttle()], urls_namespace="api-v1",
+    )  # fmt: skip
+    answer_refusals(api)
+    for resource, module in RESOURCES.items():
+        routes = import_module(f"webapp.api.routes.{module}")
+        api.add_router(f"/{resource}", routes.router)
+    return api
+
+
+api = build()
