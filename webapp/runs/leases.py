@@ -22,15 +22,13 @@ from django.db.models.functions import Extract, Now
 
 from evaluator.errors import StoreError
 from evaluator.store import read_segment
-from webapp.benchmarks.models import Problem
 from webapp.config import celery
 from webapp.core import logs, store
 from webapp.core.errors import UserError
 from webapp.core.text import storable, storable_json
-from webapp.runs import files, redraw, stages
+from webapp.runs import completions, files, stages
 from webapp.runs.ledger import Usage
 from webapp.runs.models import (
-    Completion,
     Run,
     Segment,
     Shard,
@@ -198,62 +196,9 @@ def accept_segment(claim: Claim, *, name: str, size_bytes: int, sha256: str) -> 
         if not created or stage.evaluation is None:
             return
         if stage.kind == "grade":
-            set_outcomes(stage.evaluation_id, [row for _, row in content])
+            completions.set_outcomes(stage.evaluation_id, [row for _, row in content])
         else:
-            _add_completions(stage, segment, content)
-
-
-def _add_completions(
-    stage: Stage, segment: Segment, content: Sequence[tuple[int, Mapping[str, Any]]]
-) -> None:
-    """One row per completion; a key that is there stays as it is, unless it was an error."""
-    evaluation = stage.evaluation
-    assert evaluation is not None
-    problems = dict(
-        Problem.objects.filter(benchmark_id=evaluation.benchmark_id).values_list("problem_id", "pk")
-    )
-    redraw.drop_superseded(evaluation.pk, problems, (row for _, row in content))
-    Completion.objects.bulk_create(
-        [
-            Completion(
-                evaluation_id=evaluation.pk, problem_id=problems[row["problem_id"]],
-                sample=row["sample"], finish_reason=row["finish_reason"],
-                prompt_tokens=row["prompt_tokens"], completion_tokens=row["completion_tokens"],
-                segment=segment, offset=offset,
-            )
-            for offset, row in content
-        ],
-        ignore_conflicts=True,
-        batch_size=1000,
-    )  # fmt: skip
-
-
-_SET_OUTCOMES = """
-UPDATE runs_completion AS c
-SET outcome = v.outcome, answer = v.answer, reason = v.reason, judged = v.judged::jsonb
-FROM unnest(%s::text[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[])
-     AS v (problem_id, sample, outcome, answer, reason, judged),
-     benchmarks_problem AS p, runs_evaluation AS e
-WHERE e.id = %s AND c.evaluation_id = e.id AND p.benchmark_id = e.benchmark_id
-  AND p.problem_id = v.problem_id AND c.problem_id = p.id AND c.sample = v.sample
-"""
-
-
-def set_outcomes(evaluation_id: int | None, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write verdicts into the rows of their completions."""
-    columns = [
-        [row["problem_id"] for row in rows],
-        [row["sample"] for row in rows],
-        [row["outcome"] for row in rows],
-        [None if row["answer"] is None else storable(row["answer"]) for row in rows],
-        [storable(row["reason"]) for row in rows],
-        [
-            None if row.get("judged") is None else json.dumps(storable_json(row["judged"]))
-            for row in rows
-        ],
-    ]
-    with connection.cursor() as cursor:
-        cursor.execute(_SET_OUTCOMES, [*columns, evaluation_id])
+            completions.take(stage.evaluation, segment, content)
 
 
 def record_progress(claim: Claim, *, done: int, total: int, unit: str, tokens: int) -> None:

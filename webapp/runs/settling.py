@@ -13,7 +13,7 @@ from evaluator.errors import StoreError
 from evaluator.store import read_segment
 from webapp.config.celery import JUDGE
 from webapp.core.errors import UserError
-from webapp.runs import files, leases, stages
+from webapp.runs import completions, files, leases, stages
 from webapp.runs.models import Segment, Shard, Stage, State
 
 
@@ -63,5 +63,5 @@ def _take_in(stage: Stage) -> None:
             rows += [row for _, row in read_segment(path, sha256=segment.sha256)]
         if ids:
             rows = [row for row in rows if row["problem_id"] in ids]
-        leases.set_outcomes(stage.evaluation_id, rows)
+        completions.set_outcomes(stage.evaluation_id, rows)
         stages.check_complete(stage, Shard.objects.get(pk=shard.pk), shard.result)
