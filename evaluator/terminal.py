@@ -13,10 +13,17 @@ def printable(text: str) -> str:
     )
 
 
-def json_line(value: Any) -> str:
-    """``value`` as a line of JSON, spelt in ASCII where a character in it could steer a terminal.
+def printable_lines(text: str) -> str:
+    """A text of several lines for a terminal: :func:`printable`, but for the lines' ends."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def json_line(value: Any, indent: int | None = None) -> str:
+    """``value`` as a line of JSON (indented: as lines), spelt in ASCII where a character in it could steer a terminal.
 
     JSON itself leaves the controls beyond ASCII and the marks of direction as they are.
     """
-    line = json.dumps(value, ensure_ascii=False)
-    return line if line.isprintable() else json.dumps(value).replace("\x7f", "\\u007f")
+    line = json.dumps(value, ensure_ascii=False, indent=indent)
+    if all(part.isprintable() for part in line.split("\n")):
+        return line
+    return json.dumps(value, indent=indent).replace("\x7f", "\\u007f")

@@ -15,7 +15,8 @@ from distiller.commands.console import CPUS, RecipeFile, load_recipe, progress_b
 from distiller.commands.generate import BaseUrl, EngineOptions, engine_settings
 from distiller.errors import InputError
 from evaluator import runner
-from evaluator.commands.console import load_problems
+from evaluator.commands.console import cell, load_problems
+from evaluator.terminal import printable
 
 
 def ablate(
@@ -60,7 +61,7 @@ def ablate(
     Console().print(table(rows, chosen.evaluation.protocol.name))
     for row in rows:
         if "error" in row:
-            print(f"{_values(row)}: {row['error']}")
+            print(printable(f"{_values(row)}: {row['error']}"))
     print("One training each: a difference holds what another seed would change, too.")
     print(f"table: {out / 'table.json'}")
     if any("error" in row for row in rows):
@@ -69,15 +70,17 @@ def ablate(
 
 def table(rows: list[dict[str, Any]], protocol: str) -> Table:
     """The cells, each with its score and its difference from the first."""
-    made = Table(title=f"protocol {protocol}; differences from the first, paired over problems")
+    made = Table(
+        title=f"protocol {cell(protocol)}; differences from the first, paired over problems"
+    )
     for field in rows[0]["settings"]:
-        made.add_column(field.replace(".", " "), min_width=8)
+        made.add_column(cell(field.replace(".", " ")), min_width=8)
     for name in ("examples", "pass@1 (95 %)", "difference", "p (Holm)"):
         made.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         score = row.get("pass@1") or {}
         made.add_row(
-            *(json.dumps(value) for value in row["settings"].values()),
+            *(cell(json.dumps(value)) for value in row["settings"].values()),
             f"{row['examples']:,}" if "examples" in row else "–",
             _score(score),
             _points(row),

@@ -12,6 +12,7 @@ from distiller import refining
 from distiller.checks import checks_of_corpus, require_passed
 from distiller.commands.console import RecipeFile, load_recipe, progress_bars
 from distiller.kept import read_kept
+from evaluator.terminal import printable
 
 
 def corpus(
@@ -44,7 +45,7 @@ def corpus(
     examples, manifest = corpora.read(out)
     require_passed(checks_of_corpus(examples, encoder, chosen))
     for line in corpora.summary(manifest):
-        print(line)
+        print(printable(line))
     print(
         f"corpus: {out}: {manifest['examples']} examples, {manifest['tokens']} tokens, "
         f"{manifest['supervised_share']:.1%} carry loss, the longest has "

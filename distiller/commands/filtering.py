@@ -16,6 +16,7 @@ from distiller.commands.console import CPUS, progress_bars
 from distiller.errors import InputError
 from distiller.inputs import read_guesses, read_judged, read_problems
 from distiller.recipe import DEFAULT_FILTERS, Recipe
+from evaluator.commands.console import cell
 from evaluator.protocol import first_mistake
 
 _EXAMPLE = '{"filters": [{"name": "answer"}, {"name": "loops", "parameters": {"max_repeats": 5}}]}'
@@ -107,7 +108,7 @@ def show_filters() -> None:
         for field, about in rule.model_fields.items():
             default = about.default
             shown = json.dumps(default.model_dump() if hasattr(default, "model_dump") else default)
-            table.add_row("", field, shown, about.description or "")
+            table.add_row("", field, cell(shown), cell(about.description or ""))
     Console().print(table)
 
 
@@ -134,5 +135,7 @@ def _show(funnel: dict[str, Any]) -> None:
     table.add_column("reasons")
     for step in funnel["steps"]:
         reasons = ", ".join(f"{code} {count:,}" for code, count in step["reasons"].items())
-        table.add_row(step["step"], f"{step['kept']:,}", f"{step['dropped']:,}", reasons)
+        table.add_row(
+            cell(step["step"]), f"{step['kept']:,}", f"{step['dropped']:,}", cell(reasons)
+        )
     Console().print(table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +18,7 @@ from distiller.checks import Level
 from distiller.commands.console import RecipeFile, load_recipe
 from distiller.kept import read_kept
 from evaluator import runner
+from evaluator.terminal import json_line, printable, printable_lines
 
 _SIGNS = {
     Level.OK: ("ok", "green"),
@@ -62,7 +62,7 @@ def preflight(
         probe=probe,
     )
     if as_json:
-        print(json.dumps(report.to_json(), ensure_ascii=False, indent=1))
+        print(json_line(report.to_json(), indent=1))
     else:
         _print(report)
     errors = len(report.of(Level.ERROR))
@@ -78,19 +78,21 @@ def _print(report: checks.Report) -> None:
     if console.is_terminal:
         for check in report.checks:
             sign, style = _SIGNS[check.level]
-            table.add_row(Text(sign, style), Text(check.name, "bold"), Text(f"{check.detail}."))
+            detail = Text(f"{printable(check.detail)}.")
+            table.add_row(Text(sign, style), Text(check.name, "bold"), detail)
         console.print(table)
     else:  # one line each, for whatever reads them
         for check in report.checks:
             sign, _ = _SIGNS[check.level]
-            print(f"{sign:7} {check.name}: {check.detail}.")
+            print(f"{sign:7} {check.name}: {printable(check.detail)}.")
     if not report.example:
         return
     legend = Text("\nThe first example: ")
     legend.append("masked", _MASKED).append(", ").append("⟦carries loss⟧", _SUPERVISED).append(".")
     shown = Text()
     for piece in report.example:
-        text = f"⟦{piece['text']}⟧" if piece["supervised"] else piece["text"]
+        text = printable_lines(piece["text"])
+        text = f"⟦{text}⟧" if piece["supervised"] else text
         shown.append(text, _SUPERVISED if piece["supervised"] else _MASKED)
     console.print(legend)
     console.print(shown)

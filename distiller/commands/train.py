@@ -14,6 +14,7 @@ from distiller import preflight as checks
 from distiller.checks import Level
 from distiller.commands.console import RecipeFile, load_recipe, progress_bars
 from distiller.recipe import Recipe
+from evaluator.terminal import printable
 
 _HELP = """Fine-tune the recipe's base on a corpus. Interrupt it at any time: it goes on later.
 
@@ -71,6 +72,6 @@ def _require_sound(recipe: Recipe, corpus: Path, *, say: bool) -> None:
     found = checks.of_training(recipe, Path(recipe.base), examples, manifest, probe=probe)
     for level in (Level.ERROR, Level.WARNING):
         for check in found.of(level) if say else ():
-            print(f"{level}: {check.name}: {check.detail}.", file=sys.stderr)
+            print(f"{level}: {check.name}: {printable(check.detail)}.", file=sys.stderr)
     if found.of(Level.ERROR):
         raise typer.Exit(2)

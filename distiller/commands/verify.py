@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from evaluator.terminal import json_line, printable
 
 
 def verify(
@@ -28,9 +29,9 @@ def verify(
         verifying.limit_memory(memory_bytes)
     info = verifying.verify(folder)
     if as_json:
-        print(json.dumps(asdict(info)))
+        print(json_line(asdict(info)))
         return
-    print(f"{info.architecture}, {info.parameters:,} parameters in {info.dtype}")
+    print(printable(f"{info.architecture}, {info.parameters:,} parameters in {info.dtype}"))
     print(f"content hash: {info.content_hash}")
     if sentence := verifying.unchecked(folder):
-        print(f"not checked: {sentence}")
+        print(f"not checked: {printable(sentence)}")
