@@ -9,8 +9,17 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.test import Client
 
 from tests.webapp.installations import Installation
+
+
+@pytest.fixture
+def page(user: Any) -> Client:
+    """A browser in which ``user`` is signed in."""
+    client = Client()
+    client.force_login(user)
+    return client
 
 
 @pytest.fixture

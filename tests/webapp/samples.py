@@ -29,6 +29,12 @@ Draw = Callable[[random.Random, Problem, int], tuple[str, Outcome, str | None, s
 HOSTILE = '<script>window.stolen = 1</script><img src=x onerror="window.stolen = 1">'
 
 
+def text_of(response: Any) -> str:
+    """The page of an answer; fails where it is none."""
+    assert response.status_code == 200, response.status_code
+    return str(response.content.decode())
+
+
 def arithmetic(count: int) -> list[Problem]:
     return [
         Problem(
@@ -45,6 +51,11 @@ def make_project(name: str, members: Mapping[Any, Role] | None = None, **values:
     for person, role in (members or {}).items():
         Membership.objects.create(project=project, user=person, role=role)
     return project
+
+
+def everything() -> frozenset[int]:
+    """The keys of all projects: what an administrator sees."""
+    return frozenset(Project.objects.values_list("pk", flat=True))
 
 
 def make_checkpoint(owner: Any, name: str, **values: Any) -> Checkpoint:

@@ -50,10 +50,10 @@ def scores(user: Any, settings: Any, tmp_path: Any) -> dict[str, Any]:
     }
 
 
-def test_the_mark_is_inherited(scores: dict[str, Any]) -> None:
+def test_the_mark_is_inherited(user: Any, scores: dict[str, Any]) -> None:
     marked = {e.checkpoint.name for e in scores.values() if e.checkpoint_id in undecontaminated()}
     assert marked == {"blind student", "heir"}
-    rows = board.build(choice.Choice(benchmark="arithmetic", published="no")).rows
+    rows = board.build(user, choice.Choice(benchmark="arithmetic", published="no")).rows
     assert {row.name for row in rows if row.undecontaminated} == marked
 
 

@@ -18,6 +18,7 @@ from evaluator.programs_report import RatingRow
 from evaluator.rating import Mode
 from evaluator.statistics import Count, ranks, reproduction_z
 from webapp.checkpoints.queries import undecontaminated
+from webapp.core.models import User
 from webapp.leaderboard import columns, published, queries
 from webapp.leaderboard.choice import SIZES, Choice
 from webapp.leaderboard.columns import Column
@@ -73,6 +74,7 @@ class Row:
     undecontaminated: bool = False  # it may have been taught the benchmark's own problems
     unsafe: bool = False  # programs ran without isolation
     served_as: str = ""
+    projects: str = ""  # whose runs measured it
 
     @property
     def is_published(self) -> bool:
@@ -93,7 +95,7 @@ class Board:
     sort: str
     flipped: bool
     ranked: Column | None  # the score that ranks refer to
-    benchmarks: Mapping[str, tuple[str, int]]  # (title, evaluations) by name, of all
+    benchmarks: Mapping[str, tuple[str, int]]  # (title, evaluations) by name
     options: Mapping[str, list[str]]  # what filters can be set to
     usual: Mapping[str, int] = field(
         default_factory=dict
@@ -110,13 +112,19 @@ class Board:
         return any(not cell.comparable for row in self.rows for cell in row.cells)
 
 
-def build(choice: Choice) -> Board:
-    """The board of a choice."""
-    known = queries.benchmarks()
-    facts = queries.checkpoints()
+def build(user: User, choice: Choice) -> Board:
+    """The board of a choice, of what the person may look at.
+
+    A project is no filter like the others: usual measurements, ranks and counts are then those of
+    its runs alone.
+    """
+    here = queries.benchmarks(user)
+    known = _known(here, choice.project)
+    among = queries.scored(user, choice.project)
+    facts = queries.checkpoints(user, among)
     shown = _columns(choice, known)
     names = list(dict.fromkeys(column.benchmark for column in shown if column.benchmark))
-    measured = [each for each in queries.measured(names) if each.checkpoint in facts]
+    measured = [each for each in queries.measured(among, names) if each.checkpoint in facts]
     usual = _usual(measured)
     ranked = _ranked_column(choice, shown)
     placed = _ranks(ranked, measured, usual)
@@ -147,7 +155,7 @@ def build(choice: Choice) -> Board:
         flipped=choice.flipped,
         ranked=ranked if placed else None,
         benchmarks=known,
-        options=_options(facts.values()),
+        options=_options(facts.values(), {project for _, _, project, _ in here}),
         usual={name: each.pk for name, each in usual.items()},
     )
 
@@ -172,6 +180,15 @@ def with_differences(board: Board, rows: Sequence[Row]) -> list[Row]:
         ])
         for row in rows
     ]  # fmt: skip
+
+
+def _known(here: Iterable[tuple[str, str, str, int]], wanted: str) -> dict[str, tuple[str, int]]:
+    """(title, evaluations) by the benchmark's name, of one project's runs or of all."""
+    found: dict[str, tuple[str, int]] = {}
+    for name, title, project, count in here:
+        if wanted in ("", project):
+            found[name] = title, count + found.get(name, ("", 0))[1]
+    return found
 
 
 def _columns(choice: Choice, known: Mapping[str, tuple[str, int]]) -> list[Column]:
@@ -292,6 +309,7 @@ def _measured_row(
         newest=newest,
         unsafe=any(programs_report.unsafe(each.metrics) for each in held.values()),
         served_as=served,
+        projects=", ".join(sorted({each.project for each in held.values()})),
     )
 
 
@@ -416,10 +434,12 @@ def _sorted(rows: list[Row], sort: str, *, flipped: bool) -> list[Row]:
     return sorted(rows, key=place)
 
 
-def _options(facts: Iterable[Facts]) -> dict[str, list[str]]:
+def _options(facts: Iterable[Facts], projects: set[str]) -> dict[str, list[str]]:
+    """What filters can be set to; one project alone is nothing to choose from."""
     every = list(facts)
     models = published.models()
     found = {
+        "project": projects if len(projects) > 1 else set(),
         "family": {each.family for each in every} | {model.family for model in models},
         "teacher": {each.teacher for each in every} | {model.teacher for model in models},
         "owner": {each.owner for each in every},

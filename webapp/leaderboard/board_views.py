@@ -9,6 +9,7 @@ from django.views.decorators.http import require_safe
 
 from evaluator.spreadsheet import Cell as CsvCell
 from evaluator.spreadsheet import csv_text
+from webapp.core.users import signed_in
 from webapp.leaderboard import board, choice, columns, published
 from webapp.leaderboard.board import Board, Cell, Row
 
@@ -17,7 +18,7 @@ from webapp.leaderboard.board import Board, Cell, Row
 def index(request: HttpRequest) -> HttpResponse:
     """Scores with intervals, of the benchmarks and metrics that the address names."""
     chosen = choice.read(request.GET)
-    found = board.build(chosen)
+    found = board.build(signed_in(request), chosen)
     page = Paginator(found.rows, board.ROWS_PER_PAGE).get_page(request.GET.get("page"))
     rows = board.with_differences(found, list(page))
     context = {
@@ -83,8 +84,8 @@ def _menu(found: Board) -> list[tuple[str, list[columns.Column]]]:
 @require_safe
 def as_csv(request: HttpRequest) -> HttpResponse:
     """All rows of the board, not only one page's; shares in percent, intervals beside scores."""
-    found = board.build(choice.read(request.GET))
-    header = ["rank", "model", "published"]
+    found = board.build(signed_in(request), choice.read(request.GET))
+    header = ["rank", "model", "published", "project"]
     for column in found.columns:
         name = f"{column.title} {column.name}".strip()
         header.append(name)
@@ -100,7 +101,9 @@ def as_csv(request: HttpRequest) -> HttpResponse:
 
 
 def _line(row: Row) -> list[CsvCell]:
-    line: list[CsvCell] = [row.rank, row.name, "yes" if row.is_published else ""]
+    line: list[CsvCell] = [
+        row.rank, row.name, "yes" if row.is_published else "", row.projects,
+    ]  # fmt: skip
     for cell in row.cells:
         scale = 100 if cell.column.is_share else 1
         line.append(cell.text or _scaled(cell.order, scale))

@@ -17,7 +17,7 @@ SIZES: Mapping[str, tuple[str, float, float]] = {  # title, parameters from, and
 }
 KINDS: Mapping[str, str] = {"student": "students", "base": "bases"}
 PUBLISHED: Mapping[str, str] = {"": "with published figures", "no": "without", "only": "only those"}
-_TEXTS = ("family", "teacher", "owner", "tag")
+_TEXTS = ("project", "family", "teacher", "owner", "tag")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Choice:
     keys: tuple[str, ...] = ()
     sort: str = ""
     flipped: bool = False  # the other way round: worst scores first, names from Z
+    project: str = ""  # whose runs' scores; a name
     family: str = ""
     teacher: str = ""
     owner: str = ""
@@ -44,7 +45,9 @@ class Choice:
     def filters(self) -> int:
         """How many filters are set."""
         texts = (self.family, self.teacher, self.owner, self.tag, self.size, self.kind)
-        return sum(map(bool, (*texts, self.since, self.until, self.same, self.published)))
+        return sum(
+            map(bool, (self.project, *texts, self.since, self.until, self.same, self.published))
+        )
 
     @property
     def is_narrowed(self) -> bool:

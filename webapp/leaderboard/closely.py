@@ -17,6 +17,7 @@ from django.db.models import Count, Q, QuerySet
 from evaluator.records import Outcome
 from webapp.benchmarks.models import Problem
 from webapp.core.drawing import OUTCOME_WORDS
+from webapp.core.models import User
 from webapp.leaderboard import passports
 from webapp.leaderboard.compare import with_parent
 from webapp.leaderboard.evaluations import Judged, judged
@@ -128,9 +129,12 @@ class ProblemTable:
     sorts: dict[str, str]
 
 
-def problem_table(found: Evaluation, wanted: Wanted, page: str | None) -> ProblemTable:
-    """The evaluation's problems as asked for, in six queries."""
-    parent = next(iter(with_parent(found)), None)
+def problem_table(user: User, found: Evaluation, wanted: Wanted, page: str | None) -> ProblemTable:
+    """The evaluation's problems as asked for, in six queries.
+
+    They are set against the parent's where the person may look at that.
+    """
+    parent = next(iter(with_parent(user, found)), None)
     parent = None if parent is None or parent.pk == found.pk else parent
     rows = _rows(found, parent)
     subjects = sorted({row.subject for row in rows if row.subject})

@@ -25,10 +25,10 @@ from webapp.runs.models import Completion, Evaluation
 from webapp.runs.texts import TextView
 
 
-def found_evaluation(pk: int) -> Evaluation:
-    """One evaluation, or a page that says that there is none."""
+def found_evaluation(request: HttpRequest, pk: int) -> Evaluation:
+    """One evaluation, or a page that says that there is none that the person may look at."""
     try:
-        return evaluations.evaluation(pk)
+        return evaluations.evaluation(signed_in(request), pk)
     except Evaluation.DoesNotExist:
         raise Http404 from None
 
@@ -36,9 +36,10 @@ def found_evaluation(pk: int) -> Evaluation:
 @require_safe
 def evaluation(request: HttpRequest, pk: int) -> HttpResponse:
     """One evaluation: figures, outcomes, curves, every problem, what to do next."""
-    found = found_evaluation(pk)
+    found = found_evaluation(request, pk)
     metrics = found.metrics or {}
-    table = closely.problem_table(found, closely.Wanted.of(request.GET), request.GET.get("page"))
+    wanted, page = closely.Wanted.of(request.GET), request.GET.get("page")
+    table = closely.problem_table(signed_in(request), found, wanted, page)
     context = {
         "evaluation": found,
         "metrics": metrics,
@@ -79,7 +80,7 @@ def disputed_context(found: Evaluation) -> dict[str, Any] | None:
 @require_safe
 def problem(request: HttpRequest, pk: int, problem: int) -> HttpResponse:
     """One problem of an evaluation: one sample in full, every sample's figures."""
-    found = found_evaluation(pk)
+    found = found_evaluation(request, pk)
     try:
         view = closely.sample_view(found, problem, query_number(request, "sample"))
     except Problem.DoesNotExist:
@@ -114,9 +115,11 @@ def _text(found: Evaluation, completion: Completion | None) -> tuple[texts.Sampl
     return texts.SampleText.of(row, found.protocol["thinking"]), ""
 
 
-def _row(pk: int, problem: int, sample: int) -> tuple[Evaluation, dict[str, Any]]:
+def _row(
+    request: HttpRequest, pk: int, problem: int, sample: int
+) -> tuple[Evaluation, dict[str, Any]]:
     """A completion's whole row; no page where there is none, or its file is gone."""
-    found = found_evaluation(pk)
+    found = found_evaluation(request, pk)
     completion = (
         Completion.objects.filter(evaluation=found, problem=problem, sample=sample)
         .select_related("segment__shard__stage")
@@ -133,7 +136,7 @@ def _row(pk: int, problem: int, sample: int) -> tuple[Evaluation, dict[str, Any]
 @require_safe
 def raw(request: HttpRequest, pk: int, problem: int, sample: int) -> HttpResponse:
     """A response as plain text, unsplit; ``?as=json`` its whole row."""
-    _, row = _row(pk, problem, sample)
+    _, row = _row(request, pk, problem, sample)
     if request.GET.get("as") == "json":
         body = json.dumps(row, ensure_ascii=False, indent=1)
     else:
@@ -153,7 +156,7 @@ def part(request: HttpRequest, pk: int, problem: int, sample: int, which: str) -
         wanted = "answer"
     else:
         raise Http404
-    found, row = _row(pk, problem, sample)
+    found, row = _row(request, pk, problem, sample)
     view = TextView.of(row, found.protocol["thinking"])
     if request.GET.get("all"):
         whole = view.thinking if wanted == "thinking" else view.answer

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, Q, QuerySet, Sum
 
 from evaluator.comparison import Contrast, against
 from evaluator.metrics import pass_at_k
@@ -21,7 +21,9 @@ from evaluator.statistics import Count as Scored
 from evaluator.statistics import mean_interval
 from webapp.benchmarks.models import Problem
 from webapp.checkpoints.queries import undecontaminated
+from webapp.core.models import User
 from webapp.leaderboard import passports
+from webapp.leaderboard.evaluations import seen
 from webapp.runs.models import Completion, Evaluation
 
 FEWEST, MOST = 2, 8
@@ -149,11 +151,16 @@ class Comparison:
         return [(tally.correct, tally.scored) for tally in tallies if tally.scored]
 
 
-def find(wanted: Sequence[int]) -> tuple[list[Evaluation], list[int]]:
+def graded(user: User) -> QuerySet[Evaluation]:
+    """What the person may compare: evaluations that they see and that have figures."""
+    return seen(user).filter(metrics__isnull=False, checkpoint__isnull=False)
+
+
+def find(user: User, wanted: Sequence[int]) -> tuple[list[Evaluation], list[int]]:
     """Graded evaluations in the order wanted, each once, and the keys of which there is none."""
     keys = list(dict.fromkeys(wanted))
     found = (
-        Evaluation.objects.filter(metrics__isnull=False, checkpoint__isnull=False)
+        graded(user)
         .select_related("checkpoint", "benchmark", "run")
         .defer("rendered_prompt", "run__config")
         .in_bulk(keys)
@@ -161,7 +168,7 @@ def find(wanted: Sequence[int]) -> tuple[list[Evaluation], list[int]]:
     return [found[key] for key in keys if key in found], [key for key in keys if key not in found]
 
 
-def with_parent(found: Evaluation) -> list[Evaluation]:
+def with_parent(user: User, found: Evaluation) -> list[Evaluation]:
     """The evaluation after its parent checkpoint's on the same problems, where there is one.
 
     Another version of the benchmark has other problems under the same ids. Of several the one of
@@ -171,11 +178,8 @@ def with_parent(found: Evaluation) -> list[Evaluation]:
     if parent is None:
         return [found]
     parents = (
-        Evaluation.objects.filter(
-            checkpoint_id=parent,
-            benchmark_id=found.benchmark_id,
-            metrics__isnull=False,
-        )
+        graded(user)
+        .filter(checkpoint_id=parent, benchmark_id=found.benchmark_id)
         .select_related("checkpoint", "benchmark", "run")
         .defer("rendered_prompt", "run__config")
         .order_by("-created_at")
@@ -195,14 +199,14 @@ def baseline_of(evaluations: Sequence[Evaluation], wanted: int | None) -> Evalua
     return max(evaluations, key=lambda each: parents.get(each.checkpoint_id, 0))
 
 
-def others(evaluations: Sequence[Evaluation], most: int = 30) -> list[Evaluation]:
+def others(user: User, evaluations: Sequence[Evaluation], most: int = 30) -> list[Evaluation]:
     """Evaluations on the same benchmarks that are not among these: parents' first, then the newest.
 
     Each has ``is_parent``: whether its checkpoint is the parent of one of these.
     """
     parents = {each.checkpoint.parent_id for each in evaluations if each.checkpoint} - {None}
     names = {each.benchmark.name for each in evaluations}
-    query = Evaluation.objects.filter(metrics__isnull=False, checkpoint__isnull=False)
+    query = graded(user)
     if names:
         query = query.filter(benchmark__name__in=names)
     query = query.exclude(pk__in=[each.pk for each in evaluations])

@@ -13,6 +13,7 @@ from django.views.decorators.http import require_safe
 
 from webapp.benchmarks.models import Problem
 from webapp.core.numbers import query_number
+from webapp.core.users import signed_in
 from webapp.leaderboard import compare, compare_charts, costs, heatmap, side_by_side
 from webapp.runs.models import Evaluation
 
@@ -26,8 +27,9 @@ def _wanted(query: QueryDict) -> tuple[list[int], list[str]]:
 
 def _chosen(request: HttpRequest) -> tuple[list[Evaluation], Evaluation | None, list[str]]:
     """(evaluations, baseline, what has to be said of the choice)."""
+    user = signed_in(request)
     wanted, odd = _wanted(request.GET)
-    found, gone = compare.find(wanted[:100])
+    found, gone = compare.find(user, wanted[:100])
     said = [f"“{part[:40]}” is no evaluation's number and was left out." for part in odd[:3]]
     said += [f"Evaluation {pk} has no figures here and was left out." for pk in gone[:3]]
     if len(found) > compare.MOST:
@@ -36,7 +38,7 @@ def _chosen(request: HttpRequest) -> tuple[list[Evaluation], Evaluation | None, 
         )
         found = found[: compare.MOST]
     if len(found) == 1:
-        found = compare.with_parent(found[0])
+        found = compare.with_parent(user, found[0])
     if len(found) < compare.FEWEST:
         return found, None, said
     return found, compare.baseline_of(found, query_number(request, "base")), said
@@ -45,10 +47,11 @@ def _chosen(request: HttpRequest) -> tuple[list[Evaluation], Evaluation | None, 
 @require_safe
 def index(request: HttpRequest) -> HttpResponse:
     """Two to eight evaluations side by side; fewer are asked to be chosen."""
+    user = signed_in(request)
     chosen, baseline, said = _chosen(request)
     context: dict[str, Any] = {
         "chosen": chosen,
-        "others": [] if len(chosen) >= compare.MOST else compare.others(chosen),
+        "others": [] if len(chosen) >= compare.MOST else compare.others(user, chosen),
         "said": said,
         "most": compare.MOST,
     }
@@ -69,7 +72,7 @@ def index(request: HttpRequest) -> HttpResponse:
         "curves": compare_charts.tables(compare.curves(found), found),
         "tokens": compare_charts.tokens_figure(found.scores),
         "groups": compare.groups(found),
-        "costs": costs.costs(found),
+        "costs": costs.costs(user, found),
         "currency": settings.RETORT_CURRENCY,
         "next": _next(found),
         "page": page,

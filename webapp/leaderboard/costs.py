@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from webapp.core.models import User
 from webapp.leaderboard.compare import Comparison, Score, Side
+from webapp.projects.access import seen_by
 from webapp.runs import ledger
 from webapp.runs.ledger import CostPerPoint, StudentCost
+from webapp.runs.models import LedgerEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +21,8 @@ class SideCost:
     per_point: CostPerPoint | None
 
 
-def costs(found: Comparison) -> list[SideCost]:
-    """A row for each side whose checkpoint took anything here; two queries.
+def costs(user: User, found: Comparison) -> list[SideCost]:
+    """A row for each side whose checkpoint took anything in runs that the person sees; two queries.
 
     A point is one of pass@1 on the shared problems. Sides that were measured otherwise than the
     baseline, or whose difference from it is not told from chance, gained nothing to divide by.
@@ -29,7 +32,9 @@ def costs(found: Comparison) -> list[SideCost]:
         for side in found.sides
         if side.evaluation.checkpoint is not None
     }
-    taken = {each.checkpoint.pk: each for each in ledger.of_students(checkpoints.values())}
+    entries = seen_by(user, LedgerEntry.objects.all(), "run__project")
+    students = ledger.of_students(checkpoints.values(), entries)
+    taken = {each.checkpoint.pk: each for each in students}
     rows = []
     for score in found.scores:
         cost = taken.get(score.side.evaluation.checkpoint_id or 0)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.db import transaction
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
+from webapp.core import audit
 from webapp.core.errors import UserError
 from webapp.core.users import signed_in
 from webapp.leaderboard import disputes, reports
@@ -21,7 +23,7 @@ LISTED = 500
 @require_safe
 def index(request: HttpRequest, pk: int) -> HttpResponse:
     """Every dispute of an evaluation, withdrawn ones too."""
-    found = found_evaluation(pk)
+    found = found_evaluation(request, pk)
     rows = Dispute.objects.filter(evaluation=found).select_related(
         "problem", "author", "withdrawn_by"
     )
@@ -39,8 +41,9 @@ def index(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def score(request: HttpRequest, pk: int) -> HttpResponse:
     """The score with disputes, for polling until it is worked out."""
-    found = found_evaluation(pk)
-    context = {"disputed": disputed_context(found)}
+    context = {"disputed": disputed_context(found_evaluation(request, pk))}
+    if context["disputed"] is None:
+        raise Http404
     return render(request, "leaderboard/_disputed.html", context)
 
 
@@ -49,13 +52,16 @@ def dispute(request: HttpRequest, pk: int, problem: int, sample: int) -> HttpRes
     """Dispute one sample's outcome."""
     completion = get_object_or_404(
         Completion.objects.select_related("evaluation__run"),
-        evaluation=pk, problem=problem, sample=sample,
+        evaluation=found_evaluation(request, pk), problem=problem, sample=sample,
     )  # fmt: skip
+    user, claim = signed_in(request), request.POST.get("claim", "")
     try:
-        made = disputes.dispute(
-            signed_in(request), completion, request.POST.get("claim", ""),
-            request.POST.get("reason", ""), alike=bool(request.POST.get("alike")),
-        )  # fmt: skip
+        with transaction.atomic():
+            made = disputes.dispute(
+                user, completion, claim, request.POST.get("reason", ""),
+                alike=bool(request.POST.get("alike")),
+            )  # fmt: skip
+            audit.record(user, "dispute.create", made[0], claim=claim, samples=len(made))
     except UserError as error:
         messages.error(request, error.sentence)
     else:
@@ -70,14 +76,15 @@ def dispute(request: HttpRequest, pk: int, problem: int, sample: int) -> HttpRes
 def withdraw(request: HttpRequest, pk: int, dispute: int) -> HttpResponse:
     """Take a dispute back."""
     found = get_object_or_404(
-        Dispute.objects.select_related("evaluation__run"), pk=dispute, evaluation=pk
+        Dispute.objects.select_related("evaluation__run"),
+        pk=dispute,
+        evaluation=found_evaluation(request, pk),
     )
-    try:
-        disputes.withdraw(signed_in(request), found)
-    except UserError as error:
-        messages.error(request, error.sentence)
-    else:
-        messages.success(request, "The dispute is withdrawn; it stays on record.")
+    user = signed_in(request)
+    with transaction.atomic():
+        if disputes.withdraw(user, found):
+            audit.record(user, "dispute.withdraw", found)
+    messages.success(request, "The dispute is withdrawn; it stays on record.")
     if request.POST.get("back") == "sample":
         address = reverse("leaderboard:problem", args=[pk, found.problem_id])
         return redirect(f"{address}?sample={found.sample}")
@@ -87,7 +94,7 @@ def withdraw(request: HttpRequest, pk: int, dispute: int) -> HttpResponse:
 @require_safe
 def export(request: HttpRequest, pk: int) -> HttpResponse:
     """The open disputes as JSONL: golden grading cases, and input of ``report --disputes``."""
-    found = found_evaluation(pk)
+    found = found_evaluation(request, pk)
     body = "".join(disputes.golden_lines(found))
     response = HttpResponse(body.encode(errors="replace"), content_type="application/jsonl")
     response["Content-Disposition"] = f'attachment; filename="disputes-{pk}.jsonl"'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
+from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
@@ -27,7 +28,7 @@ MAX_REASON_CHARACTERS = 2000
 
 
 def may_dispute(user: User, evaluation: Evaluation) -> bool:
-    """Whether the person may: who launched the evaluation, and staff."""
+    """Whether the person may: who launched the evaluation, and admins of its project."""
     return may_manage(user, evaluation.run)
 
 
@@ -35,7 +36,8 @@ def dispute(
     user: User, completion: Completion, claim: str, reason: str, *, alike: bool = False
 ) -> list[Dispute]:
     """Say that a sample's outcome is wrong; with ``alike`` also of the same problem's samples with
-    the same answer and outcome. Raises UserError for what cannot be disputed.
+    the same answer and outcome. Raises UserError for what cannot be disputed, and PermissionDenied
+    for a person who may not.
     """
     evaluation = completion.evaluation
     _require_may(user, evaluation)
@@ -79,8 +81,11 @@ def dispute(
     return made
 
 
-def withdraw(user: User, found: Dispute) -> None:
-    """Take a dispute back; it stays on record. Raises UserError."""
+def withdraw(user: User, found: Dispute) -> bool:
+    """Take a dispute back; it stays on record. False where it was before.
+
+    Raises PermissionDenied.
+    """
     _require_may(user, found.evaluation)
     with transaction.atomic():
         changed = Dispute.objects.filter(pk=found.pk, withdrawn_at=None).update(
@@ -88,6 +93,7 @@ def withdraw(user: User, found: Dispute) -> None:
         )
         if changed:
             _want_score(found.evaluation)
+    return bool(changed)
 
 
 def open_of(evaluation: Evaluation) -> list[Dispute]:
@@ -167,6 +173,4 @@ def _want_score(evaluation: Evaluation) -> None:
 
 def _require_may(user: User, evaluation: Evaluation) -> None:
     if not may_dispute(user, evaluation):
-        raise UserError(
-            "claim: only who launched the evaluation, and staff, may dispute its outcomes."
-        )
+        raise PermissionDenied

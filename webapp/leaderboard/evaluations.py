@@ -6,16 +6,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Count
+from django.db.models import Count, QuerySet
 
 from evaluator import programs_report
 from webapp.core.drawing import OUTCOME_WORDS, UNGRADED
+from webapp.core.models import User
+from webapp.projects.access import seen_by
 from webapp.runs.models import Completion, Evaluation
 
 
-def evaluation(pk: int) -> Evaluation:
-    """One evaluation with its checkpoint, benchmark and run; raises Evaluation.DoesNotExist."""
-    return Evaluation.objects.select_related("checkpoint", "benchmark", "run").get(pk=pk)
+def seen(user: User) -> QuerySet[Evaluation]:
+    """The evaluations that the person may look at: those of runs of the projects they see."""
+    return seen_by(user, Evaluation.objects.all(), "run__project")
+
+
+def evaluation(user: User, pk: int) -> Evaluation:
+    """One evaluation with its checkpoint, benchmark and run.
+
+    Raises Evaluation.DoesNotExist where there is none that the person may look at.
+    """
+    return seen(user).select_related("checkpoint", "benchmark", "run").get(pk=pk)
 
 
 def outcome_counts(found: Evaluation) -> dict[str, int]:

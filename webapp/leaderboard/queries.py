@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,13 +9,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.contrib.postgres.fields import ArrayField
-from django.db.models import Exists, F, Func, JSONField, OuterRef, TextField, Value
+from django.db.models import Count as Counted
+from django.db.models import Exists, F, Func, JSONField, OuterRef, QuerySet, TextField, Value
 from django.db.models.fields.json import KeyTransform
 
 from evaluator.protocol import PRESETS
 from evaluator.statistics import Count
 from webapp.checkpoints.models import Checkpoint
-from webapp.leaderboard import passports
+from webapp.core.models import User
+from webapp.leaderboard import evaluations, passports
+from webapp.projects.access import seen_by
 from webapp.runs.models import Evaluation
 
 # Of an evaluation's metrics, what a leaderboard never shows: most of their bytes.
@@ -56,6 +58,7 @@ class Measured:
     sampling: Mapping[str, Any] | None  # the protocol's
     measurement_hash: str
     created_at: datetime
+    project: str
     engine: Mapping[str, Any]
     metrics: Mapping[str, Any]
 
@@ -92,31 +95,37 @@ class Measured:
         return f"{self.engine.get('model', '')} at {host}"
 
 
-def _scored() -> Any:
-    return Evaluation.objects.filter(metrics__isnull=False, checkpoint__isnull=False)
+def scored(user: User, project: str = "") -> QuerySet[Evaluation]:
+    """What stands on the person's leaderboard: graded, of checkpoints that they see.
 
-
-def benchmarks() -> dict[str, tuple[str, int]]:
-    """(title, evaluations) of every benchmark that something was measured on, by name."""
-    rows = (
-        _scored()
-        .filter(checkpoint__archived_at=None)
-        .order_by("benchmark__name", "-benchmark__created_at")
-        .values_list("benchmark__name", "benchmark__title")
+    ``project`` is the name of the one whose runs are meant; blank is all that they see.
+    """
+    found = seen_by(user, evaluations.seen(user), "checkpoint__project").filter(
+        metrics__isnull=False, checkpoint__isnull=False, checkpoint__archived_at=None
     )
-    counts = Counter(name for name, _ in rows)
-    titles = dict(reversed(list(rows)))
-    return {name: (titles[name], counts[name]) for name in sorted(counts)}
+    return found.filter(run__project__name=project) if project else found
 
 
-def checkpoints() -> dict[int, Facts]:
-    """Every checkpoint that has a score and is not archived, by primary key."""
+def benchmarks(user: User) -> list[tuple[str, str, str, int]]:
+    """(name, newest title, project, evaluations) of what was measured, in order of names."""
     rows = (
-        Checkpoint.objects.filter(archived_at=None)
-        .filter(Exists(_scored().filter(checkpoint=OuterRef("pk"))))
+        scored(user)
+        .order_by("benchmark__name", "benchmark__created_at")
+        .values_list("benchmark__name", "benchmark__title", "run__project__name")
+        .annotate(count=Counted("pk"))
+    )
+    titles = {name: title for name, title, _, _ in rows}
+    return [(name, titles[name], project, count) for name, _, project, count in rows]
+
+
+def checkpoints(user: User, among: QuerySet[Evaluation]) -> dict[int, Facts]:
+    """The checkpoints that have a score ``among`` these, by primary key."""
+    students = seen_by(user, Checkpoint.objects.filter(parent=OuterRef("pk")))
+    rows = (
+        Checkpoint.objects.filter(Exists(among.filter(checkpoint=OuterRef("pk"))))
         .annotate(
             teacher=KeyTransform("teacher", "produced_by__config"),
-            is_parent=Exists(Checkpoint.objects.filter(parent=OuterRef("pk"))),
+            is_parent=Exists(students),
         )
         .order_by("pk")
         .values_list(
@@ -141,8 +150,11 @@ def family_of(architecture: str) -> str:
     return architecture
 
 
-def measured(names: Iterable[str]) -> list[Measured]:
-    """The newest evaluation of every checkpoint, benchmark and measurement, on these benchmarks."""
+def measured(among: QuerySet[Evaluation], names: Iterable[str]) -> list[Measured]:
+    """The newest ``among`` these of every checkpoint, benchmark and measurement, on the benchmarks.
+
+    Their texts stay in the database.
+    """
     light = Func(
         F("metrics"),
         Value(_LARGE, output_field=ArrayField(TextField())),
@@ -151,8 +163,7 @@ def measured(names: Iterable[str]) -> list[Measured]:
         output_field=JSONField(),
     )
     rows = (
-        _scored()
-        .filter(benchmark__name__in=list(names), checkpoint__archived_at=None)
+        among.filter(benchmark__name__in=list(names))
         .annotate(
             light=light,
             sampling=KeyTransform("sampling", "protocol"),
@@ -161,7 +172,7 @@ def measured(names: Iterable[str]) -> list[Measured]:
         .distinct("checkpoint_id", "benchmark__name", "measurement_hash")
         .values_list(
             "pk", "checkpoint_id", "benchmark__name", "samples", "sampling",
-            "measurement_hash", "created_at", "engine", "light",
+            "measurement_hash", "created_at", "run__project__name", "engine", "light",
         )
     )  # fmt: skip
     return [Measured(*row) for row in rows]

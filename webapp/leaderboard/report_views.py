@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from django.contrib import messages
+from django.db import transaction
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -13,7 +14,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from evaluator import report_files
 from evaluator.errors import EvaluatorError, StoreError
-from webapp.core import store
+from webapp.core import audit, store
 from webapp.core.errors import UserError
 from webapp.core.users import signed_in
 from webapp.leaderboard import reports
@@ -32,8 +33,8 @@ WORDS = {
 }
 
 
-def _graded(pk: int) -> Evaluation:
-    found = found_evaluation(pk)
+def _graded(request: HttpRequest, pk: int) -> Evaluation:
+    found = found_evaluation(request, pk)
     if not found.metrics:
         raise Http404("This evaluation has no figures yet.")
     return found
@@ -42,13 +43,13 @@ def _graded(pk: int) -> Evaluation:
 @require_safe
 def index(request: HttpRequest, pk: int) -> HttpResponse:
     """The forms that there are, and those that were made."""
-    return render(request, "leaderboard/reports.html", _context(request, _graded(pk)))
+    return render(request, "leaderboard/reports.html", _context(request, _graded(request, pk)))
 
 
 @require_safe
 def live(request: HttpRequest, pk: int) -> HttpResponse:
     """The forms, for polling while one is being made."""
-    return render(request, "leaderboard/_reports.html", _context(request, _graded(pk)))
+    return render(request, "leaderboard/_reports.html", _context(request, _graded(request, pk)))
 
 
 def _context(request: HttpRequest, found: Evaluation) -> dict[str, object]:
@@ -71,7 +72,7 @@ def _context(request: HttpRequest, found: Evaluation) -> dict[str, object]:
 @require_safe
 def report(request: HttpRequest, pk: int, form: str) -> HttpResponse:
     """A form that is made while one waits."""
-    found = _graded(pk)
+    found = _graded(request, pk)
     if form not in reports.AT_ONCE:
         raise Http404
     texts = request.GET.get("private_texts") == "yes"
@@ -92,11 +93,13 @@ def report(request: HttpRequest, pk: int, form: str) -> HttpResponse:
 @require_POST
 def ask(request: HttpRequest, pk: int) -> HttpResponse:
     """Have a worker make a form."""
+    found = _graded(request, pk)
     texts = request.POST.get("private_texts") == "yes"
+    user, form = signed_in(request), request.POST.get("format", "")
     try:
-        reports.ask_for(
-            signed_in(request), _graded(pk), request.POST.get("format", ""), private_texts=texts
-        )
+        with transaction.atomic():
+            row = reports.ask_for(user, found, form, private_texts=texts)
+            audit.record(user, "report.ask", row, private_texts=row.private_texts)
     except UserError as error:
         messages.error(request, error.sentence)
     response = redirect("leaderboard:reports", pk)
@@ -108,7 +111,9 @@ def ask(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def download(request: HttpRequest, pk: int, report: int) -> FileResponse:
     """A report that a worker made."""
-    row = get_object_or_404(Report, pk=report, evaluation=pk, state=Report.State.READY)
+    row = get_object_or_404(
+        Report, pk=report, evaluation=found_evaluation(request, pk), state=Report.State.READY
+    )
     try:
         body = store.fetch(row.path).open("rb")
     except (OSError, StoreError, UserError):

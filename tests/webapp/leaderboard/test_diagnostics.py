@@ -28,18 +28,6 @@ pytestmark = pytest.mark.django_db
 PROBLEMS = arithmetic(20)
 
 
-@pytest.fixture(autouse=True)
-def _store(settings: Any, tmp_path: Any) -> None:
-    settings.MEDIA_ROOT = tmp_path
-
-
-@pytest.fixture
-def page(user: Any) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 def evaluated(user: Any, draw: Any = None, samples: int = 8) -> Evaluation:
     benchmark = make_benchmark(PROBLEMS)
     return make_evaluation(

@@ -19,6 +19,7 @@ from tests.webapp.samples import (
     make_checkpoint,
     make_evaluation,
     plain_draw,
+    text_of,
 )
 from webapp.leaderboard import closely, texts
 from webapp.leaderboard.closely import Wanted
@@ -28,18 +29,6 @@ from webapp.runs.models import Completion, Evaluation
 
 pytestmark = pytest.mark.django_db
 PROBLEMS = arithmetic(12)
-
-
-@pytest.fixture(autouse=True)
-def _store(settings: Any, tmp_path: Any) -> None:
-    settings.MEDIA_ROOT = tmp_path / "files"
-
-
-@pytest.fixture
-def page(user: Any) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture
@@ -54,10 +43,6 @@ def pair(user: Any) -> tuple[Evaluation, Evaluation]:
     )
 
 
-def text_of(response: Any) -> str:
-    return str(response.content.decode())
-
-
 def sample_address(found: Evaluation, completion: Completion) -> str:
     address = reverse("leaderboard:problem", args=[found.pk, completion.problem_id])
     return f"{address}?sample={completion.sample}"
@@ -70,18 +55,18 @@ def test_the_change_is_that_of_the_same_problems_and_marked_where_measured_other
     user: Any, page: Client, pair: tuple[Evaluation, Evaluation]
 ) -> None:
     base, student = pair
-    assert closely.problem_table(student, Wanted(), None).parent_differs is None
+    assert closely.problem_table(user, student, Wanted(), None).parent_differs is None
     assert base.checkpoint is not None
     ids = [replace(new, id=old.id) for new, old in zip(arithmetic(24)[12:], PROBLEMS, strict=True)]
     version = make_benchmark(ids, title="Arithmetic, another version")
     grown = make_checkpoint(user, "grown", parent=base.checkpoint)
-    alone = closely.problem_table(make_evaluation(user, grown, version, ids), Wanted(), None)
+    alone = closely.problem_table(user, make_evaluation(user, grown, version, ids), Wanted(), None)
     assert alone.parent is None, "the parent has other problems under these ids"
     assert [row.change for row in alone.rows] == [None] * 12
     greedy = make_evaluation(
         user, grown, base.benchmark, PROBLEMS, samples=1, protocol=PRESETS["greedy"]
     )
-    table = closely.problem_table(greedy, Wanted(), None)
+    table = closely.problem_table(user, greedy, Wanted(), None)
     assert table.parent == base
     assert table.parent_differs
     for found, marked in ((greedy, True), (student, False)):
@@ -89,9 +74,11 @@ def test_the_change_is_that_of_the_same_problems_and_marked_where_measured_other
         assert ("was measured otherwise (sampling." in text) == marked
 
 
-def test_a_row_tells_what_a_count_by_hand_gives(pair: tuple[Evaluation, Evaluation]) -> None:
+def test_a_row_tells_what_a_count_by_hand_gives(
+    user: Any, pair: tuple[Evaluation, Evaluation]
+) -> None:
     base, student = pair
-    table = closely.problem_table(student, Wanted(), None)
+    table = closely.problem_table(user, student, Wanted(), None)
     assert table.parent == base
     assert [row.problem_id for row in table.rows] == [problem.id for problem in PROBLEMS]
     for row in table.rows:
@@ -120,8 +107,8 @@ def test_filters_show_what_they_say_and_sorting_loses_nothing(
         evaluation=student, problem_id=first.problem_id, sample=0, claim="wrong", reason="r",
         outcome=first.outcome, author=user,
     )  # fmt: skip
-    everything = closely.problem_table(student, Wanted(), None).rows
-    found = closely.problem_table(student, Wanted(sort=sort, show=show), None).rows
+    everything = closely.problem_table(user, student, Wanted(), None).rows
+    found = closely.problem_table(user, student, Wanted(sort=sort, show=show), None).rows
     expected = {
         "": lambda row: True,
         "mixed": lambda row: len(set(row.outcomes)) > 1 and "correct" in row.outcomes,
@@ -140,10 +127,10 @@ def test_filters_show_what_they_say_and_sorting_loses_nothing(
 
 
 def test_subject_and_level_narrow_it_down(
-    pair: tuple[Evaluation, Evaluation], page: Client
+    user: Any, pair: tuple[Evaluation, Evaluation], page: Client
 ) -> None:
     _, student = pair
-    table = closely.problem_table(student, Wanted(subject="sums", level="2"), None)
+    table = closely.problem_table(user, student, Wanted(subject="sums", level="2"), None)
     wanted = {p.id for p in PROBLEMS if p.subject == "sums" and p.level == "2"}
     assert {row.problem_id for row in table.rows} == wanted
     assert table.levels == ["1", "2", "3"]

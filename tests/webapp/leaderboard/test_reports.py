@@ -45,13 +45,6 @@ def _store(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.fixture
-def page(user: Any) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
-
-
-@pytest.fixture
 def found(user: Any) -> Evaluation:
     return make_evaluation(
         user, make_checkpoint(user, "m"), make_benchmark(PROBLEMS), PROBLEMS, samples=4,

@@ -25,6 +25,7 @@ from tests.webapp.samples import (
     make_evaluation,
     make_run,
     plain_draw,
+    text_of,
 )
 from webapp.checkpoints.models import Checkpoint
 from webapp.leaderboard import board, choice, columns, published, queries
@@ -35,36 +36,19 @@ pytestmark = pytest.mark.django_db
 PROBLEMS = arithmetic(40)
 
 
-@pytest.fixture(autouse=True)
-def _store(settings: Any, tmp_path: Any) -> None:
-    settings.MEDIA_ROOT = tmp_path
+def built(user: Any, **query: Any) -> board.Board:
+    return board.build(user, choice.read(QueryDict(urlencode(query, doseq=True))))
 
 
-@pytest.fixture
-def page(user: Any) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
-
-
-def built(**query: Any) -> board.Board:
-    return board.build(choice.read(QueryDict(urlencode(query, doseq=True))))
-
-
-def ours(**query: Any) -> list[board.Row]:
-    return [row for row in built(**query).rows if not row.is_published]
-
-
-def text_of(response: Any) -> str:
-    assert response.status_code == 200
-    return str(response.content.decode())
+def ours(user: Any, **query: Any) -> list[board.Row]:
+    return [row for row in built(user, **query).rows if not row.is_published]
 
 
 # --- ranks
 
 
-def ranks() -> dict[str, int | None]:
-    return {row.name: row.rank for row in ours(benchmark="arithmetic")}
+def ranks(user: Any) -> dict[str, int | None]:
+    return {row.name: row.rank for row in ours(user, benchmark="arithmetic")}
 
 
 def test_equal_models_share_a_rank_and_a_better_one_stands_above(user: Any) -> None:
@@ -74,9 +58,11 @@ def test_equal_models_share_a_rank_and_a_better_one_stands_above(user: Any) -> N
         make_evaluation(
             user, checkpoint, benchmark, PROBLEMS, samples=8, seed=seed, draw=plain_draw(ability)
         )
-    assert ranks() == {"best": 1, "same": 2, "as-good": 2}
-    filtered = ours(benchmark="arithmetic", sort="name", published="no", family="Qwen2")
-    assert {row.name: row.rank for row in filtered} == ranks(), "filters leave ranks as they are"
+    assert ranks(user) == {"best": 1, "same": 2, "as-good": 2}
+    filtered = ours(user, benchmark="arithmetic", sort="name", published="no", family="Qwen2")
+    assert {row.name: row.rank for row in filtered} == ranks(user), (
+        "filters leave ranks as they are"
+    )
 
 
 def test_incomplete_and_otherwise_measured_rows_have_no_rank(user: Any) -> None:
@@ -90,7 +76,7 @@ def test_incomplete_and_otherwise_measured_rows_have_no_rank(user: Any) -> None:
     make_evaluation(
         user, make_checkpoint(user, "other"), benchmark, PROBLEMS, protocol=PRESETS["r1"]
     )
-    assert ranks() == {"a": 1, "b": 1, "broken": None, "other": None}
+    assert ranks(user) == {"a": 1, "b": 1, "broken": None, "other": None}
 
 
 # --- what does not compare
@@ -110,7 +96,7 @@ def test_a_score_measured_otherwise_says_in_what_and_can_be_left_out(
         }
     )
     make_evaluation(user, make_checkpoint(user, "other"), benchmark, PROBLEMS, protocol=other)
-    made = built(benchmark="arithmetic")
+    made = built(user, benchmark="arithmetic")
     rows = {row.name: row.cells[0] for row in board.with_differences(made, made.rows)}
     assert rows["a"].comparable
     assert rows["a"].differs == ()
@@ -120,7 +106,10 @@ def test_a_score_measured_otherwise_says_in_what_and_can_be_left_out(
     assert "other measurement" in text_of(page.get("/?benchmark=arithmetic"))
     text = text_of(page.get("/?benchmark=arithmetic&same=1"))
     assert "other measurement" not in text
-    assert [row.name for row in ours(benchmark="arithmetic", same="1", sort="name")] == ["a", "b"]
+    assert [row.name for row in ours(user, benchmark="arithmetic", same="1", sort="name")] == [
+        "a",
+        "b",
+    ]
 
 
 def test_a_checkpoint_has_a_row_for_each_way_it_was_measured(user: Any) -> None:
@@ -129,7 +118,7 @@ def test_a_checkpoint_has_a_row_for_each_way_it_was_measured(user: Any) -> None:
     for checkpoint in (both, make_checkpoint(user, "usual")):
         make_evaluation(user, checkpoint, benchmark, PROBLEMS)
     make_evaluation(user, both, benchmark, PROBLEMS, protocol=PRESETS["greedy"], samples=1)
-    rows = [row for row in ours(benchmark="arithmetic") if row.name == "both"]
+    rows = [row for row in ours(user, benchmark="arithmetic") if row.name == "both"]
     assert sorted(row.cells[0].comparable for row in rows) == [False, True]
 
 
@@ -141,7 +130,13 @@ def test_imported_completions_are_marked(user: Any, page: Client) -> None:
     assert text_of(page.get("/")).count("imported completions") == 1
     for found, marked in ((drawn, False), (taken, True)):
         assert ("imported completions" in text_of(page.get(found.get_absolute_url()))) == marked
-    (row,) = [row for row in ours() if row.name == "taken"]
+    (row,) = [
+        row
+        for row in ours(
+            user,
+        )
+        if row.name == "taken"
+    ]
     assert [cell.measured.is_imported for cell in row.cells if cell.measured][:1] == [True]
     lines = list(csv.DictReader(io.StringIO(text_of(page.get("/leaderboard.csv")))))
     made = {
@@ -155,7 +150,7 @@ def test_only_the_newest_figure_of_a_checkpoint_counts(user: Any) -> None:
     checkpoint = make_checkpoint(user, "m")
     make_evaluation(user, checkpoint, benchmark, PROBLEMS, draw=plain_draw(0.1))
     newest = make_evaluation(user, checkpoint, benchmark, PROBLEMS, draw=plain_draw(0.9))
-    assert [row.tick for row in ours(benchmark="arithmetic")] == [newest.pk]
+    assert [row.tick for row in ours(user, benchmark="arithmetic")] == [newest.pk]
 
 
 # --- columns
@@ -171,7 +166,7 @@ def test_any_metric_of_any_benchmark_can_be_a_column(user: Any, page: Client) ->
         "arithmetic:tokens", "arithmetic:truncated", "arithmetic:failed", "custom:cons@64", "dtype",
         "size",
     ]  # fmt: skip
-    (row,) = ours(c=keys, published="no")
+    (row,) = ours(user, c=keys, published="no")
     assert [cell.column.key for cell in row.cells] == keys
     assert one.metrics is not None
     values = {cell.column.key: cell.value for cell in row.cells}
@@ -198,9 +193,21 @@ def test_the_first_page_shows_scores_of_what_was_measured(user: Any, page: Clien
     for name in ("arithmetic", "custom"):
         benchmark = make_benchmark(PROBLEMS, name, name)
         make_evaluation(user, make_checkpoint(user, f"m-{name}"), benchmark, PROBLEMS)
-    keys = [column.key for column in built().columns]
+    keys = [
+        column.key
+        for column in built(
+            user,
+        ).columns
+    ]
     assert keys == ["arithmetic:pass@1", "custom:pass@1"]
-    assert len(ours()) == 2
+    assert (
+        len(
+            ours(
+                user,
+            )
+        )
+        == 2
+    )
 
 
 # --- order and filters
@@ -214,13 +221,13 @@ def test_rows_can_be_sorted_by_any_column_both_ways(user: Any) -> None:
             seed=i,
         )  # fmt: skip
     for key in ("arithmetic:pass@1", "arithmetic:cons@n", "arithmetic:truncated"):
-        down = [row.cell(key).order for row in ours(benchmark="arithmetic", sort=key)]  # type: ignore[union-attr]
-        up = [row.cell(key).order for row in ours(benchmark="arithmetic", sort=f"-{key}")]  # type: ignore[union-attr]
+        down = [row.cell(key).order for row in ours(user, benchmark="arithmetic", sort=key)]  # type: ignore[union-attr]
+        up = [row.cell(key).order for row in ours(user, benchmark="arithmetic", sort=f"-{key}")]  # type: ignore[union-attr]
         assert down == sorted(down, reverse=True)
         assert up == sorted(up)
-    names = [row.name for row in ours(benchmark="arithmetic", sort="name")]
+    names = [row.name for row in ours(user, benchmark="arithmetic", sort="name")]
     assert names == ["m0", "m1", "m2"]
-    newest = [row.name for row in ours(benchmark="arithmetic", sort="newest")]
+    newest = [row.name for row in ours(user, benchmark="arithmetic", sort="newest")]
     assert newest == ["m2", "m1", "m0"]
 
 
@@ -259,18 +266,18 @@ def family(user: Any, admin: Any) -> dict[str, Evaluation]:
     ],
 )
 def test_filters_keep_what_they_say(
-    family: dict[str, Evaluation], query: dict[str, str], names: list[str]
+    user: Any, family: dict[str, Evaluation], query: dict[str, str], names: list[str]
 ) -> None:
-    assert [row.name for row in ours(benchmark="arithmetic", sort="name", **query)] == names
+    assert [row.name for row in ours(user, benchmark="arithmetic", sort="name", **query)] == names
 
 
-def test_dates_are_those_of_the_measurement(family: dict[str, Evaluation]) -> None:
+def test_dates_are_those_of_the_measurement(user: Any, family: dict[str, Evaluation]) -> None:
     Evaluation.objects.filter(pk=family["base"].pk).update(
         created_at=timezone.now() - timedelta(days=9)
     )
     week = (timezone.now() - timedelta(days=7)).date().isoformat()
-    assert [r.name for r in ours(benchmark="arithmetic", until=week)] == ["base"]
-    assert "base" not in [r.name for r in ours(benchmark="arithmetic", since=week)]
+    assert [r.name for r in ours(user, benchmark="arithmetic", until=week)] == ["base"]
+    assert "base" not in [r.name for r in ours(user, benchmark="arithmetic", since=week)]
 
 
 def test_filters_that_cannot_be_read_are_named(page: Client, family: Any) -> None:
@@ -282,12 +289,12 @@ def test_filters_that_cannot_be_read_are_named(page: Client, family: Any) -> Non
     assert nothing.split('class="empty"')[1].count('class="button') == 2
 
 
-def test_archived_checkpoints_are_left_out(family: dict[str, Evaluation]) -> None:
+def test_archived_checkpoints_are_left_out(user: Any, family: dict[str, Evaluation]) -> None:
     checkpoint = family["base"].checkpoint
     assert checkpoint is not None
     checkpoint.archived_at = timezone.now()
     checkpoint.save()
-    assert "base" not in [row.name for row in ours(benchmark="arithmetic")]
+    assert "base" not in [row.name for row in ours(user, benchmark="arithmetic")]
 
 
 QUERIES = st.lists(
@@ -325,8 +332,8 @@ def test_the_order_outlives_a_change_of_filters(page: Client, family: Any) -> No
 # --- published figures
 
 
-def test_every_published_figure_names_its_source() -> None:
-    rows = built(c=["aime_2024:pass@1", "aime_2024:cons@64", "codeforces:rating@1"]).rows
+def test_every_published_figure_names_its_source(user: Any) -> None:
+    rows = built(user, c=["aime_2024:pass@1", "aime_2024:cons@64", "codeforces:rating@1"]).rows
     figures = [f for row in rows for cell in row.cells for f in cell.figures]
     assert len(figures) > 30
     assert all(figure.source.title and figure.source.url for figure in figures)
@@ -352,7 +359,7 @@ def test_z_is_the_distance_from_each_published_figure(user: Any, page: Client) -
     )
     assert found.metrics is not None
     first = found.metrics["pass@1"]
-    (row,) = ours(benchmark="aime_2024")
+    (row,) = ours(user, benchmark="aime_2024")
     cell = row.cells[0]
     assert [figure.value for _, figure in cell.z] == [0.289, 0.307]
     for z, figure in cell.z:
@@ -372,7 +379,7 @@ def test_what_was_drawn_otherwise_than_published_has_no_z(
     r1 = PRESETS["r1"]
     otherwise = r1.model_copy(update={"sampling": r1.sampling.model_copy(update=change)})
     make_evaluation(user, checkpoint, benchmark, PROBLEMS, samples=8, protocol=otherwise)
-    (row,) = ours(benchmark="aime_2024")
+    (row,) = ours(user, benchmark="aime_2024")
     assert row.cells[0].value is not None
     assert not row.cells[0].z
 
@@ -429,7 +436,14 @@ def test_queries_and_size_of_the_page_do_not_grow_with_the_rows(
         counts.append(len(captured))
         assert len(response.content) < 300_000
     assert counts[0] == counts[1]
-    assert len(ours()) == 200
+    assert (
+        len(
+            ours(
+                user,
+            )
+        )
+        == 200
+    )
     assert "Page 1 of" in text_of(response)
     assert text_of(response).count('name="e"') <= board.ROWS_PER_PAGE
     with django_assert_max_num_queries(10):
@@ -439,7 +453,7 @@ def test_queries_and_size_of_the_page_do_not_grow_with_the_rows(
 
 def test_metrics_are_read_without_their_problems(user: Any) -> None:
     make_evaluation(user, make_checkpoint(user, "m"), make_benchmark(PROBLEMS), PROBLEMS)
-    (found,) = queries.measured(["arithmetic"])
+    (found,) = queries.measured(queries.scored(user), ["arithmetic"])
     assert "per_problem" not in found.metrics
     assert found.metrics["pass@1"]["value"] is not None
     assert found.temperature == PRESETS["quick"].sampling.temperature

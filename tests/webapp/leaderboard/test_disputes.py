@@ -27,18 +27,6 @@ pytestmark = pytest.mark.django_db
 PROBLEMS = arithmetic(6)
 
 
-@pytest.fixture(autouse=True)
-def _store(settings: Any, tmp_path: Any) -> None:
-    settings.MEDIA_ROOT = tmp_path / "files"
-
-
-@pytest.fixture
-def page(user: Any) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 def draw(rng: Any, problem: Any, sample: int) -> Any:
     """Two right, two with one same wrong answer, one without any, one that the grader lost."""
     if sample < 2:
@@ -138,13 +126,14 @@ def test_only_the_owner_and_staff_may(found: Evaluation, page: Client) -> None:
     for person, may in ((stranger, False), (staff, True)):
         client = Client()
         client.force_login(person)
-        text = post(client, sample(found, 2)).content.decode()
-        assert ("only who launched the evaluation, and staff" in text) == (not may)
+        assert post(client, sample(found, 2)).status_code == (200 if may else 403)
         assert Dispute.objects.exists() == may
     dispute = Dispute.objects.get()
     client = Client()
     client.force_login(stranger)
-    client.post(reverse("leaderboard:withdraw", args=[found.pk, dispute.pk]))
+    assert client.post(
+        reverse("leaderboard:withdraw", args=[found.pk, dispute.pk])
+    ).status_code == 403  # fmt: skip
     dispute.refresh_from_db()
     assert dispute.withdrawn_at is None
     shown = client.get(
