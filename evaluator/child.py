@@ -132,14 +132,14 @@ def serve(spec_path: Path, factories: Mapping[str, HandlerFactory]) -> int:
                 f"spec: kind {spec.get('kind')!r} is not one of {', '.join(factories)}."
             )
         handler = factories[spec["kind"]](spec, report)
-    except Exception as error:
+    except Exception as error:  # the boundary of the process: its worker reads events, not exits
         _report_failure(report, error)
         return 1
     while (request := requests.get()) is not None:
         report = Reporter(events, request)
         try:
             report.done(handler.run(request, report))
-        except Exception as error:
+        except Exception as error:  # likewise
             _report_failure(report, error)
             return 1
     return 0

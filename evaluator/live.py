@@ -100,7 +100,7 @@ class RunningScore:
         try:
             while (completion := self._waiting.get()) and not self._stopped.is_set():
                 self._grade_one(completion)
-        except BaseException as error:
+        except BaseException as error:  # of this thread: the caller's raises it when it is left
             self._error = error
 
     def _grade_one(self, completion: Completion) -> None:

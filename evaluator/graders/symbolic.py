@@ -74,7 +74,7 @@ def _asked(doing: str, ask: Callable[..., Any], *texts: Any) -> Any:
         return ask(*texts)
     except (MemoryError, RecursionError) as error:
         raise GraderError(f"{doing} ran out of room ({type(error).__name__})") from error
-    except Exception as error:
+    except Exception as error:  # on hostile texts the libraries raise whatever they come upon
         raise UndecidedError(
             f"{doing} failed in the algebra system ({type(error).__name__})"
         ) from error

@@ -19,7 +19,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluator.engines import create, openai
+from evaluator.engines import create, drawing
 from evaluator.engines.base import Request
 from evaluator.engines.endpoint import RefusedError, checked_url, read_answer
 from evaluator.engines.pacing import Pace
@@ -36,7 +36,7 @@ MESSAGES = '[{"role": "user", "content": "1+1"}]'
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "_BACKOFF_SECONDS", (0.02, 0.1))
+    monkeypatch.setattr(drawing, "_BACKOFF_SECONDS", (0.02, 0.1))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
