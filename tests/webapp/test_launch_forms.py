@@ -32,7 +32,7 @@ def filled(user: Any) -> dict[str, Any]:
     prompts = PromptSet.objects.create(
         name="p", content_hash="0" * 64, path="prompts/p.jsonl", prompt_count=3
     )
-    blank = DistillationForm()
+    blank = DistillationForm(user)
     data = {
         name: field.initial
         for name, field in blank.fields.items()
@@ -44,8 +44,8 @@ def filled(user: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_the_defaults_make_a_recipe(filled: dict[str, Any]) -> None:
-    form = DistillationForm(filled)
+def test_the_defaults_make_a_recipe(filled: dict[str, Any], user: Any) -> None:
+    form = DistillationForm(user, filled)
     assert form.is_valid(), form.errors
     recipe = form.cleaned_data["recipe"]
     assert (recipe.teacher, recipe.base, recipe.student) == ("teacher", "base", "student")
@@ -60,8 +60,8 @@ def test_the_defaults_make_a_recipe(filled: dict[str, Any]) -> None:
     assert recipe.decontaminate
 
 
-def test_at_most_eight_fields_are_visible() -> None:
-    assert len(DistillationForm().main_fields()) <= 8
+def test_at_most_eight_fields_are_visible(user: Any) -> None:
+    assert len(DistillationForm(user).main_fields()) <= 8
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,10 @@ def test_at_most_eight_fields_are_visible() -> None:
         ("thinking", "loudly"), ("protocol", ""), ("temperature", ""), ("temperature", "warm"),
     ],
 )  # fmt: skip
-def test_bad_input_is_told_at_its_field(filled: dict[str, Any], field: str, value: Any) -> None:
-    form = DistillationForm(filled | {field: value})
+def test_bad_input_is_told_at_its_field(
+    filled: dict[str, Any], field: str, value: Any, user: Any
+) -> None:
+    form = DistillationForm(user, filled | {field: value})
     assert not form.is_valid()
     assert set(form.errors) == {field}
     names = (str(form.fields[field].label or field).lower(), field.replace("_", " "), field)
@@ -88,27 +90,29 @@ def test_bad_input_is_told_at_its_field(filled: dict[str, Any], field: str, valu
         assert sentence.endswith(".")
 
 
-def test_switched_off_filters_are_off(filled: dict[str, Any]) -> None:
-    form = DistillationForm(filled | {"filters": ["format"], "decontaminate": ""})
+def test_switched_off_filters_are_off(filled: dict[str, Any], user: Any) -> None:
+    form = DistillationForm(user, filled | {"filters": ["format"], "decontaminate": ""})
     assert form.is_valid(), form.errors
     assert [f.name for f in form.cleaned_data["recipe"].filters] == ["format"]
     assert not form.cleaned_data["recipe"].decontaminate
 
 
-def test_an_evaluation_keeps_the_preset_but_for_what_was_given(filled: dict[str, Any]) -> None:
+def test_an_evaluation_keeps_the_preset_but_for_what_was_given(
+    filled: dict[str, Any], user: Any
+) -> None:
     data = {
         "checkpoints": [filled["teacher"]], "benchmarks": [Benchmark.objects.get().pk],
         "protocol": "r1", "engine": "transformers",
     }  # fmt: skip
-    plain = EvaluationForm(data)
+    plain = EvaluationForm(user, data)
     assert plain.is_valid(), plain.errors
     assert plain.resolved_protocol == PRESETS["r1"]
-    changed = EvaluationForm(data | {"samples": 7, "max_tokens": 99})
+    changed = EvaluationForm(user, data | {"samples": 7, "max_tokens": 99})
     assert changed.is_valid()
     sampling = PRESETS["r1"].sampling.model_copy(update={"max_tokens": 99})
     wanted = PRESETS["r1"].model_copy(update={"samples": 7, "sampling": sampling})
     assert changed.resolved_protocol == wanted
-    assert set(EvaluationForm(data | {"samples": 0}).errors) == {"samples"}
+    assert set(EvaluationForm(user, data | {"samples": 0}).errors) == {"samples"}
 
 
 def test_what_is_missing_stands_at_the_field(user: Any, filled: dict[str, Any]) -> None:
@@ -165,7 +169,7 @@ def test_a_field_of_the_recipe_that_a_service_refuses_is_told_on_the_form(
 def test_only_checkpoints_with_files_are_offered(user: Any, filled: dict[str, Any]) -> None:
     make_checkpoint(user, "elsewhere", path="")
     for name in ("teacher", "base"):
-        names = {str(c) for c in DistillationForm().fields[name].queryset}  # type: ignore[attr-defined]
+        names = {str(c) for c in DistillationForm(user).fields[name].queryset}  # type: ignore[attr-defined]
         assert names == {"teacher", "base"}
 
 

@@ -480,8 +480,8 @@ def test_a_matrix_without_bounds_is_refused(page: Client, monkeypatch: Any) -> N
     assert "2 evaluations are more than 1" in response.context["form"].errors["checkpoints"][0]
 
 
-def test_commands_name_files_of_the_store(here: Any) -> None:
+def test_commands_name_files_of_the_store(here: Any, user: Any) -> None:
     recipe = Recipe.model_validate(
         {"teacher": "nobody", "base": "base", "student": "s", "prompts": {"set": "sums"}}
     )
-    assert '"teacher": "FILE"' in commands.of_distillation(recipe)
+    assert '"teacher": "FILE"' in commands.of_distillation(recipe, user)

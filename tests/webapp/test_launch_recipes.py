@@ -139,13 +139,15 @@ def installed(user: Any) -> None:
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(recipe=recipes())
-def test_form_to_yaml_to_form_is_the_identity(installed: None, recipe: Recipe) -> None:
-    first = DistillationForm(posted(DistillationForm(initial=fill(_draft(recipe)).initial)))
+def test_form_to_yaml_to_form_is_the_identity(installed: None, recipe: Recipe, user: Any) -> None:
+    first = DistillationForm(
+        user, posted(DistillationForm(user, initial=fill(_draft(recipe), user).initial))
+    )
     assert first.is_valid(), first.errors
     assert first.cleaned_data["recipe"] == mapping.portable(recipe)
-    filled = fill(read_draft(recipe_yaml.recipe_text(first.cleaned_data["recipe"])))
+    filled = fill(read_draft(recipe_yaml.recipe_text(first.cleaned_data["recipe"])), user)
     assert filled.notes == {}
-    second = DistillationForm(posted(DistillationForm(initial=filled.initial)))
+    second = DistillationForm(user, posted(DistillationForm(user, initial=filled.initial)))
     assert second.is_valid(), second.errors
     assert posted(second) == posted(first)
     assert second.cleaned_data["recipe"] == first.cleaned_data["recipe"]

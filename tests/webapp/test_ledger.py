@@ -360,23 +360,25 @@ def student(user: Any) -> Any:
     return of_student, of_base
 
 
-def test_a_student_took_its_traces_its_training_and_its_evaluations(student: Any) -> None:
+def test_a_student_took_its_traces_its_training_and_its_evaluations(
+    student: Any, user: Any
+) -> None:
     with CaptureQueriesContext(
         connection,
     ) as queries:
-        cost = ledger.cost_of(student[0].checkpoint)
+        cost = ledger.cost_of(student[0].checkpoint, user)
     assert len(queries) == 2
     for part, seconds in (
         (cost.traces, 3960), (cost.training, 7200), (cost.evaluation, 270), (cost.making, 11160),
         (cost.total, 11430),
     ):  # fmt: skip
         assert part.spent.device_seconds == pytest.approx(seconds, abs=30)
-    base = ledger.cost_of(student[1].checkpoint)
+    base = ledger.cost_of(student[1].checkpoint, user)
     assert (base.making, base.evaluation.leases) == (Cost(), 1)
 
 
-def test_a_point_costs_what_making_the_student_took(student: Any, settings: Any) -> None:
-    per_point = ledger.CostPerPoint(100, ledger.cost_of(student[0].checkpoint).making)
+def test_a_point_costs_what_making_the_student_took(student: Any, user: Any, settings: Any) -> None:
+    per_point = ledger.CostPerPoint(100, ledger.cost_of(student[0].checkpoint, user).making)
     assert per_point.money is None
     assert per_point.device_hours == pytest.approx(3.1 / 100, rel=0.01)
     settings.RETORT_DEVICE_HOUR_PRICE = 2.5

@@ -35,7 +35,7 @@ def test_the_pace_of_a_stage_tells_what_is_left(user: Any) -> None:
     make_stage(run, 0, "generate", "Draw", state=State.RUNNING, done=25, total=100,
                started_at=started)  # fmt: skip
     make_stage(run, 1, "filter", "Filter", state=State.WAITING)
-    view = queries.run_view(run.pk)
+    view = queries.run_view(run.pk, user)
     assert view.current is not None
     assert view.current.eta_seconds == pytest.approx(300, rel=0.05)
     assert view.fraction == pytest.approx(0.125)
@@ -61,7 +61,7 @@ def test_an_evaluation_of_a_running_run_has_the_state_of_its_own_stages(user: An
 def test_nothing_is_promised_before_anything_is_done(user: Any) -> None:
     run = make_run(user, "r", Run.Kind.DISTILLATION, State.RUNNING)
     make_stage(run, 0, "generate", "Draw", state=State.RUNNING, done=0, total=100)
-    view = queries.run_view(run.pk)
+    view = queries.run_view(run.pk, user)
     assert view.current is not None
     assert view.current.eta_seconds is None
 
@@ -73,7 +73,7 @@ def test_a_long_loss_curve_is_thinned_but_keeps_both_ends(user: Any) -> None:
     TrainingPoint.objects.bulk_create(
         TrainingPoint(stage=train, step=step, values={"loss": 1.0}) for step in range(steps)
     )
-    points = queries.loss_curve(queries.run_view(run.pk))
+    points = queries.loss_curve(queries.run_view(run.pk, user))
     assert len(points) <= queries.CURVE_POINTS
     assert points[0][0] == 0
     assert points[-1][0] == steps - 1

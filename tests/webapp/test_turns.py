@@ -35,7 +35,7 @@ def test_a_raised_run_is_next_although_an_older_one_waits(user: Any, admin: Any)
     [
         ("owner", 0, 1, "only staff may raise"),
         ("owner", -3, -2, "only staff may raise"),
-        ("stranger", 0, -1, "only staff and the run's owner"),
+        ("stranger", 0, -1, "only the run's owner and admins"),
         ("staff", 0, 101, "from -100 to 100"),
         ("staff", 0, -101, "from -100 to 100"),
         ("owner", 0, -1, None),

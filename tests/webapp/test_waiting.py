@@ -53,7 +53,7 @@ def test_every_reason_is_named_until_it_is_done(
     assert told() == "It waits for 2 devices of large, where 2 are free by now."
     user.max_running_shards = 0
     user.save()
-    assert told() == "ada may have 0 shards being done at a time, and has 0."
+    assert told() == "ada may have 0 shards being done at a time, and has as many."
     user.max_running_shards = None
     user.save()
     assert leases.claim("large/1") is not None

@@ -77,7 +77,7 @@ def test_a_retry_begins_another_attempt(user: Any) -> None:
     )
     claim = Claim(shard.pk, stage.pk, run.pk, token, {}, ())
     leases.record_progress(claim, done=75, total=100, unit="completions", tokens=1300)
-    view = queries.run_view(run.pk).stages[0]
+    view = queries.run_view(run.pk, user).stages[0]
     assert view.eta_seconds == pytest.approx(60, rel=0.1)
     assert view.stage.tokens_per_second == pytest.approx(10, rel=0.1)
 

@@ -49,7 +49,7 @@ def detail(request: HttpRequest, pk: int) -> HttpResponse:
         "evaluations": evaluations,
         "versus_parent": queries.versus_parent(checkpoint, evaluations),
         "links": lineage_of(checkpoint),
-        "costs": of_checkpoint(checkpoint),
+        "costs": of_checkpoint(checkpoint, signed_in(request)),
         "graph": graph,
         "drawing": drawn.draw(graph),
         "has_card": cards.has_card(checkpoint),

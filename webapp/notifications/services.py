@@ -27,6 +27,8 @@ from webapp.core.models import User
 from webapp.notifications import webhook
 from webapp.notifications.models import Channel, Notification, Preference
 from webapp.notifications.webhook import DeliveryError
+from webapp.projects.access import has_role
+from webapp.projects.models import Role
 from webapp.runs.models import FINAL_STATES, Run, State
 
 # Waits before the second try and each one after it; after the last the message is given up.
@@ -175,6 +177,8 @@ def _deliver(notification: Notification) -> None:
     place = wish and (wish.email if notification.channel == Channel.EMAIL else wish.webhook_url)
     if not wish or not place:
         raise DeliveryError("it is not wanted any more", final=True)
+    if not has_role(notification.user, notification.run.project_id, Role.VIEWER):
+        raise DeliveryError("its reader is not in the run's project any more", final=True)
     if notification.channel == Channel.EMAIL:
         _mail(wish.email, notification.run, notification.state)
     else:

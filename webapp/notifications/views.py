@@ -12,6 +12,7 @@ from webapp.core.users import signed_in
 from webapp.notifications import services
 from webapp.notifications.forms import PreferenceForm
 from webapp.notifications.models import Channel, Notification, Preference
+from webapp.projects.access import seen_by
 
 SHOWN = 20
 _FIELDS = ("email", "webhook_url", "on_finished", "on_failed", "on_cancelled")
@@ -53,7 +54,7 @@ def _page(request: HttpRequest, form: PreferenceForm, secret: str = "") -> HttpR
             )
             if place
         ],
-        "sent": Notification.objects.filter(user=user)
+        "sent": seen_by(user, Notification.objects.filter(user=user), "run__project")
         .select_related("run")
         .defer("run__config")[:SHOWN],
     }

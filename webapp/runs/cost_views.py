@@ -17,6 +17,8 @@ from django.views.decorators.http import require_safe
 from evaluator.spreadsheet import Cell, csv_text
 from webapp.checkpoints.models import Checkpoint
 from webapp.core.models import User
+from webapp.core.users import signed_in
+from webapp.projects.access import seen_by
 from webapp.runs import ledger
 from webapp.runs.ledger import Cost
 from webapp.runs.models import LedgerEntry, Run, Stage
@@ -66,13 +68,16 @@ def of_run(run: Run, stages: list[Stage]) -> CostTable | None:
     return _table(rows, "Stage") if rows else None
 
 
-def of_checkpoint(checkpoint: Checkpoint) -> CostTable | None:
-    """What a checkpoint took, from its teacher's traces on; None where nothing was spent here."""
-    cost = ledger.cost_of(checkpoint)
+def of_checkpoint(checkpoint: Checkpoint, user: User) -> CostTable | None:
+    """What a checkpoint took in runs that the person sees, from its teacher's traces on.
+
+    None where nothing was spent.
+    """
+    cost = ledger.cost_of(checkpoint, user)
     steps = (
         ("Traces", cost.traces, "checking the recipe, drawing and filtering"),
         ("Training", cost.training, ""),
-        ("Evaluation", cost.evaluation, "every measurement of it, in any run"),
+        ("Evaluation", cost.evaluation, "every measurement of it"),
     )
     rows = [CostRow(name, part, sub=sub) for name, part, sub in steps if part.leases]
     return _table(rows, "For") if rows else None
@@ -85,7 +90,7 @@ def _table(rows: list[CostRow], first: str) -> CostTable:
 # --- the page
 
 
-def _by_run(entries: QuerySet[LedgerEntry]) -> list[CostRow]:
+def _by_run(entries: QuerySet[LedgerEntry], user: User) -> list[CostRow]:
     costs = ledger.grouped(entries, "run_id")
     runs = Run.objects.select_related("owner").defer("config").in_bulk([pk for pk in costs if pk])
     return [
@@ -96,26 +101,33 @@ def _by_run(entries: QuerySet[LedgerEntry]) -> list[CostRow]:
     ]
 
 
-def _by_person(entries: QuerySet[LedgerEntry]) -> list[CostRow]:
+def _by_person(entries: QuerySet[LedgerEntry], user: User) -> list[CostRow]:
     costs = ledger.grouped(entries, "user_id")
     people = User.objects.in_bulk(list(costs))
     return [CostRow(people[pk].get_username(), cost) for pk, cost in costs.items()]
 
 
-def _by_student(entries: QuerySet[LedgerEntry]) -> list[CostRow]:
+def _by_student(entries: QuerySet[LedgerEntry], user: User) -> list[CostRow]:
+    # Of a foreign student that was measured in a run of one's own the name is no secret.
     students = Checkpoint.objects.filter(produced_by__isnull=False).order_by("pk")
+    taken = [each for each in ledger.of_students(students, entries) if each.total.leases]
+    chosen = Checkpoint.objects.filter(pk__in=[each.checkpoint.pk for each in taken])
+    seen = set(seen_by(user, chosen).values_list("pk", flat=True))
     return [
-        CostRow(each.checkpoint.name, each.total, each.checkpoint.get_absolute_url())
-        for each in ledger.of_students(students, entries)
-        if each.total.leases
+        CostRow(
+            each.checkpoint.name,
+            each.total,
+            each.checkpoint.get_absolute_url() if each.checkpoint.pk in seen else "",
+        )
+        for each in taken
     ]
 
 
-def _by_kind(entries: QuerySet[LedgerEntry]) -> list[CostRow]:
+def _by_kind(entries: QuerySet[LedgerEntry], user: User) -> list[CostRow]:
     return [CostRow(kind, cost) for kind, cost in ledger.grouped(entries, "kind").items()]
 
 
-GROUPS: dict[str, tuple[str, str, Callable[[QuerySet[LedgerEntry]], list[CostRow]]]] = {
+GROUPS: dict[str, tuple[str, str, Callable[[QuerySet[LedgerEntry], User], list[CostRow]]]] = {
     "run": ("runs", "Run", _by_run),
     "person": ("people", "Person", _by_person),
     "student": ("students", "Student", _by_student),
@@ -125,15 +137,19 @@ GROUPS: dict[str, tuple[str, str, Callable[[QuerySet[LedgerEntry]], list[CostRow
 
 @require_safe
 def index(request: HttpRequest) -> HttpResponse:
-    """What leases took that ended in a period, by one of ``GROUPS``; ``?csv`` downloads it."""
+    """What leases took that ended in a period, by one of ``GROUPS``; ``?csv`` downloads it.
+
+    Of runs that one sees, and one's own that are gone.
+    """
+    user = signed_in(request)
     since, until = _period(request)
     by = request.GET.get("by", "")
     by = by if by in GROUPS else "run"
     _, first, rows_of = GROUPS[by]
-    entries = LedgerEntry.objects.filter(
+    entries = ledger.seen_entries(user).filter(
         ended_at__gte=_start(since), ended_at__lt=_start(until + timedelta(days=1))
     )
-    rows = sorted(rows_of(entries), key=_dearest)
+    rows = sorted(rows_of(entries, user), key=_dearest)
     if "csv" in request.GET:
         return _as_csv(rows, first, f"costs-by-{by}-{since}-{until}.csv")
     # A student's costs are part of its run's, and evaluations of others are nobody's student's.

@@ -10,13 +10,15 @@ from typing import Any
 from django.db.models import Count, DurationField, ExpressionWrapper, F, Value
 from django.db.models.functions import Now
 
+from webapp.core.models import User
+from webapp.projects.access import seen_by, seen_projects
 from webapp.runs import ledger
 from webapp.runs.ledger import Cost
 from webapp.runs.models import (
     Device,
     DeviceRequest,
-    LedgerEntry,
     Shard,
+    Stage,
     State,
     Upkeep,
     WorkerHeartbeat,
@@ -25,6 +27,7 @@ from webapp.runs.models import (
 ROUND = "reap"
 SILENT_SECONDS = 30.0  # three signs of life that did not come
 LIVE = (State.QUEUED, State.RUNNING)
+_BUSY = "busy"
 FORGET = timedelta(days=1)  # a worker, or a device, of which nothing was heard for so long
 
 
@@ -84,11 +87,12 @@ def tidy() -> None:
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """A worker and the shard that it holds, if any."""
+    """A worker and the shard that it holds, if any, as far as somebody may see it."""
 
     worker: WorkerHeartbeat
     seconds: float  # since its last sign of life, by the database's clock
     shard: Shard | None
+    doing: str  # what else it does; of what may not be seen only that it does something
     lately: Cost  # of its leases that ended in the last hour
 
     @property
@@ -104,18 +108,28 @@ class WorkerView:
 
 @dataclass(frozen=True, slots=True)
 class HostView:
-    """A host with its workers and devices."""
+    """A host with its workers, and its devices, each with the stage it is held for.
+
+    The stage is None where the device is free, or what holds it may not be seen.
+    """
 
     name: str
     workers: list[WorkerView]
-    devices: list[Device]
+    devices: list[tuple[Device, Stage | None]]
 
 
-def overview() -> list[HostView]:
-    """Every host that has workers or devices, in a fixed number of queries."""
+def overview(user: User) -> list[HostView]:
+    """Every host that has workers or devices, in a fixed number of queries.
+
+    Everybody sees the machines and which of them are busy; runs, and what they took, are those that
+    the person sees.
+    """
     running = Shard.objects.filter(state=State.RUNNING, lease_expires_at__gte=Now())
-    shards = {shard.worker: shard for shard in running.select_related("stage__run")}
-    hour = LedgerEntry.objects.filter(ended_at__gt=Now() - Value(timedelta(hours=1)))
+    seen = seen_by(user, running, "stage__run__project")
+    shards = {shard.worker: shard for shard in seen.select_related("stage__run")}
+    busy = set(running.values_list("worker", flat=True))
+    projects = seen_projects(user)
+    hour = ledger.seen_entries(user).filter(ended_at__gt=Now() - Value(timedelta(hours=1)))
     lately = ledger.grouped(hour, "worker")
     views: dict[str, HostView] = {}
 
@@ -126,24 +140,36 @@ def overview() -> list[HostView]:
     for worker in WorkerHeartbeat.objects.annotate(age=age).order_by("host", "name"):
         host = worker.host or worker.name.partition("/")[0]
         seconds = max(worker.age.total_seconds(), 0.0)
+        shard = shards.get(worker.name)
+        doing = worker.doing if user.is_staff else _BUSY * bool(worker.doing)
+        if shard is None and worker.name in busy:
+            doing = _BUSY
         view(host).workers.append(
-            WorkerView(worker, seconds, shards.get(worker.name), lately.get(worker.name, Cost()))
+            WorkerView(worker, seconds, shard, doing, lately.get(worker.name, Cost()))
         )
     for device in Device.objects.select_related("request__stage__run").order_by("host", "pk"):
-        view(device.host).devices.append(device)
+        stage = device.request.stage if device.request else None
+        hidden = stage is not None and stage.run.project_id not in projects
+        view(device.host).devices.append((device, None if hidden else stage))
     return [views[name] for name in sorted(views)]
 
 
-def unserved() -> list[tuple[str, int]]:
-    """Queues with claimable shards that no living worker serves, each with their number."""
+def unserved(user: User) -> list[tuple[str, int]]:
+    """Queues with claimable shards that no living worker serves, each with their number.
+
+    Of shards of runs that the person sees.
+    """
     seen = WorkerHeartbeat.objects.filter(
         seen_at__gt=Now() - Value(timedelta(seconds=SILENT_SECONDS)), draining=False
     )
     served = {
         name for queues in seen.values_list("queues", flat=True) for name in queues.split(",")
     }
+    queued = Shard.objects.filter(
+        state=State.QUEUED, stage__state__in=LIVE, stage__run__state__in=LIVE
+    )
     waiting = (
-        Shard.objects.filter(state=State.QUEUED, stage__state__in=LIVE, stage__run__state__in=LIVE)
+        seen_by(user, queued, "stage__run__project")
         .values_list("stage__queue")
         .annotate(count=Count("pk"))
         .order_by("stage__queue")

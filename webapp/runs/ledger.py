@@ -15,6 +15,8 @@ from django.conf import settings
 from django.db.models import Case, Count, F, FloatField, Q, QuerySet, Sum, Value, When
 
 from webapp.checkpoints.models import Checkpoint
+from webapp.core.models import User
+from webapp.projects.access import projects_of
 from webapp.runs.models import LedgerEntry, Run
 
 # What makes a student; what else its run does measures it, or others.
@@ -197,6 +199,15 @@ def _cost(row: Mapping[str, Any]) -> Cost:
     return Cost(**counts, spent=amounts("spent"), lost=amounts("lost"))
 
 
+def seen_entries(user: User) -> QuerySet[LedgerEntry]:
+    """The entries of runs that the person sees, and theirs of runs that are gone."""
+    entries = LedgerEntry.objects.all()
+    if user.is_staff:
+        return entries
+    seen = Q(run__project__in=projects_of(user).order_by().values("pk"))
+    return entries.filter(seen | Q(run=None, user=user))
+
+
 def grouped(entries: QuerySet[LedgerEntry], *by: str) -> dict[Any, Cost]:
     """Costs by the values of the fields ``by`` (a tuple where there are several): one query."""
     rows = entries.order_by().values(*by).annotate(**_aggregates()).order_by(*by)
@@ -215,10 +226,9 @@ def of_stages(run: Run) -> dict[int, Cost]:
 
 
 def of_students(
-    checkpoints: Iterable[Checkpoint], entries: QuerySet[LedgerEntry] | None = None
+    checkpoints: Iterable[Checkpoint], entries: QuerySet[LedgerEntry]
 ) -> list[StudentCost]:
-    """What each of these took, in two queries; ``entries`` restricts what counts (a period)."""
-    entries = LedgerEntry.objects.all() if entries is None else entries
+    """What each of these took, in two queries; ``entries`` are what counts (of a period, seen)."""
     wanted = list(checkpoints)
     purpose = Case(
         When(kind__in=TRACE_KINDS, then=Value("traces")),
@@ -248,6 +258,6 @@ def of_students(
     ]
 
 
-def cost_of(checkpoint: Checkpoint) -> StudentCost:
-    """What the checkpoint took; all nought for one from elsewhere that was not measured here."""
-    return of_students([checkpoint])[0]
+def cost_of(checkpoint: Checkpoint, user: User) -> StudentCost:
+    """What the checkpoint took in runs that the person sees; all nought where it took nothing."""
+    return of_students([checkpoint], seen_entries(user))[0]

@@ -8,11 +8,12 @@ from datetime import datetime
 from typing import Any, Self
 from urllib.parse import urlencode
 
-from django.db.models import OuterRef, Prefetch, QuerySet, Subquery
+from django.db.models import Exists, OuterRef, Prefetch, QuerySet, Subquery
 from django.utils import timezone
 
 from webapp.core.models import User
 from webapp.core.text import storable
+from webapp.projects.access import seen_by
 from webapp.runs.models import FINAL_STATES, Evaluation, Run, Stage, State, TrainingPoint
 
 # A loss curve needs no more points than a screen has columns.
@@ -134,7 +135,9 @@ def _seconds(start: datetime | None, end: datetime | None) -> float | None:
 
 def _with_stages() -> QuerySet[Run]:
     stages = Stage.objects.order_by("position").defer("config", "result", "log_tail")
-    return Run.objects.select_related("owner").prefetch_related(Prefetch("stages", queryset=stages))
+    return Run.objects.select_related("owner", "project").prefetch_related(
+        Prefetch("stages", queryset=stages)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,7 @@ class RunFilter:
     state: str = ""
     kind: str = ""
     owner: str = ""
+    project: str = ""
     name: str = ""
     archived: bool = False
 
@@ -155,6 +159,7 @@ class RunFilter:
             state=state if state in State.values else "",
             kind=kind if kind in Run.Kind.values else "",
             owner=storable(str(query.get("owner", "")))[:150],
+            project=storable(str(query.get("project", "")))[:100],
             name=storable(str(query.get("name", "")))[:200],
             archived="archived" in query,
         )
@@ -165,9 +170,9 @@ class RunFilter:
         return self == RunFilter()
 
 
-def runs(wanted: RunFilter) -> QuerySet[Run]:
-    """The runs that are wanted, newest first, with their stages."""
-    query = _with_stages().defer("config").order_by("-created_at")
+def runs(wanted: RunFilter, user: User) -> QuerySet[Run]:
+    """The wanted of the runs that the person sees, newest first, with their stages."""
+    query = seen_by(user, _with_stages()).defer("config").order_by("-created_at")
     query = query.filter(archived__isnull=not wanted.archived)
     if wanted.state:
         query = query.filter(state=wanted.state)
@@ -175,15 +180,18 @@ def runs(wanted: RunFilter) -> QuerySet[Run]:
         query = query.filter(kind=wanted.kind)
     if wanted.owner:
         query = query.filter(owner__username=wanted.owner)
+    if wanted.project:
+        query = query.filter(project__name=wanted.project)
     if wanted.name:
         query = query.filter(name__icontains=wanted.name)
     return query
 
 
-def run_owners() -> list[str]:
-    """Who has launched a run."""
-    owners = User.objects.filter(run__isnull=False).order_by("username")
-    return list(owners.values_list("username", flat=True).distinct())
+def run_owners(user: User) -> list[str]:
+    """Who has launched a run that the person sees."""
+    theirs = seen_by(user, Run.objects.filter(owner=OuterRef("pk")).order_by())
+    owners = User.objects.filter(Exists(theirs)).order_by("username")
+    return list(owners.values_list("username", flat=True))
 
 
 def view_of(run: Run) -> RunView:
@@ -191,10 +199,13 @@ def view_of(run: Run) -> RunView:
     return RunView(run, [StageView(stage) for stage in run.stages.all()])
 
 
-def run_view(run_id: int) -> RunView:
-    """Return one run with its whole stages; raises Run.DoesNotExist."""
+def run_view(run_id: int, user: User) -> RunView:
+    """Return one run with its whole stages.
+
+    Raises Run.DoesNotExist, also where the person may not see it.
+    """
     run = (
-        Run.objects.select_related("owner")
+        seen_by(user, Run.objects.select_related("owner", "project"))
         .prefetch_related(Prefetch("stages", queryset=Stage.objects.order_by("position")))
         .get(pk=run_id)
     )

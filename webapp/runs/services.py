@@ -171,6 +171,7 @@ def launch_evaluations(
     """
     project = place_for(owner, project)
     turns.check_priority(priority, owner)
+    _check_seen(checkpoints, owner)
     served = {
         each.checkpoint_id: each for each in Endpoint.objects.filter(checkpoint__in=checkpoints)
     }
@@ -225,6 +226,7 @@ def import_completions(
     protocol = protocol.model_copy(update={"samples": samples})
     with transaction.atomic():
         checkpoint = completions_only(owner=owner, project=project, name=checkpoint_name)
+        _check_seen([checkpoint], owner)  # an earlier import's may lie where they are no more
         run = _evaluation_run(owner, project, [checkpoint], [benchmark], protocol)
         evaluation = _evaluation(run, checkpoint, benchmark, protocol, engine="replay")
         relative = f"runs/{run.pk}/completions.jsonl{'.gz' if path.suffix == '.gz' else ''}"
@@ -385,6 +387,19 @@ def _check_judge(benchmark: Benchmark) -> None:
         graders.get(benchmark.grader).check_available()
     except GraderError as error:
         raise UserError(f"benchmark: {benchmark.title}: {error}", "benchmark") from None
+
+
+def _check_seen(checkpoints: Sequence[Checkpoint], owner: User) -> None:
+    """Refuse what the owner may not see, as if it were not there."""
+    given = Checkpoint.objects.filter(pk__in=[each.pk for each in checkpoints])
+    seen = set(seen_by(owner, given).values_list("pk", flat=True))
+    for checkpoint in checkpoints:
+        if checkpoint.pk not in seen:
+            raise UserError(
+                f"checkpoint: no checkpoint that you may use is called {checkpoint.name!r}; choose "
+                "another.",
+                "checkpoint",
+            )
 
 
 def _check_answerer(

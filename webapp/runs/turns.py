@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from django.db import transaction
 
 from webapp.core.errors import UserError
 from webapp.core.models import User
 from webapp.projects.access import may_manage
+from webapp.projects.models import Membership, Role
 from webapp.runs.models import FINAL_STATES, Run
 
 LOWEST, HIGHEST = -100, 100
 MOST_SHARDS = 10_000  # of a person at a time
 
 logger = logging.getLogger(__name__)
+
+
+def changeable(runs: Iterable[Run], by: User) -> frozenset[int]:
+    """The keys of those of the runs about which the person decides, in one query."""
+    if by.is_staff:
+        return frozenset(run.pk for run in runs)
+    roles = dict(Membership.objects.filter(user=by).values_list("project_id", "role"))
+    return frozenset(
+        run.pk
+        for run in runs
+        if roles.get(run.project_id) == Role.ADMIN
+        or (roles.get(run.project_id) == Role.OPERATOR and run.owner_id == by.pk)
+    )
 
 
 def check_priority(priority: int, by: User, *, than: int = 0) -> None:
@@ -35,14 +50,15 @@ def check_priority(priority: int, by: User, *, than: int = 0) -> None:
 def set_priority(run: Run, priority: int, *, by: User) -> None:
     """Have the run's open shards claimed before, or after, those of other runs.
 
-    Staff may set any priority, owners may lower their run's. What is being done goes on. Raises
-    UserError.
+    Staff may set any priority; the run's owner and admins of its project may lower it. What is
+    being done goes on. Raises UserError.
     """
     with transaction.atomic():
         locked = Run.objects.select_for_update(no_key=True).get(pk=run.pk)
         if not may_manage(by, locked):
             raise UserError(
-                "priority: only staff and the run's owner may change it; ask them.", "priority"
+                "priority: only the run's owner and admins of its project may change it; ask them.",
+                "priority",
             )
         if locked.state in FINAL_STATES:
             raise UserError(

@@ -7,14 +7,17 @@ from typing import Any, Literal
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
+from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
+from webapp.core import audit
 from webapp.core.errors import UserError
 from webapp.core.numbers import query_number
 from webapp.core.users import signed_in
-from webapp.projects.access import may_manage
+from webapp.projects.access import may_manage, projects_of, seen_by
+from webapp.projects.models import Role
 from webapp.runs import files, queries, redraw, services, waiting
 from webapp.runs.charts import loss_figure
 from webapp.runs.cost_views import of_run
@@ -29,8 +32,9 @@ STOP_POLLING = 286  # htmx's own status
 
 
 def _index_context(request: HttpRequest) -> dict[str, Any]:
+    user = signed_in(request)
     wanted = queries.RunFilter.of(request.GET)
-    page = Paginator(queries.runs(wanted), PAGE).get_page(request.GET.get("page"))
+    page = Paginator(queries.runs(wanted, user), PAGE).get_page(request.GET.get("page"))
     views = [queries.view_of(run) for run in page]
     return {
         "page": page,
@@ -38,14 +42,16 @@ def _index_context(request: HttpRequest) -> dict[str, Any]:
         "wanted": wanted,
         "states": State.values,
         "kinds": Run.Kind.choices,
-        "owners": queries.run_owners(),
+        "owners": queries.run_owners(user),
+        "projects": list(projects_of(user).values_list("name", flat=True)),
+        "may_launch": projects_of(user, Role.OPERATOR).exists(),
         "live": any(not view.is_final for view in views),
     }
 
 
 @require_safe
 def index(request: HttpRequest) -> HttpResponse:
-    """All runs, newest first; failed ones stay, with their cause."""
+    """All runs that one sees, newest first; failed ones stay, with their cause."""
     return render(request, "runs/index.html", _index_context(request))
 
 
@@ -55,18 +61,25 @@ def index_live(request: HttpRequest) -> HttpResponse:
     return render(request, "runs/_list.html", _index_context(request))
 
 
-def _detail_context(request: HttpRequest, pk: int) -> dict[str, Any]:
+def _run_view(request: HttpRequest, pk: int) -> queries.RunView:
+    """The run, where whoever asks may see it."""
     try:
-        view = queries.run_view(pk)
+        return queries.run_view(pk, signed_in(request))
     except Run.DoesNotExist:
         raise Http404 from None
+
+
+def _detail_context(request: HttpRequest, pk: int) -> dict[str, Any]:
+    user = signed_in(request)
+    view = _run_view(request, pk)
     filtered = queries.filter_stage(view)
     evaluations = queries.run_evaluations(view.run)
     checked = queries.preflight_stage(view)
     return {
         "run": view.run,
         "view": view,
-        "may_manage": may_manage(signed_in(request), view.run),
+        "may_manage": may_manage(user, view.run),
+        "may_launch": projects_of(user, Role.OPERATOR).exists(),
         "evaluations": evaluations,
         "comparison": queries.comparison(evaluations),
         "waiting": "" if view.is_final else waiting.reason(view.run),
@@ -77,7 +90,7 @@ def _detail_context(request: HttpRequest, pk: int) -> dict[str, Any]:
         "preflight": PreflightView.of(files.read_preflight(checked)) if checked else None,
         "traces": traces_of(view.run),
         "costs": of_run(view.run, [item.stage for item in view.stages]),
-        "products": list(view.run.products.only("pk", "name")),
+        "products": list(seen_by(user, view.run.products.only("pk", "name"))),
     }
 
 
@@ -96,10 +109,7 @@ def live(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def latest(request: HttpRequest, pk: int) -> HttpResponse:
     """What the run's models wrote last, while one is writing; a status of 286 ends the polling."""
-    try:
-        view = queries.run_view(pk)
-    except Run.DoesNotExist:
-        raise Http404 from None
+    view = _run_view(request, pk)
     found = queries.writing_stage(view)
     rows = files.newest_rows(found[0], NEWEST) if found else []
     context = {
@@ -121,10 +131,7 @@ def examples(request: HttpRequest, pk: int, which: str) -> HttpResponse:
         wanted = "dropped"
     else:
         raise Http404
-    try:
-        view = queries.run_view(pk)
-    except Run.DoesNotExist:
-        raise Http404 from None
+    view = _run_view(request, pk)
     stage = queries.filter_stage(view)
     if stage is None:
         raise Http404
@@ -145,9 +152,10 @@ def examples(request: HttpRequest, pk: int, which: str) -> HttpResponse:
 
 def _managed_run(request: HttpRequest, pk: int) -> Run:
     """The run, where whoever asks may decide about it."""
-    run = get_object_or_404(Run, pk=pk)
-    if not may_manage(signed_in(request), run):
-        raise PermissionDenied
+    user = signed_in(request)
+    run = get_object_or_404(seen_by(user, Run.objects.all()), pk=pk)
+    if not may_manage(user, run):
+        raise PermissionDenied("Only its owner and admins of its project decide about a run.")
     return run
 
 
@@ -156,7 +164,9 @@ def cancel(request: HttpRequest, pk: int) -> HttpResponse:
     """Ask the run to stop; its worker ends the children within a heartbeat."""
     run = _managed_run(request, pk)
     try:
-        services.cancel_run(run)
+        with transaction.atomic():
+            services.cancel_run(run)
+            audit.record(signed_in(request), "run.cancel", run)
     except UserError as error:
         messages.error(request, error.sentence)
     return redirect(run)
@@ -167,7 +177,9 @@ def retry(request: HttpRequest, pk: int) -> HttpResponse:
     """Go on after what was accepted."""
     run = _managed_run(request, pk)
     try:
-        services.retry_run(run)
+        with transaction.atomic():
+            services.retry_run(run)
+            audit.record(signed_in(request), "run.retry", run)
     except UserError as error:
         messages.error(request, error.sentence)
     return redirect(run)

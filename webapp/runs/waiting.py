@@ -76,8 +76,9 @@ def _limit(run: Run) -> str:
     ).count()
     if busy < limit:
         return ""
+    # Not how many: they may be of runs that the reader does not see.
     return (
-        f"{run.owner.get_username()} may have {limit} shards being done at a time, and has {busy}."
+        f"{run.owner.get_username()} may have {limit} shards being done at a time, and has as many."
     )
 
 

@@ -10,7 +10,12 @@ from django.db.models import QuerySet
 
 from webapp.checkpoints.models import Checkpoint
 from webapp.core.forms import speak
+from webapp.core.models import User
+from webapp.projects.access import seen_by
+from webapp.projects.forms import add_place
+from webapp.projects.models import Project
 from webapp.runs.devices import MOST
+from webapp.runs.models import Run
 from webapp.runs.turns import HIGHEST, LOWEST
 
 if TYPE_CHECKING:
@@ -32,7 +37,7 @@ ENGINE_CHOICES = [("transformers", "transformers"), ("vllm", "vLLM")]
 
 
 class LaunchForm(forms.Form):
-    """A form whose choices come from what is installed."""
+    """A form whose choices are what is installed and what the person sees."""
 
     # Field → what to do where it has nothing to choose from.
     REMEDIES = {
@@ -49,15 +54,49 @@ class LaunchForm(forms.Form):
     set_by_preset: frozenset[str] = frozenset()
     preset = ""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, user: User, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.user = user
         speak(self.fields)
+        self._home = add_place(self.fields, user, "Who is in it sees the run, and nobody else.")
+        self._choose_place(self.initial.pop("project", None))
+
+    def _choose_place(self, wanted: Any) -> None:
+        """Begin with the wanted project where the person works in it, else the one used last."""
+        field = self.fields.get("project")
+        if not isinstance(field, forms.ModelChoiceField) or field.queryset is None:
+            return
+        places = {str(pk) for pk in field.queryset.values_list("pk", flat=True)}
+        used = Run.objects.filter(owner=self.user).order_by("-pk").values_list("project", flat=True)
+        known = [each for each in (wanted, used.first()) if str(each) in places]
+        field.initial = known[0] if known else field.initial
+
+    @property
+    def place_field(self) -> forms.BoundField | None:
+        """The field that asks for the project, where one does."""
+        return self["project"] if "project" in self.fields else None
+
+    @property
+    def place(self) -> Project | None:
+        """The project that was chosen; None where nothing was asked. Only after ``is_valid``."""
+        chosen: Project | None = self.cleaned_data.get("project")
+        return chosen
 
     def offer(self, name: str, queryset: QuerySet[Any]) -> None:
         """Set what a field chooses from."""
         field = self.fields[name]
         assert isinstance(field, forms.ModelChoiceField)
         field.queryset = queryset
+
+    def offer_checkpoints(self, name: str, queryset: QuerySet[Checkpoint]) -> None:
+        """Have a field choose from those of the checkpoints that the person sees.
+
+        Those of other projects than the run's say of which; of all, where the run's is asked for.
+        """
+        field = self.fields[name]
+        assert isinstance(field, CheckpointField | AnswerersField)
+        field.home = self._home
+        self.offer(name, seen_by(self.user, queryset.select_related("project", "endpoint")))
 
     def focus_first_error(self) -> None:
         """Have the browser put the cursor where something has to be mended."""
@@ -76,9 +115,11 @@ class LaunchForm(forms.Form):
         )
 
 
-def _label(checkpoint: Any) -> str:
-    """The name, and where it is when it is not here."""
-    return str(checkpoint) if checkpoint.has_files else f"{checkpoint} (endpoint)"
+def _label(checkpoint: Checkpoint, home: Project | None) -> str:
+    """The name, that an endpoint serves it, and its project where that is not ``home``."""
+    served = "" if checkpoint.has_files else " (endpoint)"
+    elsewhere = "" if checkpoint.project == home else f" · {checkpoint.project}"
+    return f"{checkpoint}{served}{elsewhere}"
 
 
 class AnswererSelect(forms.Select):
@@ -93,24 +134,31 @@ class AnswererSelect(forms.Select):
         return option
 
 
-class AnswererField(_CheckpointField):
+class CheckpointField(_CheckpointField):
+    """Chooses a checkpoint."""
+
+    home: Project | None = None
+
+    def label_from_instance(self, obj: Any) -> str:
+        """Its name, and where it is."""
+        return _label(obj, self.home)
+
+
+class AnswererField(CheckpointField):
     """Chooses what can answer: checkpoints with files, and models that an endpoint serves."""
 
     widget = AnswererSelect
-
-    def label_from_instance(self, obj: Any) -> str:
-        """Its name, and that an endpoint serves it."""
-        return _label(obj)
 
 
 class AnswerersField(_CheckpointsField):
     """Chooses several of them."""
 
     widget = forms.CheckboxSelectMultiple
+    home: Project | None = None
 
     def label_from_instance(self, obj: Any) -> str:
-        """Its name, and that an endpoint serves it."""
-        return _label(obj)
+        """Its name, and where it is."""
+        return _label(obj, self.home)
 
 
 def priority_field() -> forms.IntegerField:

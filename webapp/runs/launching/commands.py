@@ -12,16 +12,22 @@ from distiller.recipe import Recipe
 from webapp.benchmarks.models import Benchmark
 from webapp.benchmarks.queries import latest_benchmarks, latest_prompt_sets
 from webapp.checkpoints.models import Checkpoint
+from webapp.core.models import User
 from webapp.endpoints.models import Endpoint
+from webapp.projects.access import seen_by
 
 STORE = "var/files"  # RETORT_VAR's files, as seen from the checkout
 
 
-def of_distillation(recipe: Recipe) -> str:
-    """Shell commands that follow a recipe from traces to scores, each resumable by itself."""
-    endpoint = Endpoint.objects.filter(checkpoint__name=recipe.teacher).first()
+def of_distillation(recipe: Recipe, user: User) -> str:
+    """Shell commands that follow a recipe from traces to scores, each resumable by itself.
+
+    Of checkpoints and endpoints that the person does not see they name no folder and no address.
+    """
+    named = Endpoint.objects.filter(checkpoint__name=recipe.teacher)
+    endpoint = seen_by(user, named, "checkpoint__project").first()
     prompts = _stored(latest_prompt_sets().filter(name=recipe.prompts.set).values_list("path"))
-    local = _local(recipe, endpoint, prompts)
+    local = _local(recipe, endpoint, prompts, seen_by(user, Checkpoint.objects.all()))
     installed = list(latest_benchmarks())
     against = [part for each in installed for part in ("--benchmark", _problems(each))]
     plan = recipe.evaluation
@@ -51,11 +57,13 @@ def of_distillation(recipe: Recipe) -> str:
     return "\n".join(lines)
 
 
-def _local(recipe: Recipe, endpoint: Endpoint | None, prompts: str) -> Recipe:
+def _local(
+    recipe: Recipe, endpoint: Endpoint | None, prompts: str, seen: QuerySet[Checkpoint]
+) -> Recipe:
     """The recipe with folders and files in place of names."""
     named = recipe.model_copy(
         update={
-            "base": _folder(recipe.base),
+            "base": _stored(seen.filter(name=recipe.base).values_list("path")),
             "prompts": recipe.prompts.model_copy(update={"set": prompts}),
             "corpus": recipe.corpus.model_copy(
                 update={
@@ -68,7 +76,8 @@ def _local(recipe: Recipe, endpoint: Endpoint | None, prompts: str) -> Recipe:
         }
     )
     if endpoint is None:
-        return named.model_copy(update={"teacher": _folder(recipe.teacher)})
+        folder = _stored(seen.filter(name=recipe.teacher).values_list("path"))
+        return named.model_copy(update={"teacher": folder})
     asked = {"base_url": endpoint.base_url, "model": endpoint.model}
     return named.model_copy(update={"generation": recipe.generation.model_copy(update=asked)})
 
@@ -96,10 +105,6 @@ def _file(name: str, content: object) -> str:
     """A document that the shell writes as it stands; JSON has no line of capitals alone."""
     text = json.dumps(content, ensure_ascii=False, indent=1)
     return f"cat > {name} <<'END'\n{text}\nEND"
-
-
-def _folder(name: str) -> str:
-    return _stored(Checkpoint.objects.filter(name=name).values_list("path"))
 
 
 def _problems(benchmark: Benchmark) -> str:

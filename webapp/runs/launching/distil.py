@@ -17,6 +17,7 @@ from webapp.checkpoints.forms import usable_name
 from webapp.checkpoints.models import Checkpoint
 from webapp.checkpoints.queries import runnable, with_files
 from webapp.core.errors import UserError
+from webapp.core.models import User
 from webapp.runs.devices import Devices
 from webapp.runs.launching import chats, filter_fields, mapping, recipe_yaml
 from webapp.runs.launching.base import (
@@ -24,6 +25,7 @@ from webapp.runs.launching.base import (
     LONGEST_TOKENS,
     PROTOCOL_CHOICES,
     AnswererField,
+    CheckpointField,
     LaunchForm,
     devices_field,
     priority_field,
@@ -207,7 +209,7 @@ class DistillationForm(LaunchForm):
         initial=",".join(f.name for f in DEFAULT_FILTERS),
     )  # fmt: skip
 
-    base = forms.ModelChoiceField(
+    base = CheckpointField(
         Checkpoint.objects.none(), empty_label="choose…",
         label="Base",
         help_text="Is trained on the traces and becomes the student.",
@@ -338,11 +340,11 @@ class DistillationForm(LaunchForm):
         help_text="For what has no field here, as generation.seed; stands over the preset.",
     )  # fmt: skip
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, user: User, *args: Any, **kwargs: Any) -> None:
+        super().__init__(user, *args, **kwargs)
         self.fields |= filter_fields.form_fields()
-        self.offer("teacher", runnable())
-        self.offer("base", with_files())
+        self.offer_checkpoints("teacher", runnable())
+        self.offer_checkpoints("base", with_files())
         self.offer("prompt_set", latest_prompt_sets())
         self.offer("benchmarks", latest_benchmarks())
 

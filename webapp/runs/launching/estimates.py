@@ -1,7 +1,8 @@
 """What a launch would take, before it is launched: each figure says what it rests on.
 
 Nothing is invented: lengths and rates are those of earlier stages of the same model on the same
-number of devices; where there was none, a figure is a bound or it is unknown, and says so.
+number of devices, in runs that whoever asks may see; where there was none, a figure is a bound or
+it is unknown, and says so.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from distiller.generation import Tally
 from distiller.memory import estimate, size_words
@@ -22,8 +23,10 @@ from evaluator.protocol import samples_for
 from webapp.benchmarks.models import Benchmark, PromptSet
 from webapp.checkpoints.models import Checkpoint
 from webapp.core import store
+from webapp.core.models import User
 from webapp.core.templatetags.retort import compact, duration
 from webapp.endpoints.models import Endpoint
+from webapp.projects.access import seen_by
 from webapp.runs.launching.distil import DistillationForm
 from webapp.runs.launching.evaluate import Column, EvaluationForm
 from webapp.runs.models import Stage, State, TrainingPoint
@@ -71,19 +74,52 @@ class Past:
         return "1 earlier stage" if self.stages == 1 else f"{self.stages} earlier stages"
 
 
-def past(kind: str, **wanted: Any) -> Past:
-    """The newest finished stages of a kind that took one attempt; ``wanted`` filters them."""
-    rows = Stage.objects.filter(
-        kind=kind, state=State.FINISHED, started_at__isnull=False, finished_at__isnull=False,
-        tokens__gt=0, **wanted,
-    ).exclude(shards__attempts__gt=1).order_by("-pk")  # fmt: skip
-    newest = list(rows.values_list("tokens", "done", "started_at", "finished_at")[:EARLIER])
-    return Past(
-        stages=len(newest),
-        tokens=sum(row[0] for row in newest),
-        units=sum(row[1] for row in newest),
-        seconds=sum((end - start).total_seconds() for _, _, start, end in newest if start and end),
-    )
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """The stages that a person's estimates rest on: those of runs that they see."""
+
+    stages: QuerySet[Stage]
+
+    @classmethod
+    def of(cls, user: User) -> Self:
+        """What the person sees."""
+        return cls(seen_by(user, Stage.objects.all(), "run__project"))
+
+    def past(self, kind: str, **wanted: Any) -> Past:
+        """The newest finished stages of a kind that took one attempt; ``wanted`` filters them."""
+        rows = self.stages.filter(
+            kind=kind, state=State.FINISHED, started_at__isnull=False, finished_at__isnull=False,
+            tokens__gt=0, **wanted,
+        ).exclude(shards__attempts__gt=1).order_by("-pk")  # fmt: skip
+        newest = list(rows.values_list("tokens", "done", "started_at", "finished_at")[:EARLIER])
+        took = [end - start for _, _, start, end in newest if start and end]
+        return Past(
+            stages=len(newest),
+            tokens=sum(row[0] for row in newest),
+            units=sum(row[1] for row in newest),
+            seconds=sum(each.total_seconds() for each in took),
+        )
+
+    def tally(self, teacher: Checkpoint) -> tuple[Tally, int]:
+        """What this teacher's newest stages drew, and how many they are."""
+        stages = self.stages.filter(kind="generate", config__teacher=teacher.pk)
+        newest = list(stages.order_by("-pk").values_list("pk", flat=True)[:EARLIER])
+        points = TrainingPoint.objects.filter(stage__in=newest)
+        rows = list(points.values_list("stage_id", "values"))
+        return Tally.total([values for _, values in rows]), len({stage for stage, _ in rows})
+
+    def kept_share(self, teacher: Checkpoint) -> tuple[float | None, str]:
+        """The share of this teacher's traces that filters kept (None: not known), in words."""
+        found = self.stages.filter(
+            kind="filter", state=State.FINISHED, config__teacher=teacher.pk,
+            result__has_key="funnel",
+        )  # fmt: skip
+        funnels = list(found.order_by("-pk").values_list("result__funnel", flat=True)[:EARLIER])
+        drawn = sum(int(each["traces"]) for each in funnels if "traces" in each)
+        kept = sum(int(each["kept"]) for each in funnels if "traces" in each)
+        if not drawn:
+            return None, "all traces kept: none of this teacher were filtered yet"
+        return kept / drawn, f"{kept / drawn:.0%} of the traces kept, as in {_stages(len(funnels))}"
 
 
 # --- a distillation
@@ -106,7 +142,7 @@ def of_form(form: DistillationForm) -> list[Figure]:
         return []
     devices = {kind: data.get(f"{kind}_devices") or 1 for kind in ("generate", "train", "evaluate")}
     return of_distillation(
-        recipe, teacher=data.get("teacher"), base=data.get("base"),
+        recipe, user=form.user, teacher=data.get("teacher"), base=data.get("base"),
         prompt_set=data.get("prompt_set"), benchmarks=list(data.get("benchmarks") or ()),
         devices=devices,
     )  # fmt: skip
@@ -115,6 +151,7 @@ def of_form(form: DistillationForm) -> list[Figure]:
 def of_distillation(
     recipe: Recipe,
     *,
+    user: User,
     teacher: Checkpoint | None,
     base: Checkpoint | None,
     prompt_set: PromptSet | None,
@@ -123,14 +160,17 @@ def of_distillation(
 ) -> list[Figure]:
     """Tokens, times, memory and money of a distillation."""
     figures: list[Figure] = []
+    earlier = Earlier.of(user)
     traces = None
     if teacher is not None and prompt_set is not None:
-        traces, told = _traces(recipe, teacher, prompt_set)
+        traces, told = _traces(earlier, recipe, teacher, prompt_set)
         figures.append(told)
-        figures.append(_generating(traces, teacher, recipe, devices["generate"]))
+        figures.append(_generating(earlier, traces, teacher, recipe, devices["generate"]))
     if base is not None:
         if traces is not None and teacher is not None:
-            figures.append(_training(recipe, traces, teacher, base, devices["train"]))
+            figures.append(
+                _training(earlier, recipe, traces, teacher, base, devices=devices["train"])
+            )
         figures.append(_memory(recipe.training, base))
     if benchmarks:
         figures.append(_measuring(recipe, benchmarks))
@@ -139,11 +179,13 @@ def of_distillation(
     return figures
 
 
-def _traces(recipe: Recipe, teacher: Checkpoint, prompts: PromptSet) -> tuple[Traces, Figure]:
+def _traces(
+    earlier: Earlier, recipe: Recipe, teacher: Checkpoint, prompts: PromptSet
+) -> tuple[Traces, Figure]:
     plan = recipe.generation
     asked = min(prompts.prompt_count, recipe.prompts.limit or prompts.prompt_count)
     count, limit = asked * plan.samples, plan.sampling.max_tokens
-    tally, stages = _tally(teacher)
+    tally, stages = earlier.tally(teacher)
     counted = tally.traces - tally.uncounted
     early = "; fewer, as a prompt with enough right traces is asked no more" * bool(plan.stop_after)
     if counted:
@@ -166,21 +208,15 @@ def _traces(recipe: Recipe, teacher: Checkpoint, prompts: PromptSet) -> tuple[Tr
     return traces, Figure("Traces", f"{least}{compact(tokens)} tokens", basis)
 
 
-def _tally(teacher: Checkpoint) -> tuple[Tally, int]:
-    """What this teacher's newest stages drew, and how many they are."""
-    stages = Stage.objects.filter(kind="generate", config__teacher=teacher.pk)
-    newest = list(stages.order_by("-pk").values_list("pk", flat=True)[:EARLIER])
-    rows = list(TrainingPoint.objects.filter(stage__in=newest).values_list("stage_id", "values"))
-    return Tally.total([values for _, values in rows]), len({stage for stage, _ in rows})
-
-
-def _generating(traces: Traces, teacher: Checkpoint, recipe: Recipe, devices: int) -> Figure:
+def _generating(
+    earlier: Earlier, traces: Traces, teacher: Checkpoint, recipe: Recipe, devices: int
+) -> Figure:
     name = "Time of the traces"
     wanted: dict[str, Any] = {"config__teacher": teacher.pk}
     if teacher.has_files:
         engine = recipe.generation.engine
         wanted |= {"devices__in": (0, devices), "run__config__generation__engine": engine}
-    before = past("generate", **wanted)
+    before = earlier.past("generate", **wanted)
     if before.rate is None:
         where = (
             "" if not teacher.has_files else f" with {recipe.generation.engine}, {_gpus(devices)}"
@@ -193,17 +229,25 @@ def _generating(traces: Traces, teacher: Checkpoint, recipe: Recipe, devices: in
 
 
 def _training(
-    recipe: Recipe, traces: Traces, teacher: Checkpoint, base: Checkpoint, devices: int
+    earlier: Earlier,
+    recipe: Recipe,
+    traces: Traces,
+    teacher: Checkpoint,
+    base: Checkpoint,
+    *,
+    devices: int,
 ) -> Figure:
     name = "Time of the training"
-    before = past("train", config__base=base.pk, devices__in=(0, devices),
-                  run__config__training__dtype=recipe.training.dtype)  # fmt: skip
+    before = earlier.past(
+        "train", config__base=base.pk, devices__in=(0, devices),
+        run__config__training__dtype=recipe.training.dtype,
+    )  # fmt: skip
     if before.rate is None:
         return Figure(
             name, UNKNOWN,
             f"No earlier run trained this base in {recipe.training.dtype} with {_gpus(devices)}.",
         )  # fmt: skip
-    known, said = _kept_share(teacher)
+    known, said = earlier.kept_share(teacher)
     share = 1.0 if known is None else known
     length = min(
         traces.completion_tokens + (traces.prompt_tokens or 0), recipe.training.max_length_tokens
@@ -215,19 +259,6 @@ def _training(
         f"{before.rate:,.0f} tokens/s as in {before.basis}."
     )
     return Figure(name, bound + duration(tokens / before.rate), basis)
-
-
-def _kept_share(teacher: Checkpoint) -> tuple[float | None, str]:
-    """The share of this teacher's traces that filters kept before (None: not known), in words."""
-    found = Stage.objects.filter(
-        kind="filter", state=State.FINISHED, config__teacher=teacher.pk, result__has_key="funnel"
-    )
-    funnels = list(found.order_by("-pk").values_list("result__funnel", flat=True)[:EARLIER])
-    drawn = sum(int(each["traces"]) for each in funnels if "traces" in each)
-    kept = sum(int(each["kept"]) for each in funnels if "traces" in each)
-    if not drawn:
-        return None, "all traces kept: none of this teacher were filtered yet"
-    return kept / drawn, f"{kept / drawn:.0%} of the traces kept, as in {_stages(len(funnels))}"
 
 
 def _memory(training: Training, base: Checkpoint) -> Figure:
@@ -337,22 +368,31 @@ def of_evaluations(form: EvaluationForm) -> Plan | None:
     if not chosen or not columns:
         return None
     sampling = form.resolved_protocol.sampling
+    earlier = Earlier.of(form.user)
     return Plan(
         chosen, columns, sampling.temperature, sampling.max_tokens,
         [
-            _answering(each, columns, sampling.max_tokens, data.get("devices") or 1,
-                       data.get("engine") or "transformers")
+            _answering(
+                earlier, each, columns, sampling.max_tokens, devices=data.get("devices") or 1,
+                engine=data.get("engine") or "transformers",
+            )
             for each in chosen
         ],
     )  # fmt: skip
 
 
 def _answering(
-    checkpoint: Checkpoint, columns: Iterable[Column], limit: int, devices: int, engine: str
+    earlier: Earlier,
+    checkpoint: Checkpoint,
+    columns: Iterable[Column],
+    limit: int,
+    *,
+    devices: int,
+    engine: str,
 ) -> Figure:
     wanted = Q(evaluation__checkpoint=checkpoint)
     engine = engine if checkpoint.has_files else "openai"
-    before = past(
+    before = earlier.past(
         "evaluate", pk__in=Stage.objects.filter(wanted), config__engine=engine,
         devices__in=(0, devices),
     )  # fmt: skip

@@ -15,6 +15,7 @@ from webapp.benchmarks.models import Benchmark
 from webapp.benchmarks.queries import latest_benchmarks
 from webapp.checkpoints.models import Checkpoint
 from webapp.checkpoints.queries import runnable
+from webapp.core.models import User
 from webapp.runs.launching.base import (
     ENGINE_CHOICES,
     LONGEST_TOKENS,
@@ -65,16 +66,16 @@ class EvaluationForm(LaunchForm):
     devices = devices_field("GPUs for each model")
     priority = priority_field()
 
-    MAIN = ("checkpoints", "benchmarks", "protocol", "samples")
+    MAIN = ("project", "checkpoints", "benchmarks", "protocol", "samples")
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.offer("checkpoints", runnable())
+    def __init__(self, user: User, *args: Any, **kwargs: Any) -> None:
+        super().__init__(user, *args, **kwargs)
+        self.offer_checkpoints("checkpoints", runnable())
         self.offer("benchmarks", latest_benchmarks())
 
     def main_fields(self) -> list[forms.BoundField]:
         """The fields everybody fills in."""
-        return [self[name] for name in self.MAIN]
+        return [self[name] for name in self.MAIN if name in self.fields]
 
     def advanced_fields(self) -> list[forms.BoundField]:
         """The fields whose defaults usually do."""
@@ -168,6 +169,7 @@ class ImportForm(LaunchForm):
         "several a problem, sample; one model a file.",
     )
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, user: User, *args: Any, **kwargs: Any) -> None:
+        super().__init__(user, *args, **kwargs)
         self.offer("benchmark", latest_benchmarks())
+        self.order_fields(["project"])

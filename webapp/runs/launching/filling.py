@@ -8,6 +8,8 @@ from typing import Any
 from webapp.benchmarks.queries import latest_benchmarks, latest_prompt_sets
 from webapp.checkpoints.models import Checkpoint
 from webapp.checkpoints.queries import runnable, with_files
+from webapp.core.models import User
+from webapp.projects.access import seen_by
 from webapp.runs.launching import chats, mapping, recipe_yaml
 from webapp.runs.launching.presets import Preset
 from webapp.runs.launching.recipe_yaml import Draft
@@ -27,8 +29,8 @@ class Filled:
     notes: dict[str, str]
 
 
-def fill(draft: Draft) -> Filled:
-    """The form's values of a recipe, and a note for every name that is not here."""
+def fill(draft: Draft, user: User) -> Filled:
+    """The form's values of a recipe, and a note for every name that is not here to be seen."""
     values, notes = mapping.values_of(draft.recipe), {}
     given = {tuple(map(str, loc)) for loc, _ in recipe_yaml.leaves(draft.given)}
     for field, path in _BY_CONTEXT.items():
@@ -39,8 +41,10 @@ def fill(draft: Draft) -> Filled:
     if values["engine"] == "openai":
         values["engine"] = "transformers"
     for field, found in (
-        ("teacher", runnable()), ("base", with_files()), ("prompt_set", latest_prompt_sets()),
-    ):  # fmt: skip
+        ("teacher", seen_by(user, runnable())),
+        ("base", seen_by(user, with_files())),
+        ("prompt_set", latest_prompt_sets()),
+    ):
         name = values[field]
         chosen = found.filter(name=name).first() if name else None
         values[field] = chosen.pk if chosen else None
@@ -61,9 +65,9 @@ def fill(draft: Draft) -> Filled:
     return Filled(values, notes)
 
 
-def preset_values(preset: Preset) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
+def preset_values(preset: Preset, user: User) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
     """A preset's values for the form without names, and (field, value) of what it sets itself."""
-    values = fill(preset.draft).initial
+    values = fill(preset.draft, user).initial
     for name in ("teacher", "base", "student", "prompt_set", "benchmarks", "general_kept", "name"):
         values.pop(name)
     sets: dict[str, Any] = {}
