@@ -10,7 +10,6 @@ from webapp.projects.access import seen_by
 from webapp.runs import ledger
 from webapp.runs.ledger import CostPerPoint, StudentCost
 from webapp.runs.models import LedgerEntry
-from webapp.runs.models import LedgerEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,6 @@ def costs(user: User, found: Comparison) -> list[SideCost]:
     }
     entries = seen_by(user, LedgerEntry.objects.all(), "run__project")
     students = ledger.of_students(checkpoints.values(), entries)
-    students = ledger.of_students(checkpoints.values(), LedgerEntry.objects.all())
     taken = {each.checkpoint.pk: each for each in students}
     rows = []
     for score in found.scores:
