@@ -64,6 +64,8 @@ PAGES: dict[str, tuple[str, Mapping[str, str], str]] = {
     "register an endpoint": ("endpoints:register", {}, ""),
     "endpoint": ("endpoints:detail", {"pk": "endpoint"}, ""),
     "notifications": ("notifications:settings", {}, ""),
+    "projects": ("projects:index", {}, ""),
+    "project": ("projects:detail", {"pk": "project"}, ""),
     "runs": ("runs:index", {}, ""),
     "distil": ("runs:distil", {}, ""),
     "evaluate": ("runs:evaluate", {}, ""),
@@ -93,6 +95,10 @@ NOT_PAGES: dict[str, str] = {
     "checkpoints:resume": PART, "checkpoints:upload-live": PART, "checkpoints:finish": ACTION,
     "checkpoints:discard": ACTION, "checkpoints:tus-files": MACHINE,
     "checkpoints:tus-file": MACHINE, "endpoints:test": ACTION, "endpoints:delete": ACTION,
+    "projects:change": ACTION, "projects:delete": ACTION, "projects:invite": ACTION,
+    "projects:revoke-invitation": ACTION, "projects:add-member": ACTION, "projects:role": ACTION,
+    "projects:remove-member": ACTION, "projects:invitation-link": "leads to projects:invitation",
+    "projects:invitation": "behind a link: test_invitations",
     "notifications:test": ACTION, "runs:index_live": PART, "runs:distil_recipe": PART,
     "runs:distil_estimate": PART, "runs:distil_check": ACTION, "runs:evaluate_plan": PART,
     "runs:workers_live": PART, "runs:drain": ACTION, "runs:live": PART, "runs:checked": PART,
@@ -136,6 +142,7 @@ def places(rows: Any, running: Run, training: Run, user: Any) -> dict[str, int]:
         "running": running.pk,
         "training": training.pk,
         "finished": found.run_id,
+        "project": found.run.project_id,
     }
 
 

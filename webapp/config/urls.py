@@ -13,6 +13,7 @@ urlpatterns = [
     path("costs/", include("webapp.runs.cost_urls")),
     path("endpoints/", include("webapp.endpoints.urls")),
     path("notifications/", include("webapp.notifications.urls")),
+    path("projects/", include("webapp.projects.urls")),
     path("runs/", include("webapp.runs.urls")),
     path("storage/", include("webapp.housekeeping.urls")),
 ]

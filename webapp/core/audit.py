@@ -23,6 +23,7 @@ from django.utils import timezone
 
 from webapp.core.addresses import address_of
 from webapp.core.models import AuditEntry, User
+from webapp.core.text import storable
 
 Handler = Callable[[HttpRequest], HttpResponse]
 
@@ -144,8 +145,7 @@ def _project_of(thing: Model | None) -> Model | None:
 
 def _text(value: object) -> str:
     """Without what the database cannot hold (NUL, halves of surrogate pairs), and not too long."""
-    text = str(value).replace("\x00", "\ufffd")
-    text = text.encode("utf-8", "replace").decode()
+    text = storable(str(value))
     return text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 1] + "…"
 
 

@@ -41,7 +41,7 @@ class RequestMiddleware:
             latency.observe(view, request.method or "", response.status_code, seconds)
             if view not in _QUIET:
                 logger.info(
-                    "%s %s", request.method, request.path,
+                    "%s %s", request.method, _path(request),
                     extra={
                         "view": view, "status": response.status_code,
                         "milliseconds": round(1000 * seconds, 1),
@@ -49,6 +49,13 @@ class RequestMiddleware:
                 )  # fmt: skip
         response.headers["X-Request-ID"] = request_id
         return response
+
+
+def _path(request: HttpRequest) -> str:
+    """The path without the token of a link, which lets one in."""
+    match = request.resolver_match
+    token = match.kwargs.get("token") if match is not None else None
+    return request.path.replace(token, logs.STRUCK_OUT) if token else request.path
 
 
 class UserIdMiddleware:

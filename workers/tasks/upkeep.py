@@ -20,6 +20,7 @@ from webapp.config import celery
 from webapp.config.celery import SETTLE, TIDY, app
 from webapp.core import audit
 from webapp.housekeeping import retention
+from webapp.projects import invitations
 from webapp.runs import hosts, leases, settling
 from workers import gpus, judging
 
@@ -36,6 +37,7 @@ def tidy() -> None:
     hosts.tidy()
     retention.tidy()
     audit.forget_old()
+    invitations.forget_old()
 
 
 @app.task(name=SETTLE)
