@@ -7,12 +7,14 @@ import json
 import re
 import shlex
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import typer.main
+from django.apps import apps
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.utils import timezone
@@ -293,7 +295,7 @@ def test_a_check_is_one_stage_and_its_answer_ends_the_polling(page: Client) -> N
     values = shown(pasted(page, RECIPE))
     response = page.post("/runs/distil/check/", values, headers={"HX-Request": "true"})
     run = Run.objects.get()
-    assert run.name == "Check of s"
+    assert (run.name, run.kind) == ("Check of s", Run.Kind.CHECK)
     assert [(s.kind, s.devices) for s in run.stages.all()] == [("preflight", 0)]
     assert f'hx-get="/runs/{run.pk}/checked/"' in response.content.decode()
     folder = files.stage_folder(run.stages.get())
@@ -304,7 +306,28 @@ def test_a_check_is_one_stage_and_its_answer_ends_the_polling(page: Client) -> N
     body = page.get(f"/runs/{run.pk}/checked/").content.decode()
     assert "hx-get" not in body
     assert "it is shared; name another" in body
-    assert page.get(run.get_absolute_url()).status_code == 200
+    text = page.get(run.get_absolute_url()).content.decode()
+    assert f"/runs/distil/?clone={run.pk}" in text
+    assert "lineage/" not in text  # it made nothing
+    assert page.get("/runs/?kind=check").context["runs"][0].run == run
+    assert not page.get("/runs/?kind=distillation").context["runs"]
+    assert page.get(f"/runs/distil/?clone={run.pk}").context["form"]["base"].value()
+
+
+def test_checks_that_were_listed_as_distillations_become_checks(user: Any) -> None:
+    migration = import_module("webapp.runs.migrations.0010_checks")
+    check, distillation, begun = (
+        make_run(user, name, Run.Kind.DISTILLATION) for name in ("check", "whole", "no stage yet")
+    )
+    make_stage(check, 0, "preflight", "Check the recipe")
+    make_stage(distillation, 0, "preflight", "Check the recipe")
+    make_stage(distillation, 1, "generate", "Generate traces")
+    before = ["distillation"] * 3
+    for move, kinds in ((migration.tell_apart, ["check", *before[1:]]),
+                        (migration.put_together, before)):  # fmt: skip
+        move(apps, None)
+        runs = Run.objects.filter(pk__in=(check.pk, distillation.pk, begun.pk)).order_by("pk")
+        assert list(runs.values_list("kind", flat=True)) == kinds
 
 
 def test_without_javascript_a_check_leads_to_its_page(page: Client) -> None:

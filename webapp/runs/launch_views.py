@@ -144,7 +144,8 @@ def _begun(request: HttpRequest) -> DistillationForm:
     if (name := request.GET.get("preset")) is not None:
         return _by_preset(request, name, wanted)
     if (clone := request.GET.get("clone", "")).isdecimal():
-        seen = seen_by(user, Run.objects.filter(kind=Run.Kind.DISTILLATION))
+        by_recipe = Run.objects.filter(kind__in=(Run.Kind.DISTILLATION, Run.Kind.CHECK))
+        seen = seen_by(user, by_recipe)
         run = get_object_or_404(seen, pk=clone[:18])
         try:
             draft = recipe_yaml.read_draft(recipe_yaml.dump(run.config))
@@ -251,11 +252,9 @@ def distil_check(request: HttpRequest) -> HttpResponse:
 @require_safe
 def checked(request: HttpRequest, pk: int) -> HttpResponse:
     """What a check has found; asked for again and again until it is over."""
-    try:
-        context = _checked_context(pk, signed_in(request))
-    except Run.DoesNotExist:
-        raise Http404 from None
-    return render(request, "runs/launch/_checked.html", context)
+    user = signed_in(request)
+    run = get_object_or_404(seen_by(user, Run.objects.filter(kind=Run.Kind.CHECK)), pk=pk)
+    return render(request, "runs/launch/_checked.html", _checked_context(run.pk, user))
 
 
 def _checked_context(pk: int, user: User) -> dict[str, Any]:
@@ -364,7 +363,7 @@ def import_completions(request: HttpRequest) -> HttpResponse:
     if form.is_valid():
         try:
             with transaction.atomic():
-                run = _import(form)
+                run = launch_import(form)
                 _note(run)
         except UserError as error:
             form.add_error(_known(form, error.field), error.sentence)
@@ -373,7 +372,7 @@ def import_completions(request: HttpRequest) -> HttpResponse:
     return render(request, "runs/import.html", {"form": form}, status=400)
 
 
-def _import(form: ImportForm) -> Run:
+def launch_import(form: ImportForm) -> Run:
     """Launch the import. The run keeps a copy of its own; the uploaded file is gone afterwards."""
     uploaded: UploadedFile[Any] = form.cleaned_data["file"]
     name = uploaded.name or "completions"

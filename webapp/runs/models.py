@@ -22,11 +22,12 @@ FINAL_STATES = (State.FINISHED, State.FAILED, State.CANCELLED)
 
 
 class Run(models.Model):
-    """What a user launches: a distillation (by a recipe) or an evaluation."""
+    """What a user launches: a distillation (by a recipe), an evaluation, or a recipe's check."""
 
     class Kind(models.TextChoices):
         DISTILLATION = "distillation", "distillation"
         EVALUATION = "evaluation", "evaluation"
+        CHECK = "check", "check"
 
     kind = models.CharField(max_length=20, choices=Kind)
     name = models.CharField(max_length=200)

@@ -124,7 +124,7 @@ def launch_check(*, owner: User, project: Project | None = None, recipe: Recipe)
     config = {"teacher": teacher.pk, "base": base.pk, "prompt_set": prompt_set.pk}
     with transaction.atomic():
         run = Run.objects.create(
-            kind=Run.Kind.DISTILLATION,
+            kind=Run.Kind.CHECK,
             name=f"Check of {recipe.name}"[:200],
             config=recipe.model_dump(mode="json"),
             owner=owner,

@@ -27,7 +27,7 @@ from webapp.runs.queries import RunView, StageView
 
 router = Router(tags=["runs"])
 
-Kind = Literal["distillation", "evaluation"]
+Kind = Literal["distillation", "evaluation", "check"]
 
 
 class StageOut(Schema):
