@@ -274,7 +274,7 @@ def test_deleting_keeps_what_was_measured_and_leaves_nothing_else(
     kept = make_evaluation(user, endpoint.checkpoint, make_benchmark(problems), problems)
     unused = services.register(owner=user, name="b", base_url="http://h/v1", model="m")
     for each in (endpoint, unused):
-        services.delete(each)
+        services.delete(each, by=user)
     assert not Endpoint.objects.exists()
     assert list(Checkpoint.objects.values_list("name", flat=True)) == ["served/r1"]
     kept.refresh_from_db()

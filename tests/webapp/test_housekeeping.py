@@ -116,7 +116,7 @@ class Keeping(RuleBasedStateMachine):
         if isinstance(thing, Checkpoint):
             removal.delete_checkpoint(thing, by=thing.owner)
         elif isinstance(thing, Run):
-            removal.delete_run(thing)
+            removal.delete_run(thing, by=thing.owner)
         else:
             uploads.delete(thing)
 
@@ -130,7 +130,7 @@ class Keeping(RuleBasedStateMachine):
         if isinstance(thing, Checkpoint):
             thing.refresh_from_db()
             if thing.path:
-                removal.release_files(thing)
+                removal.release_files(thing, by=thing.owner)
 
     @rule(hours=st.integers(0, 12))
     def round(self, hours: int) -> None:
@@ -344,7 +344,7 @@ def test_nobody_but_staff_deletes_what_others_measured(user: Any, kind: Run.Kind
     with pytest.raises(UserError, match="Others measured it"):
         removal.delete_checkpoint(checkpoint, by=user)
     removal.set_archived(checkpoint, archived=True)
-    removal.release_files(checkpoint)
+    removal.release_files(checkpoint, by=user)
     assert not files.store_path(checkpoint.path).exists()
     assert there() == before
     removal.delete_checkpoint(checkpoint, by=staff)
@@ -356,11 +356,14 @@ def test_an_unfinished_run_blocks(user: Any) -> None:
     run = samples.make_run(user, "run", Run.Kind.DISTILLATION, State.RUNNING)
     samples.make_stage(run, 0, "generate", "Draw", state=State.RUNNING,
                        config={"teacher": checkpoint.pk})  # fmt: skip
-    for act in (partial(removal.delete_checkpoint, by=user), removal.release_files):
+    for act in (
+        partial(removal.delete_checkpoint, by=user),
+        partial(removal.release_files, by=user),
+    ):
         with pytest.raises(UserError, match="unfinished run uses it"):
             act(checkpoint)
     with pytest.raises(UserError, match="not finished"):
-        removal.delete_run(run)
+        removal.delete_run(run, by=user)
     with pytest.raises(UserError, match="not finished"):
         removal.set_archived(run, archived=True)
     assert files.store_path(checkpoint.path).is_dir()
@@ -379,22 +382,22 @@ def test_shared_files_go_with_their_last_name(user: Any) -> None:
 def test_files_can_go_alone_and_the_scores_stay(measured: Evaluation) -> None:
     checkpoint = measured.checkpoint
     assert checkpoint is not None
-    removal.release_files(checkpoint)
+    removal.release_files(checkpoint, by=measured.run.owner)
     assert not files.store_path(checkpoint.path).exists()
     checkpoint.refresh_from_db()
     assert not checkpoint.has_files
     assert checkpoint.content_hash
     assert Evaluation.objects.get().pass_at_1 == measured.pass_at_1
     with pytest.raises(UserError, match="no files"):
-        removal.release_files(checkpoint)
+        removal.release_files(checkpoint, by=measured.run.owner)
 
 
 def test_a_deleted_run_takes_its_evaluations_and_files(measured: Evaluation) -> None:
     run = measured.run
     folder = files.store_path(f"runs/{run.pk}")
     assert folder.is_dir()
-    assert removal.dependents_of_run(run).freed_bytes > 0
-    removal.delete_run(run)
+    assert removal.dependents_of_run(run, by=run.owner).freed_bytes > 0
+    removal.delete_run(run, by=run.owner)
     assert not folder.exists()
     assert not Evaluation.objects.exists()
     assert Checkpoint.objects.exists()
@@ -431,7 +434,9 @@ def test_where_a_checkpoint_came_from_is_kept_as_long_as_it_is(user: Any, settin
     later = timezone.now() + timedelta(days=400)
     assert retention.abandon_uploads(later) == 0
     (source,) = (
-        node for node in graph_of_checkpoint(checkpoint).nodes.values() if node.role == "the hub"
+        node
+        for node in graph_of_checkpoint(checkpoint, samples.everything()).nodes.values()
+        if node.role == "the hub"
     )
     assert (source.name, source.note) == ("org/tiny", "c0ffee")
     checkpoint.delete()

@@ -9,7 +9,7 @@ from django.test import Client
 
 from distiller.generation import Tally
 from tests.distiller.samples import recipe
-from tests.webapp.samples import FUNNEL, make_checkpoint, make_run, make_stage
+from tests.webapp.samples import FUNNEL, everything, make_checkpoint, make_run, make_stage
 from webapp.benchmarks.models import PromptSet
 from webapp.checkpoints.lineage import lineage_of
 from webapp.checkpoints.models import Checkpoint
@@ -74,7 +74,7 @@ def test_a_student_tells_its_way_back_to_the_prompts(user: Any, page: Client) ->
     make_stage(run, 1, "filter", "Filter traces",
                result={"funnel": FUNNEL, "manifest_hash": "d" * 64})  # fmt: skip
     student = make_checkpoint(user, "student", produced_by=run)
-    links = {link.role: link for link in lineage_of(student)}
+    links = {link.role: link for link in lineage_of(student, everything())}
     assert list(links) == [
         "student", "base", "corpus", "filter settings", "traces", "teacher", "prompts"
     ]  # fmt: skip
@@ -92,7 +92,7 @@ def test_what_was_deleted_is_named_and_an_upload_has_no_lineage(user: Any, page:
     run = distillation(user)
     student = make_checkpoint(user, "student", produced_by=run)
     Checkpoint.objects.filter(name="teacher & co").delete()
-    teacher = next(link for link in lineage_of(student) if link.role == "teacher")
+    teacher = next(link for link in lineage_of(student, everything()) if link.role == "teacher")
     assert (teacher.name, teacher.key) == ("teacher", None)
     assert page.get(student.get_absolute_url()).status_code == 200
-    assert lineage_of(make_checkpoint(user, "uploaded")) == []
+    assert lineage_of(make_checkpoint(user, "uploaded"), everything()) == []

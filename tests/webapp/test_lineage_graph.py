@@ -61,7 +61,7 @@ def test_the_whole_chain_from_prompts_to_report(user: Any) -> None:
     student = distilled(user, "student", teacher, base)
     problems = samples.arithmetic(3)
     samples.make_evaluation(user, student, samples.make_benchmark(problems), problems, samples=2)
-    found = edges(graph_of_checkpoint(student))
+    found = edges(graph_of_checkpoint(student, samples.everything()))
     title = "Arithmetic (toy)"
     scores = {edge for edge in found if "score" in edge[0] or "score" in edge[1]}
     assert found - scores == {
@@ -79,15 +79,17 @@ def test_grandchildren_show_their_grandparents_once(user: Any) -> None:
     teacher, base = (samples.make_checkpoint(user, name) for name in ("teacher", "base"))
     child = distilled(user, "child", teacher, base)
     grandchild = distilled(user, "grandchild", child, base)
-    graph = graph_of_checkpoint(grandchild)
+    graph = graph_of_checkpoint(grandchild, samples.everything())
     names = [node.name for node in graph.nodes.values()]
     for name in ("teacher", "base", "child", "grandchild", "sums"):
         assert names.count(name) == 1
     assert ("student child", "traces 600 traces") in edges(graph)
     assert len([node for node in graph.nodes.values() if node.role == "corpus"]) == 2
-    down = graph_of_checkpoint(teacher)
+    down = graph_of_checkpoint(teacher, samples.everything())
     assert edges(down) == {("checkpoint teacher", "student child")}
-    assert ("checkpoint base", "student child") in edges(graph_of_checkpoint(base))
+    assert ("checkpoint base", "student child") in edges(
+        graph_of_checkpoint(base, samples.everything())
+    )
 
 
 @pytest.mark.django_db
@@ -102,7 +104,7 @@ def test_a_merge_has_two_parents_and_says_which_is_lost(
     merged = services.register_folder(
         owner=user, name="merged", folder=write(tmp_path / "merged", files)
     )
-    graph = graph_of_checkpoint(merged)
+    graph = graph_of_checkpoint(merged, samples.everything())
     assert edges(graph) == {
         ("checkpoint one", "checkpoint merged"), ("parent two", "checkpoint merged"),
     }  # fmt: skip
@@ -142,7 +144,7 @@ def test_a_file_that_only_calls_itself_a_merge_is_none(
     Checkpoint.objects.filter(pk=checkpoint.pk).update(path="checkpoints/x")
     checkpoint.refresh_from_db()
     assert path.exists()
-    assert len(graph_of_checkpoint(checkpoint).nodes) == 1
+    assert len(graph_of_checkpoint(checkpoint, samples.everything()).nodes) == 1
 
 
 @pytest.mark.django_db
@@ -151,7 +153,7 @@ def test_what_was_deleted_is_said_to_be(user: Any, page: Client) -> None:
     student = distilled(user, "student", teacher, base)
     teacher.delete()
     PromptSet.objects.all().delete()
-    graph = graph_of_checkpoint(Checkpoint.objects.get(pk=student.pk))
+    graph = graph_of_checkpoint(Checkpoint.objects.get(pk=student.pk), samples.everything())
     lost = {node.role: node for node in graph.nodes.values() if node.missing}
     assert set(lost) == {"teacher", "prompts"}
     assert all(node.note == "deleted here" and not node.href for node in lost.values())
@@ -167,7 +169,9 @@ def test_where_it_was_fetched_from_is_shown(user: Any) -> None:
         owner=user, name="fetched", source="hub", origin="org/x", revision="c0ffee" * 6,
         state="registered", checkpoint=checkpoint,
     )  # fmt: skip
-    assert edges(graph_of_checkpoint(checkpoint)) == {("the hub org/x", "checkpoint fetched")}
+    assert edges(graph_of_checkpoint(checkpoint, samples.everything())) == {
+        ("the hub org/x", "checkpoint fetched")
+    }
 
 
 @pytest.mark.django_db
@@ -176,9 +180,13 @@ def test_a_run_shows_what_it_used_and_made(user: Any, page: Client) -> None:
     student = distilled(user, "student", teacher, base)
     run = student.produced_by
     assert run is not None
-    assert ("corpus 7 examples", "student student") in edges(graph_of_run(run))
+    assert ("corpus 7 examples", "student student") in edges(
+        graph_of_run(run, samples.everything())
+    )
     student.delete()
-    assert ("corpus 7 examples", "student not there") in edges(graph_of_run(run))
+    assert ("corpus 7 examples", "student not there") in edges(
+        graph_of_run(run, samples.everything())
+    )
     address = reverse("checkpoints:run-lineage", args=[run.pk])
     assert address in page.get(run.get_absolute_url()).content.decode()
     whole = page.get(address).content.decode()
@@ -195,7 +203,7 @@ def test_a_long_chain_is_cut_and_said_so_in_few_queries(
     last = samples.make_checkpoint(user, "first")
     for number in range(40):
         last = distilled(user, f"c{number}", last, last)
-    graph = graph_of_checkpoint(last)
+    graph = graph_of_checkpoint(last, samples.everything())
     assert len(graph.nodes) <= ancestry.MOST_NODES + 6
     assert any("earlier ancestors" in node.name for node in graph.nodes.values())
     with django_assert_max_num_queries(200):

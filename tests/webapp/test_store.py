@@ -25,6 +25,7 @@ from evaluator.errors import StoreError
 from tests.hosts.network import Network
 from tests.hosts.servers import Bucket
 from tests.webapp import models
+from tests.webapp.samples import everything
 from webapp.checkpoints import cards
 from webapp.checkpoints.models import Checkpoint
 from webapp.core import store
@@ -299,7 +300,7 @@ def test_another_host_may_follow_up_a_training(host: Host, user: User) -> None:
     assert content_hash(store.fetch(pupil.path)) == digest
     assert tree(alpha) == before
     host("gamma")  # the web server, which has none of it yet
-    name, size, blocks = cards.tar_of(Checkpoint.objects.get(name="pupil"))
+    name, size, blocks = cards.tar_of(Checkpoint.objects.get(name="pupil"), everything())
     assert (name, sum(map(len, blocks))) == ("pupil.tar", size)
     store.remove(pupil.path)
 

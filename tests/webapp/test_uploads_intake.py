@@ -71,7 +71,7 @@ def test_nothing_can_be_used_before_a_worker_has_verified_it(user: Any, in_proce
     uploads.submit(upload)
     assert not Checkpoint.objects.exists()
     assert not queries.runnable().exists()
-    with pytest.raises(UserError, match="under way is called"):
+    with pytest.raises(UserError, match="is taken in this installation"):
         uploads.begin(user, "model")
     done = worked(upload)
     assert done.state == Upload.State.REGISTERED

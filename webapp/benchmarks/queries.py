@@ -6,11 +6,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from django.db.models import Count, QuerySet
+from django.db.models import QuerySet
 
 from evaluator.records import Problem as ProblemRecord
 from webapp.benchmarks.models import Benchmark, PromptSet
+from webapp.checkpoints.queries import evaluation_count
 from webapp.core import store
+from webapp.core.models import User
 
 
 def latest_benchmarks() -> QuerySet[Benchmark]:
@@ -25,11 +27,10 @@ def latest_prompt_sets() -> QuerySet[PromptSet]:
     return PromptSet.objects.filter(pk__in=newest).order_by("name")
 
 
-def benchmarks() -> QuerySet[Benchmark]:
-    """All versions with the number of their evaluations."""
-    return Benchmark.objects.annotate(evaluation_count=Count("evaluations")).order_by(
-        "name", "-created_at"
-    )
+def benchmarks(viewer: User) -> QuerySet[Benchmark]:
+    """All versions with the number of their evaluations that ``viewer`` sees."""
+    counted = Benchmark.objects.annotate(evaluation_count=evaluation_count(viewer, "benchmark"))
+    return counted.order_by("name", "-created_at")
 
 
 def prompt_rows(prompt_set: PromptSet, *, offset: int, limit: int) -> list[ProblemRecord]:

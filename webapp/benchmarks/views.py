@@ -15,6 +15,8 @@ from webapp.benchmarks.contests import install_contests, install_population
 from webapp.benchmarks.forms import ContestForm
 from webapp.benchmarks.models import Contest, PromptSet, RatingPopulation
 from webapp.core.errors import UserError
+from webapp.core.users import signed_in
+from webapp.projects.access import works_somewhere
 from webapp.runs.ratings import rate_again
 
 PAGE = 25
@@ -24,7 +26,7 @@ PAGE = 25
 def index(request: HttpRequest) -> HttpResponse:
     """Installed benchmarks and prompt sets."""
     context = {
-        "benchmarks": list(queries.benchmarks()),
+        "benchmarks": list(queries.benchmarks(signed_in(request))),
         "prompt_sets": list(PromptSet.objects.order_by("name", "-created_at")),
         "contests": Contest.objects.count(),
     }
@@ -34,7 +36,7 @@ def index(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def contests(request: HttpRequest) -> HttpResponse:
     """What programs are rated by; an administrator adds to it."""
-    may_add = request.user.is_superuser
+    may_add = signed_in(request).is_staff
     form = ContestForm()
     if request.method == "POST":
         if not may_add:
@@ -71,11 +73,17 @@ def _install(request: HttpRequest, form: ContestForm) -> bool:
 @require_safe
 def detail(request: HttpRequest, pk: int) -> HttpResponse:
     """One benchmark's problems, paged."""
-    benchmark = get_object_or_404(queries.benchmarks(), pk=pk)
+    viewer = signed_in(request)
+    benchmark = get_object_or_404(queries.benchmarks(viewer), pk=pk)
     page = Paginator(benchmark.problems.order_by("position"), PAGE).get_page(
         request.GET.get("page")
     )
-    return render(request, "benchmarks/detail.html", {"benchmark": benchmark, "page": page})
+    context = {
+        "benchmark": benchmark,
+        "page": page,
+        "may_launch": works_somewhere(viewer),
+    }
+    return render(request, "benchmarks/detail.html", context)
 
 
 @require_safe
@@ -85,5 +93,11 @@ def prompt_set(request: HttpRequest, pk: int) -> HttpResponse:
     page = Paginator(range(found.prompt_count), PAGE).get_page(request.GET.get("page"))
     offset = (page.number - 1) * PAGE
     prompts = queries.prompt_rows(found, offset=offset, limit=PAGE)
-    context = {"prompt_set": found, "page": page, "prompts": prompts, "offset": offset}
+    context = {
+        "prompt_set": found,
+        "page": page,
+        "prompts": prompts,
+        "offset": offset,
+        "may_launch": works_somewhere(signed_in(request)),
+    }
     return render(request, "benchmarks/prompt_set.html", context)

@@ -21,6 +21,7 @@ from webapp.benchmarks.models import PromptSet
 from webapp.checkpoints.models import Checkpoint, Upload
 from webapp.core import store
 from webapp.core.text import storable
+from webapp.projects.access import ELSEWHERE
 from webapp.runs.models import Evaluation, Run, Stage
 
 MOST_NODES = 80
@@ -44,8 +45,13 @@ class Node:
 
 @dataclass(slots=True)
 class Graph:
-    """Nodes by key, and edges from what was used to what was made."""
+    """Nodes by key, and edges from what was used to what was made.
 
+    Of what lies in no project of ``seen``, a node says so and no more, and nothing behind it is
+    followed.
+    """
+
+    seen: frozenset[int] = frozenset()
     nodes: dict[str, Node] = field(default_factory=dict)
     edges: list[tuple[str, str]] = field(default_factory=list)
 
@@ -66,27 +72,30 @@ class Graph:
         return len(self.nodes) >= MOST_NODES
 
 
-def graph_of_checkpoint(checkpoint: Checkpoint) -> Graph:
-    """A checkpoint's ancestors, its scores and its students."""
-    graph = Graph()
+def graph_of_checkpoint(checkpoint: Checkpoint, seen: frozenset[int]) -> Graph:
+    """A checkpoint's ancestors, its scores and its students, to who sees the projects ``seen``."""
+    graph = Graph(seen)
     key = _checkpoint(graph, checkpoint, here=True)
     _scores(graph, key, checkpoint)
     taught = Stage.objects.filter(config__teacher=checkpoint.pk, kind="generate").values("run")
     students = Checkpoint.objects.filter(Q(parent=checkpoint) | Q(produced_by__in=taught))
     children = list(students.exclude(pk=checkpoint.pk).order_by("-pk")[: FEW + 1])
     for child in children[:FEW]:
-        graph.link(key, graph.add(_checkpoint_node(child, "student")))
+        graph.link(key, graph.add(_checkpoint_node(graph, child, "student")))
     if len(children) > FEW:
         graph.link(key, graph.add(Node(f"{key}-more", "students", "and more students")))
     return graph
 
 
-def graph_of_run(run: Run) -> Graph:
-    """What a run used, and what it made."""
-    graph = Graph()
+def graph_of_run(run: Run, seen: frozenset[int]) -> Graph:
+    """What a run used, and what it made, to who sees the projects ``seen``."""
+    graph = Graph(seen)
     products = list(run.products.all())
     for product in products:
-        _scores(graph, _checkpoint(graph, product), product)
+        if product.project_id in seen:
+            _scores(graph, _checkpoint(graph, product), product)
+        else:
+            graph.add(_checkpoint_node(graph, product, "student"))
     if run.kind == Run.Kind.DISTILLATION and not products:
         student = graph.add(
             Node(f"run-{run.pk}-student", "student", "not there", note="the run made none (yet)")
@@ -104,7 +113,10 @@ def _checkpoint(graph: Graph, checkpoint: Checkpoint, *, here: bool = False) -> 
     if key in graph.nodes:
         return key
     run = checkpoint.produced_by
-    graph.add(_checkpoint_node(checkpoint, "checkpoint" if run is None else "student", here=here))
+    role = "checkpoint" if run is None else "student"
+    graph.add(_checkpoint_node(graph, checkpoint, role, here=here))
+    if checkpoint.project_id not in graph.seen:
+        return key
     if graph.full:
         graph.link(graph.add(Node(f"{key}-before", "more", "earlier ancestors are not drawn")), key)
     elif run is not None and run.kind == Run.Kind.DISTILLATION:
@@ -114,7 +126,11 @@ def _checkpoint(graph: Graph, checkpoint: Checkpoint, *, here: bool = False) -> 
     return key
 
 
-def _checkpoint_node(checkpoint: Checkpoint, role: str, *, here: bool = False) -> Node:
+def _checkpoint_node(
+    graph: Graph, checkpoint: Checkpoint, role: str, *, here: bool = False
+) -> Node:
+    if checkpoint.project_id not in graph.seen:
+        return Node(f"checkpoint-{checkpoint.pk}", role, ELSEWHERE, missing=True)
     return Node(
         f"checkpoint-{checkpoint.pk}",
         role,
@@ -127,6 +143,10 @@ def _checkpoint_node(checkpoint: Checkpoint, role: str, *, here: bool = False) -
 
 def _distillation(graph: Graph, run: Run, student: str) -> None:
     """Prompts and teacher → traces → corpus → student ← base."""
+    if run.project_id not in graph.seen:
+        hidden = Node(f"run-{run.pk}", "distillation", ELSEWHERE, missing=True)
+        graph.link(graph.add(hidden), student)
+        return
     try:
         recipe: Recipe | None = Recipe.model_validate(run.config)
     except ValidationError:
@@ -182,7 +202,9 @@ def _other_origin(graph: Graph, checkpoint: Checkpoint, key: str) -> None:
     """Parents of a merge, the parent that a row names, or where it was fetched from."""
     parents = _merged_from(checkpoint)
     for name, digest in parents:
-        found = Checkpoint.objects.select_related("produced_by").filter(content_hash=digest).first()
+        # Among what is seen: the file is anybody's, and must find out no hash of other projects.
+        known = Checkpoint.objects.filter(content_hash=digest, project__in=graph.seen)
+        found = known.select_related("produced_by").first()
         if found is not None:
             graph.link(_checkpoint(graph, found), key)
             continue
@@ -216,7 +238,8 @@ def _merged_from(checkpoint: Checkpoint) -> list[tuple[str, str]]:
 
 
 def _scores(graph: Graph, key: str, checkpoint: Checkpoint) -> None:
-    rows = checkpoint.evaluations.select_related("benchmark").defer("metrics", "protocol")
+    seen = checkpoint.evaluations.filter(run__project__in=graph.seen)
+    rows = seen.select_related("benchmark").defer("metrics", "protocol")
     found = list(rows.order_by("-pk")[: FEW + 1])
     for evaluation in found[:FEW]:
         _score(graph, key, evaluation)

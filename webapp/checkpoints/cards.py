@@ -10,37 +10,45 @@ from distiller.card import Licences, Score
 from distiller.checkpoints import CheckpointInfo
 from distiller.recipe import Recipe
 from evaluator.errors import StoreError
-from webapp.checkpoints.lineage import lineage_of
+from webapp.checkpoints.lineage import lineage_of, made_by
 from webapp.checkpoints.models import Checkpoint
 from webapp.core import store
 from webapp.core.errors import UserError
-from webapp.runs.models import Evaluation, Run, Stage, State
+from webapp.projects.access import ELSEWHERE
+from webapp.runs.models import Evaluation, Stage, State
 
 
-def has_card(checkpoint: Checkpoint) -> bool:
-    """Whether a distillation here made it: of others nothing is known to write down."""
-    run = checkpoint.produced_by
-    return run is not None and run.kind == Run.Kind.DISTILLATION
+def has_card(checkpoint: Checkpoint, seen: frozenset[int]) -> bool:
+    """Whether a distillation made it that who sees the projects ``seen`` knows of.
+
+    Of others nothing is known to write down.
+    """
+    return made_by(checkpoint, seen) is not None
 
 
-def card_of(checkpoint: Checkpoint) -> str:
-    """The card as Markdown. Raises UserError for a checkpoint that no distillation here made."""
-    run = checkpoint.produced_by
-    if run is None or not has_card(checkpoint):
+def card_of(checkpoint: Checkpoint, seen: frozenset[int]) -> str:
+    """The card as Markdown, naming nothing that lies outside the projects ``seen``.
+
+    Raises UserError for a checkpoint that no distillation there made.
+    """
+    run = made_by(checkpoint, seen)
+    if run is None:
         raise UserError(f"{checkpoint.name}: no distillation here made it, so it has no card.")
-    chain = lineage_of(checkpoint)
+    chain = lineage_of(checkpoint, seen)
     named = Checkpoint.objects.in_bulk([link.key for link in chain if link.key is not None])
     licences = {
         link.role: named[link.key].licence for link in chain
         if link.role in ("base", "teacher") and link.key in named
     }  # fmt: skip
+    hidden = {link.role: link.name for link in chain if link.name == ELSEWHERE}
     filtered = Stage.objects.filter(run=run, kind="filter", state=State.FINISHED).first()
-    rows = Evaluation.objects.filter(checkpoint=checkpoint).order_by("benchmark__name", "pk")
+    measured = Evaluation.objects.filter(checkpoint=checkpoint, run__project__in=seen)
+    rows = measured.order_by("benchmark__name", "pk")
     scores = [Score.of(metrics) for each in rows if (metrics := each.metrics)]
     return card.render(
         checkpoint.name,
         _info(checkpoint),
-        Recipe.model_validate(run.config),
+        Recipe.model_validate(run.config).model_copy(update=hidden),
         chain,
         funnel=None if filtered is None else filtered.result.get("funnel"),
         scores=scores,
@@ -53,7 +61,7 @@ def card_of(checkpoint: Checkpoint) -> str:
     )
 
 
-def tar_of(checkpoint: Checkpoint) -> tuple[str, int, Iterator[bytes]]:
+def tar_of(checkpoint: Checkpoint, seen: frozenset[int]) -> tuple[str, int, Iterator[bytes]]:
     """File name, length and blocks of the checkpoint's tar, with its card where it has one.
 
     Raises UserError where its files are not here.
@@ -64,7 +72,7 @@ def tar_of(checkpoint: Checkpoint) -> tuple[str, int, Iterator[bytes]]:
         raise UserError(f"{checkpoint.name}: {error} Try again.") from error
     if folder is None or not folder.is_dir():
         raise UserError(f"{checkpoint.name}: its files are not here.")
-    text = card_of(checkpoint) if has_card(checkpoint) else None
+    text = card_of(checkpoint, seen) if has_card(checkpoint, seen) else None
     top = re.sub(r"[^A-Za-z0-9._-]", "--", checkpoint.name)[:150]
     return (
         f"{top}.tar",

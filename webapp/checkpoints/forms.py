@@ -13,6 +13,8 @@ from django.core.files.uploadedfile import UploadedFile
 from webapp.checkpoints.services import check_name
 from webapp.core.errors import UserError
 from webapp.core.forms import speak
+from webapp.core.models import User
+from webapp.projects.forms import add_place
 
 _TAG = re.compile(r"[\w.-]{1,40}")
 _LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+ ()-]*")
@@ -43,9 +45,10 @@ class UploadForm(forms.Form):
         help_text="Letters, digits, dots, hyphens and underscores; unique here.",
     )
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, owner: User, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         speak(self.fields)
+        add_place(self.fields, owner)
         # Set here because a form has an attribute called files already.
         self.fields["files"] = FilesField(
             allow_empty_file=True,
@@ -86,9 +89,10 @@ class HubForm(forms.Form):
         max_length=200, required=False, help_text="What it is called here; blank: as on the hub."
     )
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, owner: User, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         speak(self.fields)
+        add_place(self.fields, owner)
 
 
 class FolderForm(forms.Form):
@@ -97,9 +101,10 @@ class FolderForm(forms.Form):
     folder = forms.CharField(max_length=500)
     name = forms.CharField(max_length=200, help_text="What it is called here.")
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, owner: User, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         speak(self.fields)
+        add_place(self.fields, owner)
         self.fields["folder"].help_text = f"Below {settings.RETORT_IMPORT_ROOT}."
 
 

@@ -4,52 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from django.db.models import Count, F, QuerySet, Sum
+from django.db.models import Count, F, OuterRef, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 
 from webapp.checkpoints.models import LIVE_UPLOADS, Checkpoint, Upload
 from webapp.core.models import User
+from webapp.projects.access import managed_by, projects_of, seen_by
+from webapp.projects.models import Role
 from webapp.runs.models import Evaluation
 from webapp.runs.queries import with_open_stage
 
 
-def checkpoints(*, archived: bool = False, tag: str = "") -> QuerySet[Checkpoint]:
-    """Checkpoints, newest first, with parents and the number of their evaluations.
+def checkpoints(viewer: User, *, archived: bool = False, tag: str = "") -> QuerySet[Checkpoint]:
+    """Checkpoints that ``viewer`` sees, newest first, with parents and the number of evaluations.
 
     Those in use, or the archived ones; only those with ``tag`` where one is given.
     """
-    found = one().filter(archived_at__isnull=not archived)
+    found = one(viewer).filter(archived_at__isnull=not archived)
     if tag:
         found = found.filter(tags__contains=[tag])
-    return found.annotate(evaluation_count=Count("evaluations")).order_by("-created_at")
-
-
-def one() -> QuerySet[Checkpoint]:
-    """Checkpoints with what their page names."""
-    return Checkpoint.objects.select_related(
-        "parent__produced_by", "produced_by", "owner", "endpoint"
+    return found.annotate(evaluation_count=evaluation_count(viewer, "checkpoint")).order_by(
+        "-created_at"
     )
 
 
-def tags() -> list[str]:
-    """Every tag that a checkpoint in use has."""
-    used = Checkpoint.objects.filter(archived_at=None).exclude(tags=[])
+def one(viewer: User) -> QuerySet[Checkpoint]:
+    """Checkpoints that ``viewer`` sees, with what their page names."""
+    return seen_by(viewer, Checkpoint.objects.all()).select_related(
+        "parent__produced_by", "produced_by", "owner", "endpoint", "project"
+    )
+
+
+def evaluation_count(viewer: User, of: str, outer: str = "pk") -> Coalesce:
+    """How many evaluations ``viewer`` sees of the row's ``outer``, which their ``of`` names.
+
+    Counted for each row by itself, so that of a long list only the page's rows are counted.
+    """
+    seen = seen_by(viewer, Evaluation.objects.filter(**{of: OuterRef(outer)}), "run__project")
+    counted = seen.order_by().values(of).annotate(count=Count("pk")).values("count")
+    return Coalesce(Subquery(counted), 0)
+
+
+def tags(viewer: User) -> list[str]:
+    """Every tag that a checkpoint in use, which ``viewer`` sees, has."""
+    used = seen_by(viewer, Checkpoint.objects.filter(archived_at=None).exclude(tags=[]))
     return sorted({tag for each in used.values_list("tags", flat=True) for tag in each})
 
 
-def archived_count() -> int:
+def archived_count(viewer: User) -> int:
     """How many checkpoints the list leaves out."""
-    return Checkpoint.objects.exclude(archived_at=None).count()
+    return seen_by(viewer, Checkpoint.objects.exclude(archived_at=None)).count()
 
 
-def versus_parent(checkpoint: Checkpoint, evaluations: Sequence[Evaluation]) -> list[int]:
+def versus_parent(
+    viewer: User, checkpoint: Checkpoint, evaluations: Sequence[Evaluation]
+) -> list[int]:
     """The newest scored evaluation of the checkpoint on a benchmark and its parent's on the same;
-    empty where there is no such pair.
+    empty where ``viewer`` sees no such pair.
     """
-    if checkpoint.parent is None:
+    if checkpoint.parent_id is None:
         return []
-    scored = Evaluation.objects.filter(checkpoint=checkpoint.parent).exclude(pass_at_1=None)
-    theirs = dict(scored.order_by("pk").values_list("benchmark_id", "pk"))
+    scored = Evaluation.objects.filter(
+        checkpoint__in=seen_by(viewer, Checkpoint.objects.filter(pk=checkpoint.parent_id))
+    ).exclude(pass_at_1=None)
+    seen = seen_by(viewer, scored, "run__project").order_by("pk")
+    theirs = dict(seen.values_list("benchmark_id", "pk"))
     for mine in sorted(evaluations, key=lambda each: -each.pk):
         if mine.pass_at_1 is not None and mine.benchmark_id in theirs:
             return [mine.pk, theirs[mine.benchmark_id]]
@@ -84,26 +103,38 @@ def runnable() -> QuerySet[Checkpoint]:
     )
 
 
-def evaluations_of(checkpoint: Checkpoint) -> QuerySet[Evaluation]:
-    """A checkpoint's evaluations, newest first."""
+def evaluations_of(viewer: User, checkpoint: Checkpoint) -> QuerySet[Evaluation]:
+    """A checkpoint's evaluations that ``viewer`` sees, newest first."""
     found = (
         Evaluation.objects.filter(checkpoint=checkpoint)
         .select_related("benchmark", "run")
         .defer("protocol", "rendered_prompt", "run__config")
     )
-    return with_open_stage(found).order_by("benchmark__name", "-created_at")
+    return with_open_stage(seen_by(viewer, found, "run__project")).order_by(
+        "benchmark__name", "-created_at"
+    )
 
 
-def uploads() -> QuerySet[Upload]:
-    """All uploads with their files' number, bytes here and bytes in all."""
-    return Upload.objects.select_related("checkpoint").annotate(
+def uploads(decider: User) -> QuerySet[Upload]:
+    """Uploads that ``decider`` may discard, with their files' number, bytes here and in all.
+
+    Nobody else learns that they are there.
+    """
+    return managed_by(decider, Upload.objects.select_related("checkpoint", "owner")).annotate(
         file_count=Count("files"),
         here_bytes=Coalesce(Sum("files__offset_bytes"), 0),
         total_bytes=Coalesce(Sum("files__length_bytes"), 0),
     )
 
 
-def unfinished_uploads(owner: User) -> QuerySet[Upload]:
-    """A person's uploads that are not through, the latest touched first."""
-    found = uploads().filter(owner=owner, state__in=LIVE_UPLOADS)
-    return found.order_by(F("touched_at").desc())
+def own_uploads(owner: User) -> QuerySet[Upload]:
+    """The person's own uploads, in projects that take new things from them (still)."""
+    found = Upload.objects.filter(owner=owner)
+    if owner.is_staff:
+        return found
+    return found.filter(project__in=projects_of(owner, Role.OPERATOR).order_by().values("pk"))
+
+
+def unfinished_uploads(decider: User) -> QuerySet[Upload]:
+    """Uploads that are not through and the person decides about, the latest touched first."""
+    return uploads(decider).filter(state__in=LIVE_UPLOADS).order_by(F("touched_at").desc())

@@ -23,7 +23,7 @@ from webapp.core.errors import UserError
 from webapp.core.locks import lock_store
 from webapp.core.models import User
 from webapp.core.text import storable
-from webapp.projects.access import place_for
+from webapp.projects.access import place_for, seen_by
 from webapp.projects.models import Project
 
 if TYPE_CHECKING:
@@ -36,7 +36,11 @@ _NAMED = 8  # of what was left out
 
 
 def check_name(name: str, field: str = "name") -> str:
-    """``name`` without surrounding space; raises UserError where it is unusable or taken."""
+    """``name`` without surrounding space; raises UserError where it is unusable or taken.
+
+    Names are unique in the whole installation. The refusal says so and nothing else: not what has
+    the name, nor whose it is, as that may be none of the asking person's business.
+    """
     name = name.strip()
     if len(name) > 200 or not _NAME.fullmatch(name):
         raise UserError(
@@ -44,15 +48,17 @@ def check_name(name: str, field: str = "name") -> str:
             "underscores, with at most three slashes.",
             field,
         )
-    if Checkpoint.objects.filter(name=name).exists():
-        raise UserError(f"{field}: a checkpoint is called {name!r} already; choose another.", field)
-    if Upload.objects.filter(name=name, state__in=LIVE_UPLOADS).exists():
-        raise UserError(
-            f"{field}: an upload that is under way is called {name!r} already; choose another, or "
-            "go on with that one.",
-            field,
-        )
+    if (
+        Checkpoint.objects.filter(name=name).exists()
+        or Upload.objects.filter(name=name, state__in=LIVE_UPLOADS).exists()
+    ):
+        raise name_taken(name, field)
     return name
+
+
+def name_taken(name: str, field: str = "name") -> UserError:
+    """The one refusal of a name that somebody has given already."""
+    return UserError(f"{field}: {name!r} is taken in this installation; choose another.", field)
 
 
 def register_folder(
@@ -123,18 +129,21 @@ def _store(  # noqa: PLR0917 - a row's values, given by two callers
             )
             _settle(place, Path(settings.MEDIA_ROOT) / relative)
     except IntegrityError:
-        raise UserError(f"name: a checkpoint is called {name!r} already.", "name") from None
+        raise name_taken(name) from None
     return checkpoint
 
 
 def completions_only(*, owner: User, project: Project, name: str) -> Checkpoint:
     """The owner's checkpoint of that name for completions made elsewhere; made where there is none.
 
-    Nobody but staff puts such scores under a model that is here or served, or under another's name:
-    raises UserError.
+    Nobody but staff puts such scores under a model that is here or served, or under another's name,
+    and nobody puts them under what a project has for itself but in a run of that project: raises
+    UserError.
     """
-    existing = Checkpoint.objects.filter(name=name.strip()).select_related("endpoint").first()
-    if existing is None:
+    name = name.strip()
+    seen = seen_by(owner, Checkpoint.objects.filter(name=name))
+    existing = seen.select_related("endpoint", "project").first()
+    if existing is None:  # or none that they may know of
         return Checkpoint.objects.create(
             name=check_name(name, "checkpoint"), owner=owner, project=project
         )
@@ -145,6 +154,12 @@ def completions_only(*, owner: User, project: Project, name: str) -> Checkpoint:
         raise UserError(
             f"checkpoint: {existing.name!r} is {whose}; give completions made elsewhere another "
             "name.",
+            "checkpoint",
+        )
+    if existing.project_id != project.pk and not existing.project.open:
+        raise UserError(
+            f"checkpoint: {existing.name!r} lies in the project {existing.project.name!r}; import "
+            "them there, or give another name.",
             "checkpoint",
         )
     return existing

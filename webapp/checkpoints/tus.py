@@ -14,11 +14,11 @@ from functools import wraps
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
-from django.urls import reverse
 from django.views.decorators.http import require_http_methods
 
 from webapp.checkpoints import uploads
-from webapp.checkpoints.models import Upload, UploadFile
+from webapp.checkpoints.models import UploadFile
+from webapp.checkpoints.queries import own_uploads
 from webapp.core.errors import UserError
 from webapp.core.users import signed_in
 
@@ -62,16 +62,15 @@ def _speaks_tus(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse
 @_speaks_tus
 def files(request: HttpRequest, upload: uuid.UUID) -> HttpResponse:
     """Create a file of an upload (extension creation); asked again, answer with the same one."""
-    row = get_object_or_404(Upload, pk=upload, owner=signed_in(request))
+    row = get_object_or_404(own_uploads(signed_in(request)), pk=upload)
     length = _number(request, "Upload-Length")
     if length > _MOST_BYTES:
         raise RefusalError(413, "Upload-Length is larger than any file here may be.")
     path = _metadata(request.headers.get("Upload-Metadata", "")).get("path", "")
     file = uploads.declare(row, path, length)
     response = _answer(201)
-    response["Location"] = request.build_absolute_uri(
-        reverse("checkpoints:tus-file", args=[row.pk, file.pk])
-    )
+    # Below this very address: it is the page's, or the API's, which takes tokens.
+    response["Location"] = request.build_absolute_uri(f"{request.path}{file.pk}/")
     response["Upload-Offset"] = str(file.offset_bytes)
     return response
 
@@ -82,7 +81,7 @@ def one_file(request: HttpRequest, upload: uuid.UUID, pk: uuid.UUID) -> HttpResp
     """Say how much of a file is here, take its next piece, or take it back."""
     file = get_object_or_404(
         UploadFile.objects.select_related("upload"),
-        pk=pk, upload=upload, upload__owner=signed_in(request),
+        pk=pk, upload=upload, upload__in=own_uploads(signed_in(request)),
     )  # fmt: skip
     if request.method == "HEAD":
         return _whereabouts(file)

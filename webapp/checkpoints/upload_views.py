@@ -20,27 +20,32 @@ from webapp.checkpoints.forms import FolderForm, HubForm, UploadForm
 from webapp.checkpoints.models import Upload
 from webapp.core.errors import UserError
 from webapp.core.users import signed_in
+from webapp.projects.access import managed_by, require_place
+from webapp.projects.forms import chosen_place
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def upload(request: HttpRequest) -> HttpResponse:
     """The upload page. Its script sends the files in pieces (tus.py); without it the form does."""
+    owner = signed_in(request)
+    require_place(owner)
     posted = request.method == "POST"
-    form = UploadForm(request.POST, request.FILES) if posted else UploadForm()
+    form = UploadForm(owner, request.POST, request.FILES) if posted else UploadForm(owner)
     if posted and form.is_valid():
         try:
             return redirect(
                 uploads.receive_whole(
-                    signed_in(request),
+                    owner,
                     form.cleaned_data["name"],
                     form.named_files(request.POST.getlist("paths")),
+                    form.cleaned_data.get("project"),
                 )
             )
         except UserError as error:
             form.add_error(error.field if error.field in form.fields else None, error.sentence)
     context = {
         "form": form,
-        "unfinished": queries.unfinished_uploads(signed_in(request)),
+        "unfinished": queries.unfinished_uploads(owner),
         **_shared(request),
     }
     status = 400 if posted else 200
@@ -51,12 +56,15 @@ def upload(request: HttpRequest) -> HttpResponse:
 def from_hub(request: HttpRequest) -> HttpResponse:
     """Have a worker fetch a model by its id and revision."""
     owner = signed_in(request)
+    require_place(owner)
 
-    def begin(given: dict[str, str]) -> Upload:
+    def begin(given: dict[str, Any]) -> Upload:
         name = given["name"] or given["repository"].strip()
-        return intake.begin_from_hub(owner, name, given["repository"], given["revision"])
+        return intake.begin_from_hub(
+            owner, name, given["repository"], given["revision"], given.get("project")
+        )
 
-    form = HubForm(request.POST or None)
+    form = HubForm(owner, request.POST or None)
     return _begin_elsewhere(request, form, begin, "checkpoints/hub.html")
 
 
@@ -67,17 +75,17 @@ def from_folder(request: HttpRequest) -> HttpResponse:
     if not owner.is_staff:
         raise PermissionDenied
 
-    def begin(given: dict[str, str]) -> Upload:
-        return intake.begin_from_folder(owner, given["name"], given["folder"])
+    def begin(given: dict[str, Any]) -> Upload:
+        return intake.begin_from_folder(owner, given["name"], given["folder"], given.get("project"))
 
-    form = FolderForm(request.POST or None)
+    form = FolderForm(owner, request.POST or None)
     return _begin_elsewhere(request, form, begin, "checkpoints/folder.html")
 
 
 def _begin_elsewhere(
     request: HttpRequest,
     form: forms.Form,
-    begin: Callable[[dict[str, str]], Upload],
+    begin: Callable[[dict[str, Any]], Upload],
     template: str,
 ) -> HttpResponse:
     if form.is_bound and form.is_valid():
@@ -105,6 +113,8 @@ def begin_upload(request: HttpRequest) -> HttpResponse:
 
     The answer says where each file is sent to, and what to do then.
     """
+    owner = signed_in(request)
+    require_place(owner)
     paths, lengths = request.POST.getlist("paths"), request.POST.getlist("lengths")
     try:
         if len(paths) != len(lengths) or not all(
@@ -112,7 +122,8 @@ def begin_upload(request: HttpRequest) -> HttpResponse:
         ):
             raise UserError("files: every name needs its length in bytes.", "files")
         pairs = list(zip(paths, map(int, lengths), strict=True))
-        begun = uploads.begin(signed_in(request), request.POST.get("name", ""), pairs)
+        place = chosen_place(owner, request.POST.get("project", ""))
+        begun = uploads.begin(owner, request.POST.get("name", ""), pairs, place)
     except UserError as error:
         return _refused(error)
     return JsonResponse(_for_script(begun), status=201)
@@ -120,15 +131,20 @@ def begin_upload(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def resume(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-    """An upload: go on with it, see it being looked at, or what became of it."""
-    row = get_object_or_404(queries.uploads(), pk=pk, owner=signed_in(request))
+    """An upload: go on with it, see it being looked at, or what became of it.
+
+    Only who sends it goes on with it; admins of its project may look at it and discard it.
+    """
+    user = signed_in(request)
+    row = get_object_or_404(queries.uploads(user), pk=pk)
     if row.checkpoint is not None:
         _tell_left_out(request, row)
         return redirect(row.checkpoint)
     context = {
         "upload": row,
         "script": _for_script(row),
-        "form": UploadForm(initial={"name": row.name}),
+        "form": UploadForm(user, initial={"name": row.name}),
+        "is_own": row.owner_id == user.pk,
         **_shared(request),
     }
     return render(request, "checkpoints/upload.html", context)
@@ -137,7 +153,7 @@ def resume(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 @require_safe
 def live(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """The part of an upload's page that changes while it is a worker's turn."""
-    row = get_object_or_404(queries.uploads(), pk=pk, owner=signed_in(request))
+    row = get_object_or_404(queries.uploads(signed_in(request)), pk=pk)
     if row.with_a_worker:
         return render(request, "checkpoints/_upload.html", {"upload": row})
     if row.checkpoint is not None:
@@ -155,7 +171,7 @@ def _tell_left_out(request: HttpRequest, row: Upload) -> None:
 @require_POST
 def finish_upload(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """A complete upload goes to a worker: ``{"location"}``, or status 400 and why not."""
-    row = get_object_or_404(Upload, pk=pk, owner=signed_in(request))
+    row = get_object_or_404(queries.own_uploads(signed_in(request)), pk=pk)
     try:
         uploads.submit(row)
     except UserError as error:
@@ -166,7 +182,8 @@ def finish_upload(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 @require_POST
 def delete_upload(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """Forget an upload and what came of it."""
-    row = get_object_or_404(Upload, pk=pk, owner=signed_in(request))
+    user = signed_in(request)
+    row = get_object_or_404(managed_by(user, Upload.objects.all()), pk=pk)
     uploads.delete(row)
     messages.success(request, f"The upload of {row.name} was deleted.")
     return redirect("checkpoints:upload")

@@ -15,7 +15,14 @@ from webapp.checkpoints.lineage import lineage_of
 from webapp.checkpoints.models import Checkpoint
 from webapp.core.errors import UserError
 from webapp.core.users import signed_in
-from webapp.projects.access import may_manage
+from webapp.projects.access import (
+    ELSEWHERE,
+    may_manage,
+    may_use,
+    seen_by,
+    seen_projects,
+    works_somewhere,
+)
 from webapp.runs.cost_views import of_checkpoint
 from webapp.runs.models import Run
 
@@ -24,15 +31,18 @@ PAGE = 50
 
 @require_safe
 def index(request: HttpRequest) -> HttpResponse:
-    """All checkpoints; the archived ones on a list of their own."""
+    """The checkpoints that one sees; the archived ones on a list of their own."""
+    viewer = signed_in(request)
     archived, tag = "archived" in request.GET, request.GET.get("tag", "")[:40]
-    page = Paginator(queries.checkpoints(archived=archived, tag=tag), PAGE)
+    page = Paginator(queries.checkpoints(viewer, archived=archived, tag=tag), PAGE)
     context = {
         "page": page.get_page(request.GET.get("page")),
         "archived": archived,
         "tag": tag,
-        "tags": queries.tags(),
-        "archived_count": queries.archived_count(),
+        "tags": queries.tags(viewer),
+        "archived_count": queries.archived_count(viewer),
+        "seen": seen_projects(viewer),
+        "may_add": works_somewhere(viewer),
     }
     return render(request, "checkpoints/index.html", context)
 
@@ -40,20 +50,25 @@ def index(request: HttpRequest) -> HttpResponse:
 @require_safe
 def detail(request: HttpRequest, pk: int) -> HttpResponse:
     """One checkpoint: facts, lineage, evaluations, and what can be done next."""
-    checkpoint = get_object_or_404(queries.one(), pk=pk)
-    graph = ancestry.graph_of_checkpoint(checkpoint)
-    evaluations = list(queries.evaluations_of(checkpoint))
+    viewer = signed_in(request)
+    seen = seen_projects(viewer)
+    checkpoint = get_object_or_404(queries.one(viewer), pk=pk)
+    graph = ancestry.graph_of_checkpoint(checkpoint, seen)
+    evaluations = list(queries.evaluations_of(viewer, checkpoint))
     context = {
         "checkpoint": checkpoint,
         "undecontaminated": checkpoint.pk in queries.undecontaminated(),
         "evaluations": evaluations,
-        "versus_parent": queries.versus_parent(checkpoint, evaluations),
-        "links": lineage_of(checkpoint),
-        "costs": of_checkpoint(checkpoint, signed_in(request)),
+        "versus_parent": queries.versus_parent(viewer, checkpoint, evaluations),
+        "links": lineage_of(checkpoint, seen),
+        "costs": of_checkpoint(checkpoint, viewer),
         "graph": graph,
         "drawing": drawn.draw(graph),
-        "has_card": cards.has_card(checkpoint),
-        "may_manage": may_manage(signed_in(request), checkpoint),
+        "has_card": cards.has_card(checkpoint, seen),
+        "seen": seen,
+        "elsewhere": ELSEWHERE,
+        "may_manage": may_manage(viewer, checkpoint),
+        "may_use": may_use(viewer, checkpoint.project),
     }
     return render(request, "checkpoints/detail.html", context)
 
@@ -61,8 +76,9 @@ def detail(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def run_lineage(request: HttpRequest, pk: int) -> HttpResponse:
     """What a run used and what it made, as a part of its page or a page of its own."""
-    run = get_object_or_404(Run, pk=pk)
-    graph = ancestry.graph_of_run(run)
+    viewer = signed_in(request)
+    run = get_object_or_404(seen_by(viewer, Run.objects.all()), pk=pk)
+    graph = ancestry.graph_of_run(run, seen_projects(viewer))
     part = request.headers.get("hx-request")
     template = "checkpoints/_graph.html" if part else "checkpoints/run_lineage.html"
     return render(request, template, {"run": run, "graph": graph, "drawing": drawn.draw(graph)})
@@ -70,9 +86,10 @@ def run_lineage(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def edit(request: HttpRequest, pk: int) -> HttpResponse:
-    """Notes, tags and licences, by whoever owns it."""
-    checkpoint = get_object_or_404(Checkpoint, pk=pk)
-    if not may_manage(signed_in(request), checkpoint):
+    """Notes, tags and licences, by whoever decides about it; its project, by who may move it."""
+    user = signed_in(request)
+    checkpoint = get_object_or_404(queries.one(user), pk=pk)
+    if not may_manage(user, checkpoint):
         raise PermissionDenied
     known = {
         "notes": checkpoint.notes,
@@ -93,9 +110,10 @@ def edit(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def card(request: HttpRequest, pk: int) -> HttpResponse:
     """A student's model card, as a page or, with ``?download``, as README.md."""
-    checkpoint = get_object_or_404(queries.one(), pk=pk)
+    viewer = signed_in(request)
+    checkpoint = get_object_or_404(queries.one(viewer), pk=pk)
     try:
-        text = cards.card_of(checkpoint)
+        text = cards.card_of(checkpoint, seen_projects(viewer))
     except UserError as error:
         messages.error(request, error.sentence)
         return redirect(checkpoint)
@@ -109,9 +127,10 @@ def card(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def tar(request: HttpRequest, pk: int) -> HttpResponse | StreamingHttpResponse:
     """The checkpoint with its card as one tar, streamed."""
-    checkpoint = get_object_or_404(queries.one(), pk=pk)
+    viewer = signed_in(request)
+    checkpoint = get_object_or_404(queries.one(viewer), pk=pk)
     try:
-        name, size, blocks = cards.tar_of(checkpoint)
+        name, size, blocks = cards.tar_of(checkpoint, seen_projects(viewer))
     except UserError as error:
         messages.error(request, error.sentence)
         return redirect(checkpoint)

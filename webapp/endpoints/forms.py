@@ -7,7 +7,9 @@ from typing import Any
 from django import forms
 
 from webapp.core.forms import speak
+from webapp.core.models import User
 from webapp.endpoints.services import MOST_CONCURRENT
+from webapp.projects.forms import add_place
 
 
 def _key(help_text: str) -> forms.CharField:
@@ -58,4 +60,10 @@ class RegisterForm(ChangeForm):
     model = forms.CharField(max_length=200, help_text="The name by which the endpoint serves it.")
     key = _key("Stored encrypted and not shown again. Empty: none is sent.")
 
-    field_order = ("name", "base_url", "model", "key", "concurrency", "input_price", "output_price")
+    def __init__(self, owner: User, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        add_place(self.fields, owner)
+        self.order_fields(
+            ["name", "project", "base_url", "model", "key", "concurrency", "input_price",
+             "output_price"]
+        )  # fmt: skip

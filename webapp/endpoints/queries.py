@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from django.db.models import Count, QuerySet
+from django.db.models import QuerySet
 
+from webapp.checkpoints.queries import evaluation_count
+from webapp.core.models import User
 from webapp.endpoints.models import Endpoint
+from webapp.projects.access import seen_by
 
 
-def endpoints() -> QuerySet[Endpoint]:
-    """All endpoints, newest first, with the number of their evaluations; without their keys."""
+def endpoints(viewer: User) -> QuerySet[Endpoint]:
+    """The endpoints that ``viewer`` sees, newest first, and how many evaluations of each."""
     return (
-        Endpoint.objects.select_related("checkpoint", "owner")
-        .annotate(evaluation_count=Count("checkpoint__evaluations"))
+        seen_by(viewer, Endpoint.objects.all(), "checkpoint__project")
+        .select_related("checkpoint__project", "owner")
+        .annotate(evaluation_count=evaluation_count(viewer, "checkpoint", "checkpoint"))
         .order_by("-created_at")
     )

@@ -13,14 +13,14 @@ from evaluator.engines.endpoint import check_key, checked_url
 from evaluator.engines.probe import Probe, probe
 from evaluator.errors import InputError
 from webapp.checkpoints.models import Checkpoint
-from webapp.checkpoints.services import check_name
+from webapp.checkpoints.services import check_name, name_taken
 from webapp.core import sealing
 from webapp.core.errors import UserError
 from webapp.core.models import User
 from webapp.endpoints.models import Endpoint
-from webapp.projects.access import place_for
+from webapp.projects.access import place_for, seen_by
 from webapp.projects.models import Project
-from webapp.runs.models import FINAL_STATES, Stage
+from webapp.runs.models import FINAL_STATES, Run, Stage
 
 KEY_VARIABLE = "RETORT_ENDPOINT_KEY"  # of the child's environment
 MOST_CONCURRENT = 1024
@@ -60,7 +60,7 @@ def register(
                 owner=owner,
             )
     except IntegrityError:
-        raise UserError(f"name: a checkpoint is called {name!r} already.", "name") from None
+        raise name_taken(name) from None
 
 
 def change(
@@ -86,20 +86,24 @@ def change(
     endpoint.save()
 
 
-def delete(endpoint: Endpoint) -> None:
-    """Forget an endpoint; what was measured of it stays. Raises UserError while runs need it."""
+def delete(endpoint: Endpoint, *, by: User) -> None:
+    """Forget an endpoint; what was measured of it stays.
+
+    Raises UserError while runs need it, with the names of those that ``by`` sees.
+    """
     with transaction.atomic():
         Endpoint.objects.select_for_update().get(pk=endpoint.pk)
         using = Stage.objects.filter(config__endpoint=endpoint.pk)
-        names = list(
-            using.exclude(run__state__in=FINAL_STATES)
-            .order_by("run_id").values_list("run__name", flat=True).distinct()
-        )  # fmt: skip
-        if names:
-            shown = ", ".join(f"“{name}”" for name in names[:_RUNS_NAMED])
-            more = f" and {len(names) - _RUNS_NAMED} more" if len(names) > _RUNS_NAMED else ""
+        runs = Run.objects.filter(stages__in=using.exclude(run__state__in=FINAL_STATES)).distinct()
+        if count := runs.count():
+            seen = seen_by(by, runs).order_by("pk").values_list("name", flat=True)[:_RUNS_NAMED]
+            named = [f"“{name}”" for name in seen]
+            if count > len(named):
+                more = count - len(named)
+                named.append(f"{more} more" if named else f"runs of other projects ({more})")
             raise UserError(
-                f"endpoint: {endpoint} is in use by {shown}{more}; wait for the end or cancel."
+                f"endpoint: {endpoint} is in use by {' and '.join(named)}; wait for the end or "
+                "cancel."
             )
         checkpoint = endpoint.checkpoint
         endpoint.delete()

@@ -17,25 +17,33 @@ from webapp.core.users import signed_in
 from webapp.endpoints import queries, services
 from webapp.endpoints.forms import ChangeForm, RegisterForm
 from webapp.endpoints.models import Endpoint
+from webapp.projects.access import may_manage, may_use, projects_of, require_place, works_somewhere
 
 PAGE = 50
 
 
 @require_safe
 def index(request: HttpRequest) -> HttpResponse:
-    """All endpoints."""
-    page = Paginator(queries.endpoints(), PAGE).get_page(request.GET.get("page"))
-    return render(request, "endpoints/index.html", {"page": page})
+    """The endpoints that one sees."""
+    viewer = signed_in(request)
+    context = {
+        "page": Paginator(queries.endpoints(viewer), PAGE).get_page(request.GET.get("page")),
+        "several": projects_of(viewer).count() > 1,
+        "may_add": works_somewhere(viewer),
+    }
+    return render(request, "endpoints/index.html", context)
 
 
 @sensitive_post_parameters("key")
 @require_http_methods(["GET", "HEAD", "POST"])
 def register(request: HttpRequest) -> HttpResponse:
     """Register an endpoint."""
-    form = RegisterForm(request.POST if request.method == "POST" else None)
+    owner = signed_in(request)
+    require_place(owner)
+    form = RegisterForm(owner, request.POST if request.method == "POST" else None)
     if form.is_bound and form.is_valid():
         try:
-            endpoint = services.register(owner=signed_in(request), **form.cleaned_data)
+            endpoint = services.register(owner=owner, **form.cleaned_data)
         except UserError as error:
             form.add_error(_known(form, error.field), error.sentence)
         else:
@@ -48,12 +56,12 @@ def register(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def detail(request: HttpRequest, pk: int) -> HttpResponse:
     """One endpoint: what it is, and what may change of it."""
-    endpoint = get_object_or_404(queries.endpoints(), pk=pk)
+    endpoint = get_object_or_404(queries.endpoints(signed_in(request)), pk=pk)
     if request.method != "POST":
         names = ("concurrency", "input_price", "output_price")
         form = ChangeForm(initial={name: getattr(endpoint, name) for name in names})
         return _detail_page(request, endpoint, form)
-    _check_owner(request, endpoint)
+    _require_decider(request, endpoint)
     form = ChangeForm(request.POST)
     if form.is_valid():
         try:
@@ -70,7 +78,14 @@ def _detail_page(request: HttpRequest, endpoint: Endpoint, form: ChangeForm) -> 
     if not endpoint.sealed_key:
         del form.fields["remove_key"]
         form.fields["key"].help_text = "It has none. Stored encrypted and not shown again."
-    context = {"endpoint": endpoint, "form": form, "is_owner": _is_owner(request, endpoint)}
+    user = signed_in(request)
+    context = {
+        "endpoint": endpoint,
+        "form": form,
+        "may_manage": may_manage(user, endpoint),
+        "may_use": may_use(user, endpoint.checkpoint.project),
+        "several": projects_of(user).count() > 1,
+    }
     status = 400 if form.is_bound else 200
     return render(request, "endpoints/detail.html", context, status=status)
 
@@ -78,8 +93,8 @@ def _detail_page(request: HttpRequest, endpoint: Endpoint, form: ChangeForm) -> 
 @require_POST
 def test(request: HttpRequest, pk: int) -> HttpResponse:
     """Ask the endpoint for its models, within seconds, and say what came of it."""
-    endpoint = get_object_or_404(queries.endpoints(), pk=pk)
-    _check_owner(request, endpoint)
+    endpoint = get_object_or_404(queries.endpoints(signed_in(request)), pk=pk)
+    _require_decider(request, endpoint)
     try:
         found = services.ask(endpoint)
     except UserError as error:
@@ -106,11 +121,11 @@ def test(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def delete(request: HttpRequest, pk: int) -> HttpResponse:
     """Forget the endpoint, unless runs still need it."""
-    endpoint = get_object_or_404(queries.endpoints(), pk=pk)
-    _check_owner(request, endpoint)
+    endpoint = get_object_or_404(queries.endpoints(signed_in(request)), pk=pk)
+    _require_decider(request, endpoint)
     name = str(endpoint)
     try:
-        services.delete(endpoint)
+        services.delete(endpoint, by=signed_in(request))
     except UserError as error:
         messages.error(request, error.sentence)
         return redirect("endpoints:detail", pk)
@@ -118,14 +133,9 @@ def delete(request: HttpRequest, pk: int) -> HttpResponse:
     return redirect("endpoints:index")
 
 
-def _is_owner(request: HttpRequest, endpoint: Endpoint) -> bool:
-    user = signed_in(request)
-    return user.is_superuser or endpoint.owner_id == user.pk
-
-
-def _check_owner(request: HttpRequest, endpoint: Endpoint) -> None:
-    """Whoever else may launch runs with it, the key and its use are the owner's to change."""
-    if not _is_owner(request, endpoint):
+def _require_decider(request: HttpRequest, endpoint: Endpoint) -> None:
+    """Whoever else may launch runs with it: its owner and admins change the key and its use."""
+    if not may_manage(signed_in(request), endpoint):
         raise PermissionDenied
 
 

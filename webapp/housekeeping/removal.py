@@ -13,6 +13,7 @@ from webapp.core.errors import UserError
 from webapp.core.models import User
 from webapp.housekeeping import garbage
 from webapp.housekeeping.models import ArchivedRun
+from webapp.projects.access import managed_by, seen_by
 from webapp.runs.models import FINAL_STATES, Evaluation, Run
 
 NAMED = 50  # of each kind; the rest is counted
@@ -20,17 +21,21 @@ NAMED = 50  # of each kind; the rest is counted
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Dependents of one kind: what becomes of them, how many there are, and the first of them."""
+    """Dependents of one kind: what becomes of them, how many there are, and the first of them.
+
+    Those of projects that the reader is not in are counted and not named.
+    """
 
     fate: str  # "goes" with it, "stays" without it
     sentence: str
     count: int
     first: list[models.Model]
+    elsewhere: int = 0  # in projects that the reader is not in
 
     @property
     def more(self) -> int:
-        """How many are not named."""
-        return self.count - len(self.first)
+        """How many of those that the reader may see are not named."""
+        return self.count - self.elsewhere - len(self.first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +54,12 @@ class Dependents:
 
 
 def dependents_of_checkpoint(checkpoint: Checkpoint, *, by: User) -> Dependents:
-    """What hangs on a checkpoint that ``by`` would delete: only staff take others' scores with it.
+    """What hangs on a checkpoint that ``by`` would delete.
 
-    A score is whoever's run made it, whosever the checkpoint is.
+    Scores go with it only where ``by`` decides about the runs that made them: a score is its run's,
+    whosever the checkpoint is.
     """
-    using = _runs_using(checkpoint)
+    using = runs_using(checkpoint)
     doomed = _runs_only_of(checkpoint)
     shared = (
         Checkpoint.objects.filter(path=checkpoint.path).exclude(pk=checkpoint.pk)
@@ -61,12 +67,14 @@ def dependents_of_checkpoint(checkpoint: Checkpoint, *, by: User) -> Dependents:
         else Checkpoint.objects.none()
     )
     measured = _evaluations(checkpoint)
-    of_others = measured.none() if by.is_staff else measured.exclude(run__owner=by)
+    of_others = measured.exclude(run__in=managed_by(by, Run.objects.all()))
     others = _groups(
+        by,
         ("blocks", "Others measured it and would lose their scores; archive it or delete its files "
-         "only, or ask staff.", of_others),
+         "only, or ask an admin.", of_others),
     )  # fmt: skip
     groups = _groups(
+        by,
         ("goes", "Evaluations of it, with their scores and completions", measured),
         ("goes", "Runs that did nothing else", doomed),
         ("stays", "Runs that used it, whose lineage then ends here", using.exclude(pk__in=doomed)),
@@ -74,15 +82,16 @@ def dependents_of_checkpoint(checkpoint: Checkpoint, *, by: User) -> Dependents:
         ("stays", "Checkpoints with the same files, which stay on the disk", shared),
     )
     size = 0 if not checkpoint.path or shared.exists() else checkpoint.size_bytes or 0
-    return Dependents(_blocking_files(checkpoint), others, groups, size)
+    return Dependents(_blocking_files(checkpoint, by), others, groups, size)
 
 
-def dependents_of_run(run: Run) -> Dependents:
-    """What hangs on a run."""
+def dependents_of_run(run: Run, *, by: User) -> Dependents:
+    """What hangs on a run that ``by`` would delete."""
     unfinished = Run.objects.filter(pk=run.pk).exclude(state__in=FINAL_STATES)
     return Dependents(
-        blocking=_groups(("blocks", "It is not finished; cancel it first.", unfinished)),
+        blocking=_groups(by, ("blocks", "It is not finished; cancel it first.", unfinished)),
         groups=_groups(
+            by,
             ("goes", "Evaluations, with their scores and completions",
              run.evaluations.select_related("checkpoint", "benchmark")),
             ("stays", "Checkpoints that it made, whose lineage then ends here", run.products.all()),
@@ -94,8 +103,8 @@ def dependents_of_run(run: Run) -> Dependents:
 def delete_checkpoint(checkpoint: Checkpoint, *, by: User) -> None:
     """Delete a checkpoint with its evaluations; its files go with their last name.
 
-    Raises UserError while an unfinished run uses it, and where others than ``by``, who is not
-    staff, measured it.
+    Raises UserError while an unfinished run uses it, and where runs measured it that ``by`` does
+    not decide about.
     """
     with transaction.atomic():
         locked = Checkpoint.objects.select_for_update().get(pk=checkpoint.pk)
@@ -107,7 +116,7 @@ def delete_checkpoint(checkpoint: Checkpoint, *, by: User) -> None:
         garbage.sweep_after_commit(path, *(f"runs/{pk}" for pk in doomed))
 
 
-def release_files(checkpoint: Checkpoint) -> None:
+def release_files(checkpoint: Checkpoint, *, by: User) -> None:
     """Delete a checkpoint's files only: it stays with its scores and lineage, and answers no more.
 
     Raises UserError while an unfinished run uses it, or where there are none.
@@ -116,17 +125,17 @@ def release_files(checkpoint: Checkpoint) -> None:
         locked = Checkpoint.objects.select_for_update().get(pk=checkpoint.pk)
         if not locked.path:
             raise UserError(f"{locked.name}: has no files here.")
-        _refuse(_first_sentence(_blocking_files(locked)))
+        _refuse(_first_sentence(_blocking_files(locked, by)))
         path = locked.path
         Checkpoint.objects.filter(pk=locked.pk).update(path="")
         garbage.sweep_after_commit(path)
 
 
-def delete_run(run: Run) -> None:
+def delete_run(run: Run, *, by: User) -> None:
     """Delete a run that has ended, with its evaluations and files. Raises UserError."""
     with transaction.atomic():
         locked = Run.objects.select_for_update().get(pk=run.pk)
-        _refuse(dependents_of_run(locked).blocked)
+        _refuse(dependents_of_run(locked, by=by).blocked)
         path = f"runs/{locked.pk}"
         locked.delete()
         garbage.sweep_after_commit(path)
@@ -154,10 +163,11 @@ def _first_sentence(groups: list[Group]) -> str:
     return groups[0].sentence if groups else ""
 
 
-def _blocking_files(checkpoint: Checkpoint) -> list[Group]:
+def _blocking_files(checkpoint: Checkpoint, by: User) -> list[Group]:
     """What keeps a checkpoint's files, and so the checkpoint."""
-    unfinished = _runs_using(checkpoint).exclude(state__in=FINAL_STATES)
+    unfinished = runs_using(checkpoint).exclude(state__in=FINAL_STATES)
     return _groups(
+        by,
         ("blocks", "An unfinished run uses it; cancel the run first.", unfinished),
         ("blocks", "An endpoint serves it; delete the endpoint first.", _endpoints(checkpoint)),
     )
@@ -173,7 +183,7 @@ def _endpoints(checkpoint: Checkpoint) -> QuerySet[models.Model]:
     return Endpoint.objects.filter(checkpoint=checkpoint)
 
 
-def _runs_using(checkpoint: Checkpoint) -> QuerySet[Run]:
+def runs_using(checkpoint: Checkpoint) -> QuerySet[Run]:
     """Runs that measure it, draw from it or train it."""
     return Run.objects.filter(
         Q(pk__in=Evaluation.objects.filter(checkpoint=checkpoint).values("run"))
@@ -191,10 +201,16 @@ def _runs_only_of(checkpoint: Checkpoint) -> QuerySet[Run]:
     ).exclude(pk__in=others)
 
 
-def _groups(*kinds: tuple[str, str, QuerySet[models.Model]]) -> list[Group]:
+# Model → the way to the project that its rows lie in.
+_WAYS = {"evaluation": "run__project", "endpoint": "checkpoint__project"}
+
+
+def _groups(by: User, *kinds: tuple[str, str, QuerySet[models.Model]]) -> list[Group]:
     found = []
     for fate, sentence, rows in kinds:
         count = rows.count()
         if count:
-            found.append(Group(fate, sentence, count, list(rows[:NAMED])))
+            seen = seen_by(by, rows, _WAYS.get(str(rows.model._meta.model_name), "project"))
+            elsewhere = 0 if by.is_staff else count - seen.count()
+            found.append(Group(fate, sentence, count, list(seen[:NAMED]), elsewhere))
     return found

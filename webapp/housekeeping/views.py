@@ -18,7 +18,7 @@ from webapp.core.models import User
 from webapp.core.users import signed_in
 from webapp.housekeeping import removal, usage
 from webapp.housekeeping.models import ArchivedRun
-from webapp.projects.access import may_manage
+from webapp.projects.access import managed_by, may_manage, seen_by
 from webapp.runs.models import Run
 
 LARGEST = 10
@@ -28,7 +28,7 @@ LARGEST = 10
 def index(request: HttpRequest) -> HttpResponse:
     """What a person's things take; for administrators the disk, too."""
     user = signed_in(request)
-    mine = Checkpoint.objects.filter(owner=user).exclude(path="")
+    mine = managed_by(user, Checkpoint.objects.filter(owner=user).exclude(path=""))
     context = {
         "own": usage.own(user),
         "largest": list(mine.order_by("-size_bytes", "pk")[:LARGEST]),
@@ -57,10 +57,11 @@ def disk(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def checkpoint(request: HttpRequest, pk: int) -> HttpResponse:
     """Archive a checkpoint, delete its files, or delete it."""
-    row = get_object_or_404(Checkpoint, pk=pk)
+    user = signed_in(request)
+    row = get_object_or_404(seen_by(user, Checkpoint.objects.all()), pk=pk)
     acts: dict[str, Callable[[], None]] = {
-        "delete": lambda: removal.delete_checkpoint(row, by=signed_in(request)),
-        "release": lambda: removal.release_files(row),
+        "delete": lambda: removal.delete_checkpoint(row, by=user),
+        "release": lambda: removal.release_files(row, by=user),
     }
     return _remove(request, row, acts, "checkpoints:index")
 
@@ -68,8 +69,10 @@ def checkpoint(request: HttpRequest, pk: int) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def run(request: HttpRequest, pk: int) -> HttpResponse:
     """Archive or delete a run."""
-    row = get_object_or_404(Run, pk=pk)
-    return _remove(request, row, {"delete": lambda: removal.delete_run(row)}, "runs:index")
+    user = signed_in(request)
+    row = get_object_or_404(seen_by(user, Run.objects.all()), pk=pk)
+    acts: dict[str, Callable[[], None]] = {"delete": lambda: removal.delete_run(row, by=user)}
+    return _remove(request, row, acts, "runs:index")
 
 
 def _remove(
@@ -112,7 +115,7 @@ def _context(thing: Checkpoint | Run, by: User) -> dict[str, object]:
         }
     return {
         "thing": thing,
-        "found": removal.dependents_of_run(thing),
+        "found": removal.dependents_of_run(thing, by=by),
         "archived": ArchivedRun.objects.filter(run=thing).exists(),
         "can_release": False,
     }

@@ -84,19 +84,34 @@ def may_manage(user: User, thing: Owned) -> bool:
     return role == Role.ADMIN or (role == Role.OPERATOR and thing.owner_id == user.pk)
 
 
+def managed_by(user: User, rows: QuerySet[Rows]) -> QuerySet[Rows]:
+    """Those of ``rows`` (with owner and project) that :func:`may_manage` lets the person decide."""
+    if user.is_staff:
+        return rows
+    working, ruled = (
+        projects_of(user, role).order_by().values("pk") for role in (Role.OPERATOR, Role.ADMIN)
+    )
+    return rows.filter(Q(owner=user, project__in=working) | Q(project__in=ruled))
+
+
 def may_use(user: User, project: Project) -> bool:
     """Whether the person can launch something with what is in this project.
 
     That is in the project itself or, where it is open, in any other one that they work in.
     """
     if project.open:
-        return projects_of(user, Role.OPERATOR).exists()
+        return works_somewhere(user)
     return has_role(user, project.pk, Role.OPERATOR)
+
+
+def works_somewhere(user: User) -> bool:
+    """Whether there is a project that takes new things from the person."""
+    return user.is_staff or projects_of(user, Role.OPERATOR).exists()
 
 
 def require_place(user: User) -> None:
     """Raise PermissionDenied, with a sentence, where the person may add nothing anywhere."""
-    if not projects_of(user, Role.OPERATOR).exists():
+    if not works_somewhere(user):
         raise PermissionDenied(
             "You may look at things here, but add none: ask an admin of a project to make you an "
             "operator of it."

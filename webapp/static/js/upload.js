@@ -300,6 +300,8 @@
     input.disabled = true;
     if (upload) { start(); return; }
     var fields = [["name", form.elements.namedItem("name").value]];
+    var project = form.elements.namedItem("project");
+    if (project) fields.push(["project", project.value]);
     chosen.forEach(function (entry) {
       fields.push(["paths", entry.path], ["lengths", String(entry.file.size)]);
     });
