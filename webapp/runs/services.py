@@ -5,42 +5,38 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
-from distiller.recipe import Price, Recipe
+from distiller.recipe import Recipe
 from evaluator import benchmarks as registry
 from evaluator import graders
 from evaluator.engines.replay import each_completion
-from evaluator.errors import GraderError, InputError
+from evaluator.errors import InputError
 from evaluator.graders.extraction import detect_thinking
 from evaluator.protocol import (
     Protocol,
     Thinking,
-    engine_settings,
     measurement_hash,
     preset,
     run_fingerprint,
     samples_for,
 )
-from webapp.benchmarks.models import Benchmark, PromptSet
+from webapp.benchmarks.models import Benchmark
 from webapp.benchmarks.services import read_prompts
 from webapp.checkpoints.models import Checkpoint
-from webapp.checkpoints.services import check_name, completions_only
-from webapp.config import celery
+from webapp.checkpoints.services import completions_only
 from webapp.core import store
 from webapp.core.errors import UserError
 from webapp.core.models import User
 from webapp.endpoints import services as endpoints
 from webapp.endpoints.models import Endpoint
-from webapp.projects.access import place_for, seen_by
+from webapp.projects.access import place_for
 from webapp.projects.models import Project
 from webapp.runs import devices as grants
-from webapp.runs import files, leases, redraw, turns
+from webapp.runs import files, ingredients, leases, redraw, turns
 from webapp.runs.devices import Devices
 from webapp.runs.models import FINAL_STATES, Evaluation, Run, Shard, Stage, State
 from webapp.runs.plans import (
@@ -50,8 +46,6 @@ from webapp.runs.plans import (
     grading_stage,
     measuring_stages,
 )
-
-ENGINES = ("transformers", "vllm")
 
 
 def launch_distillation(
@@ -71,15 +65,15 @@ def launch_distillation(
     """
     project = place_for(owner, project)
     turns.check_priority(priority, owner)
-    recipe, teacher, endpoint, base, prompt_set = _ingredients(recipe, owner)
+    recipe, teacher, endpoint, base, prompt_set = ingredients.of_recipe(recipe, owner)
     plan = recipe.evaluation
-    targets = [_benchmark(name) for name in plan.benchmarks]
+    targets = [ingredients.newest_benchmark(name) for name in plan.benchmarks]
     prompts = [each.id for each in read_prompts(prompt_set)][: recipe.prompts.limit]
     config = {"teacher": teacher.pk, "base": base.pk, "prompt_set": prompt_set.pk}
     asked = {} if endpoint is None else {"endpoint": endpoint.pk}
     local = plan.engine or ("transformers" if endpoint else recipe.generation.engine)
     devices = devices or Devices()
-    _check_devices(devices, "openai" if endpoint else recipe.generation.engine, local)
+    ingredients.check_devices(devices, "openai" if endpoint else recipe.generation.engine, local)
     with transaction.atomic():
         if endpoint is not None:
             endpoints.lock(endpoint, "teacher")
@@ -120,7 +114,7 @@ def launch_check(*, owner: User, project: Project | None = None, recipe: Recipe)
     Raises UserError.
     """
     project = place_for(owner, project)
-    recipe, teacher, _, base, prompt_set = _ingredients(recipe, owner)
+    recipe, teacher, _, base, prompt_set = ingredients.of_recipe(recipe, owner)
     config = {"teacher": teacher.pk, "base": base.pk, "prompt_set": prompt_set.pk}
     with transaction.atomic():
         run = Run.objects.create(
@@ -171,13 +165,13 @@ def launch_evaluations(
     """
     project = place_for(owner, project)
     turns.check_priority(priority, owner)
-    _check_seen(checkpoints, owner)
+    ingredients.check_seen(checkpoints, owner)
     served = {
         each.checkpoint_id: each for each in Endpoint.objects.filter(checkpoint__in=checkpoints)
     }
     engines = {each.pk: "openai" if each.pk in served else engine for each in checkpoints}
     for checkpoint in checkpoints:
-        _check_answerer(checkpoint, served.get(checkpoint.pk), protocol, engine)
+        ingredients.check_answerer(checkpoint, served.get(checkpoint.pk), protocol, engine)
     for used in sorted(set(engines.values())):
         if used != "openai" or len(set(engines.values())) == 1:
             grants.check(devices, what="The model", field="devices", engine=used)
@@ -226,7 +220,6 @@ def import_completions(
     protocol = protocol.model_copy(update={"samples": samples})
     with transaction.atomic():
         checkpoint = completions_only(owner=owner, project=project, name=checkpoint_name)
-        _check_seen([checkpoint], owner)  # an earlier import's may lie where they are no more
         run = _evaluation_run(owner, project, [checkpoint], [benchmark], protocol)
         evaluation = _evaluation(run, checkpoint, benchmark, protocol, engine="replay")
         relative = f"runs/{run.pk}/completions.jsonl{'.gz' if path.suffix == '.gz' else ''}"
@@ -311,17 +304,6 @@ def retry_run(run: Run) -> None:
 # --- the rows of a run
 
 
-def _check_devices(devices: Devices, teacher: str, local: str) -> None:
-    """Refuse devices that a stage cannot use; ``teacher`` and ``local`` are engines."""
-    for kind, what, engine in (
-        ("generate", "The teacher", teacher),
-        ("train", "Training", None),
-        ("evaluate", "A measured model", local),
-    ):
-        count = getattr(devices, kind)
-        grants.check(count, what=what, field=f"{kind}_devices", engine=engine)
-
-
 def _evaluation_run(  # noqa: PLR0917 - a row's values, given by two callers
     owner: User,
     project: Project,
@@ -355,7 +337,7 @@ def _evaluation(
     engine: str,
     role: str = "",
 ) -> Evaluation:
-    _check_judge(benchmark)
+    ingredients.check_judge(benchmark)
     samples = samples_for(protocol, benchmark.name)
     resolved = protocol.model_copy(update={"samples": samples})
     return Evaluation.objects.create(
@@ -374,126 +356,3 @@ def _evaluation(
         ),
         run_fingerprint=run_fingerprint(resolved, samples=samples, engine={"name": engine}),
     )
-
-
-def _check_judge(benchmark: Benchmark) -> None:
-    """Refuse programs before anything is generated, where this host is to run them and cannot.
-
-    Where RETORT_QUEUES says that the judge is another host's, that one says so when it comes to it.
-    """
-    if celery.JUDGE not in settings.RETORT_QUEUES:
-        return
-    try:
-        graders.get(benchmark.grader).check_available()
-    except GraderError as error:
-        raise UserError(f"benchmark: {benchmark.title}: {error}", "benchmark") from None
-
-
-def _check_seen(checkpoints: Sequence[Checkpoint], owner: User) -> None:
-    """Refuse what the owner may not see, as if it were not there."""
-    given = Checkpoint.objects.filter(pk__in=[each.pk for each in checkpoints])
-    seen = set(seen_by(owner, given).values_list("pk", flat=True))
-    for checkpoint in checkpoints:
-        if checkpoint.pk not in seen:
-            raise UserError(
-                f"checkpoint: no checkpoint that you may use is called {checkpoint.name!r}; choose "
-                "another.",
-                "checkpoint",
-            )
-
-
-def _check_answerer(
-    checkpoint: Checkpoint, endpoint: Endpoint | None, protocol: Protocol, engine: str
-) -> None:
-    """Refuse what cannot answer under this protocol."""
-    if endpoint is not None:
-        _check_askable(protocol, "protocol")
-    elif not checkpoint.has_files:
-        raise UserError(
-            f"checkpoint: {checkpoint.name} has no files, only completions; upload the model.",
-            "checkpoint",
-        )
-    elif engine not in ENGINES:
-        raise UserError(f"engine: {engine!r} is not known; use {' or '.join(ENGINES)}.", "engine")
-
-
-def _ingredients(
-    recipe: Recipe, owner: User
-) -> tuple[Recipe, Checkpoint, Endpoint | None, Checkpoint, PromptSet]:
-    """The recipe as it is kept, teacher, its endpoint, base and prompt set. Raises UserError."""
-    teacher, endpoint = _teacher(recipe, owner)
-    if endpoint is not None:
-        recipe = _taught_by(endpoint, recipe)
-    base = _checkpoint(recipe.base, "base", owner)
-    check_name(recipe.student, "student")
-    prompt_set = PromptSet.objects.filter(name=recipe.prompts.set).first()
-    if prompt_set is None:
-        raise UserError(
-            f"prompts: no prompt set is called {recipe.prompts.set!r}; install one first.",
-            "prompts",
-        )
-    return recipe, teacher, endpoint, base, prompt_set
-
-
-def _checkpoint(name: str, field: str, owner: User) -> Checkpoint:
-    checkpoint = seen_by(owner, Checkpoint.objects.filter(name=name)).first()
-    if checkpoint is None or not checkpoint.has_files:
-        raise UserError(f"{field}: no checkpoint with files is called {name!r}.", field)
-    return checkpoint
-
-
-def _teacher(recipe: Recipe, owner: User) -> tuple[Checkpoint, Endpoint | None]:
-    """The recipe's teacher: a checkpoint, and the endpoint where one serves it."""
-    named = Endpoint.objects.filter(checkpoint__name=recipe.teacher)
-    endpoint = seen_by(owner, named, "checkpoint__project").first()
-    if endpoint is not None:
-        return endpoint.checkpoint, endpoint
-    if recipe.generation.engine == "openai":
-        raise UserError(
-            f"teacher: no endpoint is called {recipe.teacher!r}; register one first.", "teacher"
-        )
-    return _checkpoint(recipe.teacher, "teacher", owner), None
-
-
-def _taught_by(endpoint: Endpoint, recipe: Recipe) -> Recipe:
-    """The recipe with what is known of its teacher, as it is kept with the run."""
-    if recipe.thinking.response_start:
-        raise UserError(
-            "thinking: an endpoint renders its prompts itself, so that nothing can be forced; "
-            "leave out forced.",
-            "thinking",
-        )
-    if "teacher" in recipe.evaluation.roles and recipe.evaluation.benchmarks:
-        _check_askable(recipe.evaluation.protocol, "protocol")
-    known: dict[str, Any] = {
-        "engine": "openai", "base_url": endpoint.base_url, "model": endpoint.model,
-    }  # fmt: skip
-    prices = (endpoint.input_price, endpoint.output_price)
-    if recipe.generation.price is None and prices != (None, None):
-        known["price"] = Price(input_per_million=prices[0] or 0, output_per_million=prices[1] or 0)
-    generation = recipe.generation.model_copy(update=known)
-    return recipe.model_copy(update={"generation": generation})
-
-
-def _check_askable(protocol: Protocol, field: str) -> None:
-    """Refuse what only a prompt that is rendered here can hold."""
-    if (
-        engine_settings(protocol)
-        or protocol.chat_template is not None
-        or protocol.thinking.response_start
-    ):
-        raise UserError(
-            f"{field}: an endpoint renders its prompts itself; leave out chat_template, "
-            "context_tokens, rope and thinking.forced.",
-            field,
-        )
-
-
-def _benchmark(name: str) -> Benchmark:
-    benchmark = Benchmark.objects.filter(name=name).first()  # the newest version
-    if benchmark is None:
-        raise UserError(
-            f"benchmarks: {name!r} is not installed; run manage.py import_benchmark {name} FILE.",
-            "benchmarks",
-        )
-    return benchmark
