@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+from tests.bucket import bucket, host, line
+
+__all__ = ["bucket", "host", "line"]  # fixtures
+
 # The suite is deterministic: it draws the same examples each time. HYPOTHESIS_PROFILE=default looks
 # for new ones.
 hypothesis_settings.register_profile("suite", derandomize=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -46,11 +45,6 @@ class Grant:
     request_id: int
     devices: tuple[str, ...]
     lost: threading.Event = field(default_factory=threading.Event)
-
-
-def host_name() -> str:
-    """What this host is called."""
-    return settings.RETORT_HOST or socket.gethostname()
 
 
 def nvidia() -> list[Sample]:

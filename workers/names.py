@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from workers import gpus
+from webapp.core.hosts import host_name
 
 
 def worker_name() -> str:
     """Host and process id."""
-    return f"{gpus.host_name()}/{os.getpid()}"
+    return f"{host_name()}/{os.getpid()}"

@@ -23,9 +23,10 @@ def stepped_time() -> float:
 
 time.time = stepped_time
 
+from webapp.core.hosts import host_name  # noqa: E402
 from workers import app, gpus, supervisor  # noqa: E402
 
-host = gpus.host_name()
+host = host_name()
 gpus.inventory = lambda: [gpus.Sample(f"{host}-{index}", "Fake") for index in range(2)]
 real_command = supervisor.child_command
 

@@ -1,24 +1,34 @@
-"""Sweeps of a store in a bucket: what is deleted leaves it, what comes back meanwhile stays."""
+"""Sweeps of a store in a bucket: what is deleted leaves it, what comes back meanwhile stays.
+
+The first ones have a bucket that is only names, the later ones moto's, seen by several hosts.
+"""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.files.storage import storages
 from django.db import connection
+from django.utils import timezone
 
+from tests.bucket import Host
+from tests.webapp import samples
 from tests.webapp.models import model_files, write
 from webapp.checkpoints import services
 from webapp.checkpoints.models import Checkpoint
 from webapp.core import store
-from webapp.housekeeping import garbage, removal
+from webapp.housekeeping import garbage, removal, retention
+from webapp.runs import files
+from webapp.runs.models import Run, State
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def bucket(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+def names(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The folders in a bucket that is only their names."""
     settings.MEDIA_ROOT = tmp_path / "files"
     names: set[str] = set()
@@ -44,27 +54,27 @@ def registered(user: Any, tmp_path: Path, name: str) -> Checkpoint:
 
 @pytest.mark.parametrize("copied", [True, False])
 def test_a_deleted_checkpoint_leaves_the_bucket_also_where_this_host_has_no_copy(
-    user: Any, tmp_path: Path, bucket: set[str], copied: bool
+    user: Any, tmp_path: Path, names: set[str], copied: bool
 ) -> None:
     checkpoint = registered(user, tmp_path, "one")
-    assert bucket == {checkpoint.path}
+    assert names == {checkpoint.path}
     if not copied:
         garbage.remove(garbage.place(checkpoint.path))
     removal.delete_checkpoint(checkpoint, by=user)
-    assert bucket == set()
+    assert names == set()
     assert not garbage.place(checkpoint.path).exists()
 
 
 def test_what_is_referred_to_stays_in_the_bucket(
-    user: Any, tmp_path: Path, bucket: set[str]
+    user: Any, tmp_path: Path, names: set[str]
 ) -> None:
     one, two = (registered(user, tmp_path, name) for name in ("one", "two"))
     removal.delete_checkpoint(one, by=user)
-    assert bucket == {two.path}
+    assert names == {two.path}
 
 
 def test_a_checkpoint_that_comes_back_while_it_is_removed_is_in_the_bucket(
-    user: Any, tmp_path: Path, bucket: set[str], monkeypatch: pytest.MonkeyPatch
+    user: Any, tmp_path: Path, names: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = registered(user, tmp_path, "one")
     locked = services.lock_store
@@ -76,5 +86,68 @@ def test_a_checkpoint_that_comes_back_while_it_is_removed_is_in_the_bucket(
 
     monkeypatch.setattr(services, "lock_store", after_the_sweep)
     two = registered(user, tmp_path, "two")
-    assert bucket == {two.path} == {one.path}
+    assert names == {two.path} == {one.path}
     assert (garbage.place(two.path) / "config.json").exists()
+
+
+def put(root: Path, relative: str, data: bytes = b"abc") -> None:
+    write((root / relative).parent, {Path(relative).name: data})
+    store.publish(relative)
+
+
+def test_garbage_that_no_round_has_a_copy_of_leaves_the_bucket(
+    user: Any, tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever's round it is, after the grace time, entry by entry; what is referred to stays."""
+    monkeypatch.setattr(garbage, "BATCH", 2)
+    alpha = host("alpha")
+    kept = registered(user, tmp_path, "kept")
+    run = samples.make_run(user, "run", Run.Kind.DISTILLATION, State.RUNNING)
+    put(alpha, f"runs/{run.pk}/1/segments/s")
+    left = set(store.names())
+    write(alpha / "checkpoints" / "feed", {"config.json": b"{}", "a/b": b"12345"})
+    store.publish("checkpoints/feed")
+    for name in ("runs/0/1/segments/s", "runs/0/2/segments/s", "chats/c", "reports/0/x.pdf"):
+        put(alpha, name)
+    bucket = storages["default"].bucket
+    for mark in ("checkpoints/", "elsewhere/x"):  # a console's folder, somebody else's object
+        bucket.put_object(Key=mark, Body=b"")
+    start = timezone.now()
+    for hours, name in enumerate(("beta", "gamma", "beta", "gamma", "alpha")):
+        host(name)
+        assert garbage.collect(grace=timedelta(hours=9), now=start + timedelta(hours=hours)) == []
+    host("beta")
+    swept = {"checkpoints/feed": 60, "runs/0": 6, "chats/c": 3, "reports/0/x.pdf": 3}
+    found = garbage.collect(dry_run=True)
+    assert {each.path for each in found} == swept.keys()
+    removed = garbage.collect(grace=timedelta(hours=9), now=start + timedelta(hours=9))
+    assert removed == found
+    sizes = {each.path: each.size_bytes for each in removed}
+    assert sizes.pop("checkpoints/feed") > swept.pop("checkpoints/feed")  # with its manifest
+    assert sizes == swept
+    assert set(store.names()) == left | {"checkpoints/", "elsewhere/x"}
+    assert store.fetch(kept.path).joinpath("config.json").exists()
+    # What alpha has of it, alpha's own rounds take away: others' have not begun its time anew.
+    host("alpha")
+    assert (alpha / "checkpoints" / "feed").exists()
+    late = start + timedelta(hours=4 + 9)
+    assert len(garbage.collect(grace=timedelta(hours=9), now=late)) == 4
+    assert not (alpha / "checkpoints" / "feed").exists()
+    assert (alpha / "runs" / str(run.pk)).exists()
+
+
+def test_working_files_of_old_runs_go_on_every_host(user: Any, host: Host) -> None:
+    run = samples.make_run(user, "run", Run.Kind.DISTILLATION, State.FAILED)
+    now = timezone.now()
+    Run.objects.update(finished_at=now)
+    stage = samples.make_stage(run, 0, "train", "Train", state=State.FAILED)
+    places = []
+    for name in ("alpha", "beta"):
+        host(name)
+        places.append(files.stage_folder(stage) / "resume")
+        write(places[-1], {"x": b"abc"})
+    for name, place in zip(("alpha", "beta"), places, strict=True):
+        host(name)
+        assert retention.drop_working_files(now + timedelta(days=31)) == 3
+        assert not place.exists()
+        assert retention.drop_working_files(now + timedelta(days=31)) == 0

@@ -27,6 +27,7 @@ from django.core.files.storage import default_storage
 from evaluator.errors import StoreError
 from webapp.core.cache import Cache
 from webapp.core.errors import UserError
+from webapp.core.hosts import host_name
 
 MANIFEST = ".manifest.json"  # beside a folder's name: its files with sizes and hashes
 HASH = "sha256"  # the metadata of an object
@@ -38,6 +39,11 @@ logger = logging.getLogger(__name__)
 def is_remote() -> bool:
     """Whether the files are in a bucket."""
     return bool(settings.RETORT_S3_BUCKET)
+
+
+def place_name() -> str:
+    """Whose files these are: this host's, by its name; blank where all hosts share them."""
+    return host_name() if is_remote() else ""
 
 
 def path_of(relative: str) -> Path:
@@ -141,6 +147,35 @@ def names() -> Iterator[str]:
         for each in _bucket().objects.all():
             if not each.key.endswith(MANIFEST):
                 yield each.key
+
+
+def entries(folder: str, depth: int = 1) -> Iterator[str]:
+    """Files and folders of the bucket that lie ``depth`` levels below a folder; some come twice.
+
+    Directly below it the bucket groups what lies deeper, so that one request tells of a thousand
+    entries, however many files they have. Raises StoreError or UserError.
+    """
+    grouped = {"Delimiter": "/"} if depth == 1 else {}
+    with _reported(folder):
+        listing = _bucket().meta.client.get_paginator("list_objects_v2")
+        for page in listing.paginate(Bucket=_bucket().name, Prefix=f"{folder}/", **grouped):
+            for each in page.get("CommonPrefixes", ()):
+                yield each["Prefix"].rstrip("/")
+            for each in page.get("Contents", ()):
+                name = each["Key"].removesuffix(MANIFEST)
+                if not name.endswith("/"):  # a console's mark of an empty folder
+                    yield "/".join(name.split("/")[: 1 + depth])
+
+
+def size_of(relative: str) -> int:
+    """Bytes of a file or folder of the bucket. Raises StoreError or UserError."""
+    with _reported(relative):
+        below = _bucket().objects.filter(Prefix=relative)
+        return sum(
+            each.size
+            for each in below
+            if each.key == relative or each.key.startswith((f"{relative}/", relative + MANIFEST))
+        )
 
 
 # --- objects

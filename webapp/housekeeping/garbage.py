@@ -5,10 +5,15 @@ store is nobody's garbage. An entry goes when every round found it unreferenced 
 who writes a file first and its row after has that long. Removal happens under the lock under which
 folders are registered by their content hash, and looks once more, so that a checkpoint that comes
 back in the very moment keeps its files. What is removed is renamed first: nobody sees half of it.
+
+Where the files are in a bucket, a round looks at the bucket, whoever put them there, and at this
+host's copies and working files, which are remembered as this host's: what others do not have is no
+sign that somebody refers to it.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
@@ -35,6 +40,8 @@ from webapp.runs.models import Run
 
 TRASH = ".trash"
 NESTED = frozenset({"reports"})  # a folder per evaluation
+IN_BUCKET = ""  # as the host of what is no host's own
+BATCH = 50  # removed under the lock at a time
 _CHATS = re.compile(r"chats/[^/\"\\]+")
 
 logger = logging.getLogger(__name__)
@@ -105,23 +112,32 @@ def collect(
     """
     now = now or timezone.now()
     grace = grace if grace is not None else timedelta(hours=settings.RETORT_GARBAGE_HOURS)
-    found = set(unreferenced())
+    here = store.place_name()
+    found = {here: set(unreferenced())}
+    if store.is_remote():
+        found[IN_BUCKET] = set(unreferenced(_stored))
     if dry_run:
-        return [Garbage(path, size_of(place(path))) for path in sorted(found)]
+        return [
+            Garbage(path, _stored_bytes(path) or size_of(place(path)))
+            for path in sorted(set[str]().union(*found.values()))
+        ]
     _empty_trash()
-    Unreferenced.objects.exclude(path__in=found).delete()
-    Unreferenced.objects.bulk_create(
-        [Unreferenced(path=path, since=now) for path in found], ignore_conflicts=True
-    )
-    due = Unreferenced.objects.filter(since__lte=now - grace).values_list("path", flat=True)
-    return sweep(due)
+    for host, paths in found.items():
+        remembered = Unreferenced.objects.filter(host=host)
+        remembered.exclude(path__in=paths).delete()
+        remembered.bulk_create(
+            [Unreferenced(path=path, host=host, since=now) for path in paths],
+            ignore_conflicts=True,
+        )
+    due = Unreferenced.objects.filter(host__in=found, since__lte=now - grace)
+    return sweep(set(due.values_list("path", flat=True)))
 
 
-def unreferenced() -> Iterator[str]:
-    """The entries of the known folders that no row refers to."""
+def unreferenced(listed: Callable[[str], Iterable[str]] | None = None) -> Iterator[str]:
+    """The entries of the known folders, as ``listed`` (this host's), that no row refers to."""
     for folder, referenced in STORES.items():
         # Listed first: what is written and referred to meanwhile is then in both.
-        there = sorted(_entries(folder))
+        there = sorted(set((listed or _entries)(folder)))
         if there:
             known = referenced()
             yield from (path for path in there if path not in known)
@@ -130,10 +146,8 @@ def unreferenced() -> Iterator[str]:
 def sweep(paths: Iterable[str]) -> list[Garbage]:
     """Remove those of the entries that nothing refers to at this moment, and say which."""
     removed = []
-    by_folder: dict[str, list[str]] = {}
-    for path in paths:
-        by_folder.setdefault(path.partition("/")[0], []).append(path)
-    for folder, group in by_folder.items():
+    places = {IN_BUCKET, store.place_name()}
+    for folder, group in _batches(paths):
         doomed = []
         with transaction.atomic():
             lock_store()
@@ -142,16 +156,28 @@ def sweep(paths: Iterable[str]) -> list[Garbage]:
                 at = place(path)
                 if path in known:
                     continue
+                stored = _stored_bytes(path)
                 # Under the lock, too: who registers the same contents publishes them under it. This
                 # host may have no copy of what the bucket holds.
                 store.remove(path)
-                if os.path.lexists(at):
-                    doomed.append((path, _renamed(at)))
-            Unreferenced.objects.filter(path__in=group).delete()
-        for path, trash in doomed:
-            removed.append(Garbage(path, size_of(trash)))
-            remove(trash)
+                trash = _renamed(at) if os.path.lexists(at) else None
+                doomed.append((path, stored, trash))
+            Unreferenced.objects.filter(path__in=group, host__in=places).delete()
+        for path, stored, trash in doomed:
+            if trash is not None:
+                removed.append(Garbage(path, stored or size_of(trash)))
+                remove(trash)
+            elif stored:
+                removed.append(Garbage(path, stored))
     return removed
+
+
+def _batches(paths: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    """(folder, some of its entries): the lock is not held for a request per piece of garbage."""
+    for folder, group in itertools.groupby(sorted(paths), lambda path: path.partition("/")[0]):
+        entries = list(group)
+        for start in range(0, len(entries), BATCH):
+            yield folder, entries[start : start + BATCH]
 
 
 def sweep_after_commit(*paths: str) -> None:
@@ -168,6 +194,15 @@ def size_of(at: Path) -> int:
         return sum(size_of(Path(entry.path)) for entry in os.scandir(at))
     except FileNotFoundError:
         return 0
+
+
+def _stored_bytes(path: str) -> int:
+    return store.size_of(path) if store.is_remote() else 0
+
+
+def _stored(folder: str) -> Iterator[str]:
+    """What the bucket has of a folder's entries."""
+    return store.entries(folder, depth=1 + (folder in NESTED))
 
 
 def _entries(folder: str) -> Iterator[str]:

@@ -9,11 +9,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from django.conf import settings
-from django.db.models import F, Q
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from webapp.checkpoints import uploads
 from webapp.checkpoints.models import Upload
+from webapp.core import store
 from webapp.housekeeping import garbage
 from webapp.housekeeping.models import TidiedStage
 from webapp.runs import files
@@ -58,16 +59,22 @@ def drop_working_files(now: datetime | None = None) -> int:
     if not days:
         return 0
     now = now or timezone.now()
+    here = store.place_name()  # other hosts have working files of their own
+    done = TidiedStage.objects.filter(
+        stage=OuterRef("pk"), host=here, at__gte=OuterRef("run__finished_at")
+    )
     ended = Stage.objects.filter(
-        run__state__in=FINAL_STATES, run__finished_at__lt=now - timedelta(days=days)
-    ).filter(Q(tidied=None) | Q(tidied__at__lt=F("run__finished_at")))
+        ~Exists(done),
+        run__state__in=FINAL_STATES,
+        run__finished_at__lt=now - timedelta(days=days),
+    )
     freed = 0
     for stage in ended.order_by("pk")[:_ROUND]:
         for path in _working_files(stage):
             freed += garbage.size_of(path)
             garbage.remove(path)
         Stage.objects.filter(pk=stage.pk).update(log_tail="")
-        TidiedStage.objects.update_or_create(stage=stage, defaults={"at": now})
+        TidiedStage.objects.update_or_create(stage=stage, host=here, defaults={"at": now})
     return freed
 
 

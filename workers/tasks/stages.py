@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 
 from webapp.config.celery import JUDGE, RUN_STAGE, app
+from webapp.core.hosts import host_name
 from webapp.runs import hosts, leases
 from webapp.runs.leases import Claim
 from webapp.runs.models import Stage
@@ -38,7 +39,7 @@ def do_work(worker: str, served: Sequence[str]) -> None:
         if claimed is None:
             return
         claim, stage, grant = claimed
-        post = supervisor.Post(worker, served, leases, stopping, grant, gpus.host_name())
+        post = supervisor.Post(worker, served, leases, stopping, grant, host_name())
         hosts.beat(worker, doing=str(stage))
         try:
             with gpus.holding(grant):
@@ -52,11 +53,11 @@ def judge(worker: str) -> None:
     while not stopping.is_set() and (claim := judging.claim(worker)) is not None:
         stage = judging.stage_of(claim)
         post = supervisor.Post(worker, (JUDGE,), judging, stopping)
-        judging.beat(worker, gpus.host_name(), "judging programs")
+        judging.beat(worker, host_name(), "judging programs")
         try:
             supervisor.supervise(stage, claim, post)
         finally:
-            judging.beat(worker, gpus.host_name(), "")
+            judging.beat(worker, host_name(), "")
 
 
 def _claim(worker: str, served: Sequence[str]) -> tuple[Claim, Stage, Grant | None] | None:
@@ -64,7 +65,7 @@ def _claim(worker: str, served: Sequence[str]) -> tuple[Claim, Stage, Grant | No
 
     Where they are taken the wish for them stays and ages, and what needs no devices is done.
     """
-    host = gpus.host_name()
+    host = host_name()
     most = queues.most_devices()
     while (claim := leases.claim(worker, served, max_devices=most)) is not None:
         stage = Stage.objects.select_related("run").get(pk=claim.stage_id)

@@ -19,6 +19,7 @@ from webapp.checkpoints import intake
 from webapp.config import celery
 from webapp.config.celery import SETTLE, TIDY, app
 from webapp.core import audit
+from webapp.core.hosts import host_name
 from webapp.housekeeping import retention
 from webapp.projects import invitations
 from webapp.runs import hosts, leases, settling
@@ -63,7 +64,7 @@ def start_judging(worker: str) -> threading.Thread:
 def _run_judging(worker: str) -> None:
     while not stopping.is_set():
         try:
-            judging.beat(worker, gpus.host_name())
+            judging.beat(worker, host_name())
         except Error:
             logger.warning("no sign of life; it is tried again", exc_info=True)
             connection.close()
@@ -81,10 +82,10 @@ def _run(worker: str, queues: Sequence[str]) -> None:
     while not stopping.is_set():
         try:
             if not greeted:
-                hosts.greet(worker, gpus.host_name(), queues)
+                hosts.greet(worker, host_name(), queues)
                 greeted = True
             hosts.beat(worker)
-            gpus.record(gpus.host_name(), gpus.samples())
+            gpus.record(host_name(), gpus.samples())
             if hosts.takes_turn(settings.RETORT_REAP_SECONDS):
                 settling.settle()
                 leases.reap()
