@@ -14,6 +14,7 @@ from webapp.benchmarks import queries
 from webapp.benchmarks.contests import install_contests, install_population
 from webapp.benchmarks.forms import ContestForm
 from webapp.benchmarks.models import Contest, PromptSet, RatingPopulation
+from webapp.core import audit
 from webapp.core.errors import UserError
 from webapp.core.users import signed_in
 from webapp.projects.access import works_somewhere
@@ -58,12 +59,14 @@ def _install(request: HttpRequest, form: ContestForm) -> bool:
     given: Yardstick = form.cleaned_data["yardstick"]
     try:
         for contest in install_contests(given.contests):
+            audit.record(signed_in(request), "contest.install", contest)
             messages.success(request, f"{contest.name} is installed.")
     except UserError as error:
         form.add_error("file", error.sentence)
         return False
     if given.population is not None:
         row = install_population(given.population)
+        audit.record(signed_in(request), "population.install", row)
         messages.success(request, f"Percentiles refer to {row.name} now: {row.size:,} ratings.")
     if count := rate_again():
         messages.info(request, f"{count} evaluation{'' if count == 1 else 's'} rated again.")

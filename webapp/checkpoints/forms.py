@@ -9,12 +9,14 @@ from typing import Any
 from django import forms
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
+from django.db.models import QuerySet
 
 from webapp.checkpoints.services import check_name
 from webapp.core.errors import UserError
 from webapp.core.forms import speak
 from webapp.core.models import User
-from webapp.projects.forms import add_place
+from webapp.projects.forms import PlaceField, add_place
+from webapp.projects.models import Project
 
 _TAG = re.compile(r"[\w.-]{1,40}")
 _LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+ ()-]*")
@@ -123,9 +125,14 @@ class DetailsForm(forms.Form):
         help_text="Of what a student was taught with.",
     )  # fmt: skip
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, places: QuerySet[Project] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         speak(self.fields)
+        if places:
+            self.fields["project"] = PlaceField(
+                places, "Who is in it sees the checkpoint; scores stay with the runs that made "
+                "them."
+            )  # fmt: skip
 
     def clean_tags(self) -> list[str]:
         """Words in lower case, each once, in their order."""

@@ -10,6 +10,7 @@ from django import forms
 from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -18,6 +19,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from webapp.checkpoints import intake, queries, uploads
 from webapp.checkpoints.forms import FolderForm, HubForm, UploadForm
 from webapp.checkpoints.models import Upload
+from webapp.core import audit
 from webapp.core.errors import UserError
 from webapp.core.users import signed_in
 from webapp.projects.access import managed_by, require_place
@@ -33,16 +35,17 @@ def upload(request: HttpRequest) -> HttpResponse:
     form = UploadForm(owner, request.POST, request.FILES) if posted else UploadForm(owner)
     if posted and form.is_valid():
         try:
-            return redirect(
-                uploads.receive_whole(
-                    owner,
-                    form.cleaned_data["name"],
-                    form.named_files(request.POST.getlist("paths")),
-                    form.cleaned_data.get("project"),
-                )
+            row = uploads.receive_whole(
+                owner,
+                form.cleaned_data["name"],
+                form.named_files(request.POST.getlist("paths")),
+                form.cleaned_data.get("project"),
             )
         except UserError as error:
             form.add_error(error.field if error.field in form.fields else None, error.sentence)
+        else:
+            audit.record(owner, "upload.begin", row)
+            return redirect(row)
     context = {
         "form": form,
         "unfinished": queries.unfinished_uploads(owner),
@@ -90,9 +93,12 @@ def _begin_elsewhere(
 ) -> HttpResponse:
     if form.is_bound and form.is_valid():
         try:
-            return redirect(begin(form.cleaned_data))
+            row = begin(form.cleaned_data)
         except UserError as error:
             form.add_error(error.field if error.field in form.fields else None, error.sentence)
+        else:
+            audit.record(row.owner, "upload.begin", row, source=row.source, origin=row.origin)
+            return redirect(row)
     status = 400 if form.is_bound else 200
     return render(request, template, {"form": form, **_shared(request)}, status=status)
 
@@ -126,6 +132,7 @@ def begin_upload(request: HttpRequest) -> HttpResponse:
         begun = uploads.begin(owner, request.POST.get("name", ""), pairs, place)
     except UserError as error:
         return _refused(error)
+    audit.record(owner, "upload.begin", begun)
     return JsonResponse(_for_script(begun), status=201)
 
 
@@ -184,7 +191,9 @@ def delete_upload(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """Forget an upload and what came of it."""
     user = signed_in(request)
     row = get_object_or_404(managed_by(user, Upload.objects.all()), pk=pk)
-    uploads.delete(row)
+    with transaction.atomic():
+        audit.record(user, "upload.delete", row)
+        uploads.delete(row)
     messages.success(request, f"The upload of {row.name} was deleted.")
     return redirect("checkpoints:upload")
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
@@ -13,7 +16,10 @@ from webapp.checkpoints import ancestry, cards, drawn, queries
 from webapp.checkpoints.forms import DetailsForm
 from webapp.checkpoints.lineage import lineage_of
 from webapp.checkpoints.models import Checkpoint
+from webapp.checkpoints.moving import move, places_to_move
+from webapp.core import audit
 from webapp.core.errors import UserError
+from webapp.core.models import User
 from webapp.core.users import signed_in
 from webapp.projects.access import (
     ELSEWHERE,
@@ -96,15 +102,32 @@ def edit(request: HttpRequest, pk: int) -> HttpResponse:
         "tags": ", ".join(checkpoint.tags),
         "licence": checkpoint.licence,
         "prompts_licence": checkpoint.prompts_licence,
+        "project": checkpoint.project_id,
     }
-    form = DetailsForm(request.POST or None, initial=known)
+    places = places_to_move(user, checkpoint)
+    form = DetailsForm(request.POST or None, initial=known, places=places)
     if request.method == "POST" and form.is_valid():
-        Checkpoint.objects.filter(pk=pk).update(**form.cleaned_data)
-        messages.success(request, "Saved.")
-        return redirect(checkpoint)
+        try:
+            _save(user, checkpoint, form.cleaned_data)
+        except UserError as error:
+            form.add_error(error.field, error.sentence)
+        else:
+            messages.success(request, "Saved.")
+            return redirect(checkpoint)
     context = {"checkpoint": checkpoint, "form": form}
     status = 400 if request.method == "POST" else 200
     return render(request, "checkpoints/edit.html", context, status=status)
+
+
+def _save(user: User, checkpoint: Checkpoint, given: dict[str, Any]) -> None:
+    """All that the form says, or nothing of it. Raises UserError."""
+    project = given.pop("project", checkpoint.project)
+    with transaction.atomic():
+        Checkpoint.objects.filter(pk=checkpoint.pk).update(**given)
+        audit.record(user, "checkpoint.describe", checkpoint)
+        if project != checkpoint.project:
+            audit.record(user, "checkpoint.move", checkpoint, to=project.name)
+            move(checkpoint, project, by=user)
 
 
 @require_safe

@@ -18,14 +18,14 @@ from webapp.core import sealing
 from webapp.core.errors import UserError
 from webapp.core.models import User
 from webapp.endpoints.models import Endpoint
-from webapp.projects.access import place_for, seen_by
+from webapp.projects.access import place_for
 from webapp.projects.models import Project
 from webapp.runs.models import FINAL_STATES, Run, Stage
+from webapp.runs.naming import told_runs
 
 KEY_VARIABLE = "RETORT_ENDPOINT_KEY"  # of the child's environment
 MOST_CONCURRENT = 1024
 _LONGEST_KEY = 4096
-_RUNS_NAMED = 5
 
 
 def register(
@@ -94,16 +94,10 @@ def delete(endpoint: Endpoint, *, by: User) -> None:
     with transaction.atomic():
         Endpoint.objects.select_for_update().get(pk=endpoint.pk)
         using = Stage.objects.filter(config__endpoint=endpoint.pk)
-        runs = Run.objects.filter(stages__in=using.exclude(run__state__in=FINAL_STATES)).distinct()
-        if count := runs.count():
-            seen = seen_by(by, runs).order_by("pk").values_list("name", flat=True)[:_RUNS_NAMED]
-            named = [f"“{name}”" for name in seen]
-            if count > len(named):
-                more = count - len(named)
-                named.append(f"{more} more" if named else f"runs of other projects ({more})")
+        unfinished = using.exclude(run__state__in=FINAL_STATES)
+        if told := told_runs(by, Run.objects.filter(stages__in=unfinished)):
             raise UserError(
-                f"endpoint: {endpoint} is in use by {' and '.join(named)}; wait for the end or "
-                "cancel."
+                f"endpoint: {endpoint} is in use by {told}; wait for the end or cancel."
             )
         checkpoint = endpoint.checkpoint
         endpoint.delete()

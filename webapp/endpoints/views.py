@@ -7,11 +7,13 @@ from typing import Any
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from webapp.core import audit
 from webapp.core.errors import UserError
 from webapp.core.users import signed_in
 from webapp.endpoints import queries, services
@@ -47,6 +49,7 @@ def register(request: HttpRequest) -> HttpResponse:
         except UserError as error:
             form.add_error(_known(form, error.field), error.sentence)
         else:
+            audit.record(owner, "endpoint.register", endpoint, base_url=endpoint.base_url)
             return redirect(endpoint)
     context = {"form": form}
     return render(request, "endpoints/register.html", context, status=400 if form.is_bound else 200)
@@ -65,7 +68,10 @@ def detail(request: HttpRequest, pk: int) -> HttpResponse:
     form = ChangeForm(request.POST)
     if form.is_valid():
         try:
-            services.change(endpoint, **form.cleaned_data)
+            with transaction.atomic():
+                services.change(endpoint, **form.cleaned_data)
+                key = bool(form.cleaned_data["key"] or form.cleaned_data.get("remove_key"))
+                audit.record(signed_in(request), "endpoint.change", endpoint, with_key=key)
         except UserError as error:
             form.add_error(_known(form, error.field), error.sentence)
         else:
@@ -125,7 +131,9 @@ def delete(request: HttpRequest, pk: int) -> HttpResponse:
     _require_decider(request, endpoint)
     name = str(endpoint)
     try:
-        services.delete(endpoint, by=signed_in(request))
+        with transaction.atomic():
+            audit.record(signed_in(request), "endpoint.delete", endpoint)
+            services.delete(endpoint, by=signed_in(request))
     except UserError as error:
         messages.error(request, error.sentence)
         return redirect("endpoints:detail", pk)

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from webapp.checkpoints import uploads
 from webapp.checkpoints.models import Checkpoint
+from webapp.core import audit
 from webapp.core.errors import UserError
 from webapp.core.models import User
 from webapp.core.users import signed_in
@@ -90,7 +92,10 @@ def _remove(
     if request.method == "POST" and (act := request.POST.get("act", "")) in acts:
         name = str(thing)
         try:
-            acts[act]()
+            with transaction.atomic():
+                kind = "run" if isinstance(thing, Run) else "checkpoint"
+                audit.record(signed_in(request), f"{kind}.{act}", thing)
+                acts[act]()
         except UserError as error:
             messages.error(request, error.sentence)
             return redirect(request.path)
