@@ -8,9 +8,10 @@ from typing import Any
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
-from webapp.api.errors import MEANINGS
+from webapp.api.errors import MEANINGS, refusal
 from webapp.api.openapi import schema_of
 from webapp.api.service import api
 
@@ -25,6 +26,13 @@ def _schema() -> dict[str, Any]:
 def openapi(request: HttpRequest) -> HttpResponse:
     """The schema, for whoever writes a client; it holds nothing of this installation's."""
     return JsonResponse(_schema())
+
+
+@csrf_exempt
+@login_not_required
+def nothing(request: HttpRequest, rest: str) -> HttpResponse:
+    """Any other address of the API, as a program wants to hear it."""
+    return refusal(404, "The API has no such address; /api/docs/ lists those it has.")
 
 
 @require_safe

@@ -36,6 +36,9 @@ def schema_of(api: NinjaAPI) -> dict[str, Any]:
             scope = scopes[operation["operationId"]]
             operation["security"] = [{"token": [scope]}, {"session": []}]
             operation["x-scope"] = scope
+            for parameter in operation["parameters"]:
+                if parameter["in"] == "path" and parameter["schema"].get("type") == "integer":
+                    parameter["schema"]["minimum"] = 0  # an address holds no sign
             # One object is shared by all operations of a path: each answer is set once.
             for status, meaning in MEANINGS.items():
                 operation["responses"].setdefault(status, _refused(status, meaning))

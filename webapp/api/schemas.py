@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le, MaxLen
-from pydantic import AfterValidator, ConfigDict
+from pydantic import AfterValidator, ConfigDict, Field
 
 from webapp.api.framework import Schema
 from webapp.core.text import storable, storable_json
@@ -29,6 +30,13 @@ Text = Annotated[str, AfterValidator(_kept)]
 Name = Annotated[str, MaxLen(200), AfterValidator(_kept)]
 Json = Annotated[dict[str, Any], AfterValidator(_kept_json)]
 Key = Annotated[int, Ge(1), Le(2**63 - 1)]
+
+
+def one_of(words: Sequence[str]) -> Any:
+    """A type for what is one of these words: an enumeration's own would go by its name alone, which
+    others have, too.
+    """
+    return Annotated[str, Field(json_schema_extra={"enum": list(words)})]
 
 
 class In(Schema):

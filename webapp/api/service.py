@@ -9,8 +9,29 @@ from webapp.api.errors import answer_refusals
 from webapp.api.framework import NinjaAPI, Operation
 from webapp.api.openapi import DESCRIPTION
 
-# Resource → the module of webapp.api.routes that answers for it.
-RESOURCES = {"me": "me", "runs": "runs", "tokens": "tokens"}
+# (Resource, module of webapp.api.routes that answers for it, name of its router there).
+RESOURCES = (
+    ("me", "me", "router"),
+    ("projects", "projects", "router"),
+    ("checkpoints", "checkpoints", "router"),
+    ("uploads", "uploads", "router"),
+    ("endpoints", "endpoints", "router"),
+    ("benchmarks", "benchmarks", "router"),
+    ("prompt-sets", "benchmarks", "prompt_sets"),
+    ("runs", "launching", "router"),
+    ("runs", "runs", "router"),
+    ("evaluations", "evaluations", "router"),
+    ("evaluations", "reports", "router"),
+    ("signing-key", "reports", "key_router"),
+    ("comparison", "comparing", "comparison"),
+    ("leaderboard", "comparing", "leaderboard"),
+    ("costs", "costs", "router"),
+    ("workers", "workers", "router"),
+    ("people", "workers", "people"),
+    ("storage", "storage", "router"),
+    ("notifications", "notifications", "router"),
+    ("tokens", "tokens", "router"),
+)
 
 
 class Api(NinjaAPI):
@@ -28,9 +49,9 @@ def build() -> Api:
         openapi_url=None, throttle=[Throttle()], urls_namespace="api-v1",
     )  # fmt: skip
     answer_refusals(api)
-    for resource, module in RESOURCES.items():
+    for resource, module, name in RESOURCES:
         routes = import_module(f"webapp.api.routes.{module}")
-        api.add_router(f"/{resource}", routes.router)
+        api.add_router(f"/{resource}", getattr(routes, name))
     return api
 
 

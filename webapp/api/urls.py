@@ -6,7 +6,9 @@ from django.contrib.auth.decorators import login_not_required
 from django.urls import URLPattern, include, path
 
 from webapp.api import docs_views
+from webapp.api.auth import for_tokens
 from webapp.api.service import api
+from webapp.checkpoints import tus
 
 app_name = "api"
 
@@ -22,5 +24,8 @@ for _each in _operations:
 urlpatterns = [
     path("docs/", docs_views.docs, name="docs"),
     path("v1/openapi.json", docs_views.openapi, name="openapi"),
+    path("v1/uploads/<uuid:upload>/files/", for_tokens(tus.files), name="tus-files"),
+    path("v1/uploads/<uuid:upload>/files/<uuid:pk>/", for_tokens(tus.one_file), name="tus-file"),
     path("v1/", include((_operations, "v1"))),
+    path("v1/<path:rest>", docs_views.nothing, name="nothing"),
 ]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 from django.contrib import messages
 from django.db import transaction
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
@@ -12,7 +9,6 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
-from evaluator import report_files
 from evaluator.errors import EvaluatorError, StoreError
 from webapp.core import audit, store
 from webapp.core.errors import UserError
@@ -76,15 +72,11 @@ def report(request: HttpRequest, pk: int, form: str) -> HttpResponse:
     if form not in reports.AT_ONCE:
         raise Http404
     texts = request.GET.get("private_texts") == "yes"
-    with tempfile.TemporaryDirectory(prefix="retort-report-") as folder:
-        target = Path(folder) / f"report.{form}"
-        try:
-            content = reports.content(found, private_texts=texts)
-            report_files.write(content, report_files.checked(form), target)
-        except (EvaluatorError, UserError) as error:
-            messages.error(request, f"The report could not be made: {error}")
-            return redirect("leaderboard:reports", pk)
-        body = target.read_bytes()
+    try:
+        body = reports.at_once(found, form, private_texts=texts)
+    except (EvaluatorError, UserError) as error:
+        messages.error(request, f"The report could not be made: {error}")
+        return redirect("leaderboard:reports", pk)
     response = HttpResponse(body, content_type=reports.CONTENT_TYPES[form])
     response["Content-Disposition"] = f'attachment; filename="evaluation-{pk}.{form}"'
     return response

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -84,6 +85,15 @@ def content(found: Evaluation, *, private_texts: bool = False) -> Content:
         problems=None if hide else lambda: _problems(found),
         completions=None if hide else lambda: _drawn(found),
     )
+
+
+def at_once(found: Evaluation, form: str, *, private_texts: bool = False) -> bytes:
+    """A form that is made while one waits. Raises EvaluatorError and UserError."""
+    with tempfile.TemporaryDirectory(prefix="retort-report-") as folder:
+        target = Path(folder) / f"report.{form}"
+        made = content(found, private_texts=private_texts)
+        report_files.write(made, report_files.checked(form), target)
+        return target.read_bytes()
 
 
 def ask_for(user: User, found: Evaluation, form: str, *, private_texts: bool = False) -> Report:

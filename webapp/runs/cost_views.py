@@ -146,10 +146,7 @@ def index(request: HttpRequest) -> HttpResponse:
     by = request.GET.get("by", "")
     by = by if by in GROUPS else "run"
     _, first, rows_of = GROUPS[by]
-    entries = ledger.seen_entries(user).filter(
-        ended_at__gte=_start(since), ended_at__lt=_start(until + timedelta(days=1))
-    )
-    rows = sorted(rows_of(entries, user), key=_dearest)
+    rows = sorted(rows_of(entries_of(user, since, until), user), key=dearest)
     if "csv" in request.GET:
         return _as_csv(rows, first, f"costs-by-{by}-{since}-{until}.csv")
     # A student's costs are part of its run's, and evaluations of others are nobody's student's.
@@ -169,7 +166,15 @@ def index(request: HttpRequest) -> HttpResponse:
     return render(request, "costs/index.html", context)
 
 
-def _dearest(row: CostRow) -> tuple[float, float, float, str]:
+def entries_of(user: User, since: date, until: date) -> QuerySet[LedgerEntry]:
+    """What ended from the one day to the other, as far as the person may see it."""
+    return ledger.seen_entries(user).filter(
+        ended_at__gte=_start(since), ended_at__lt=_start(until + timedelta(days=1))
+    )
+
+
+def dearest(row: CostRow) -> tuple[float, float, float, str]:
+    """Sorts the lines by money, device time, CPU time, name."""
     spent = row.cost.spent
     return (-(spent.money or 0), -spent.device_seconds, -spent.cpu_seconds, row.name)
 

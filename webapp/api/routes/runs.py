@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.db.models import QuerySet
 from django.http import Http404, HttpRequest
 from django.shortcuts import get_object_or_404
 from pydantic import Field
@@ -18,12 +17,12 @@ from webapp.api.framework import Query, Router, Schema
 from webapp.api.paging import Page, Paged, cut, page
 from webapp.api.schemas import Done, In, Name, Named
 from webapp.core import audit
-from webapp.core.models import User
 from webapp.core.users import signed_in
+from webapp.housekeeping import removal
 from webapp.projects.access import may_manage, seen_by
 from webapp.runs import files, queries, services, turns, waiting
 from webapp.runs.models import Run, State
-from webapp.runs.queries import RunView, StageView
+from webapp.runs.queries import RunFilter, RunView, StageView
 
 router = Router(tags=["runs"])
 
@@ -55,7 +54,7 @@ class RunOut(Schema):
 
     id: int
     name: str
-    kind: Kind
+    kind: Run.Kind
     state: State
     final: bool = Field(description="Nothing changes any more unless somebody retries.")
     project: Named
@@ -91,8 +90,9 @@ class RunsWanted(Paged):
     """Which runs of the list."""
 
     state: State | None = None
-    kind: Kind | None = None
+    kind: Run.Kind | None = None
     owner: Name = Field("", description="A user name.")
+    project: Name = Field("", description="A project's name.")
     name: Name = Field("", description="A part of its name.")
     archived: bool = False
 
@@ -119,13 +119,8 @@ def managed(request: HttpRequest, pk: int) -> Run:
 
 
 def seen(request: HttpRequest, pk: int) -> RunView:
-    """The run with its stages, where whoever asks may look at it. Raises Http404."""
-    return queries.view_of(get_object_or_404(_runs(signed_in(request)), pk=pk))
-
-
-def _runs(person: User) -> QuerySet[Run]:
-    rows = Run.objects.select_related("owner", "project").prefetch_related("stages")
-    return seen_by(person, rows)
+    """The run with its stages, where whoever asks may look at it. Raises DoesNotExist."""
+    return queries.run_view(pk, signed_in(request))
 
 
 def out(view: RunView) -> dict[str, Any]:
@@ -165,14 +160,11 @@ def detail(view: RunView) -> dict[str, Any]:
 @router.get("", response=Page[RunOut])
 def runs_list(request: HttpRequest, wanted: Query[RunsWanted]) -> dict[str, Any]:
     """Runs, the newest first."""
-    rows = _runs(signed_in(request)).filter(archived__isnull=not wanted.archived)
-    for name, value in (("state", wanted.state), ("kind", wanted.kind)):
-        if value is not None:
-            rows = rows.filter(**{name: value})
-    if wanted.owner:
-        rows = rows.filter(owner__username=wanted.owner)
-    if wanted.name:
-        rows = rows.filter(name__icontains=wanted.name)
+    chosen = RunFilter(
+        state=str(wanted.state or ""), kind=str(wanted.kind or ""), owner=wanted.owner,
+        project=wanted.project, name=wanted.name, archived=wanted.archived,
+    )  # fmt: skip
+    rows = queries.runs(chosen, signed_in(request))
     found = page(rows, wanted)
     return {**found, "items": [out(queries.view_of(run)) for run in found["items"]]}
 
@@ -233,3 +225,22 @@ def runs_priority(request: HttpRequest, pk: int, body: PriorityIn) -> dict[str, 
         turns.set_priority(run, body.priority, by=person)
         audit.record(person, "run.priority", run, priority=body.priority)
     return {"sentence": f"The run has priority {body.priority} now."}
+
+
+@router.post("/{int:pk}/{act}", response=Done, auth=WRITE)
+def runs_keep(request: HttpRequest, pk: int, act: Literal["archive", "restore"]) -> dict[str, str]:
+    """Take a run that has ended out of lists, or put it back."""
+    run = managed(request, pk)
+    with transaction.atomic():
+        removal.set_archived(run, archived=act == "archive")
+        audit.record(signed_in(request), f"run.{act}", run)
+    return {"sentence": "It is archived." if act == "archive" else "It is taken back."}
+
+
+@router.delete("/{int:pk}", response={204: None}, auth=WRITE)
+def runs_delete(request: HttpRequest, pk: int) -> None:
+    """Delete a run that has ended, with its evaluations and files."""
+    run, person = managed(request, pk), signed_in(request)
+    with transaction.atomic():
+        audit.record(person, "run.delete", run)
+        removal.delete_run(run, by=person)
