@@ -294,15 +294,15 @@ class _Making:
 
 def _require_beside(recipe: Recipe, beside: Beside) -> None:
     for rule in filters.create(recipe.filters):
-        if rule.name == "guessable" and not beside.guesses:
+        if rule.needs == "guesses" and not beside.guesses:
             raise InputError(
-                "filters: guessable needs guesses: give a file of them (--guesses), or traces with "
-                'rows of kind "guess".'
+                f"filters: {rule.name} needs guesses: give a file of them (--guesses), or traces "
+                'with rows of kind "guess".'
             )
-        if getattr(rule, "unchecked", None) == "judge" and not beside.judged:
+        if rule.needs == "verdicts" and not beside.judged:
             raise InputError(
-                "filters: answer: unchecked: judge needs a judge's verdicts: give a file of them "
-                "(--judged)."
+                f"filters: {rule.name}: unchecked: judge needs a judge's verdicts: give a file of "
+                "them (--judged)."
             )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from distiller.filters.base import Context, Filter, Reason, Trace
+from distiller.filters.base import Context, Filter, Needs, Reason, Trace
 from evaluator import graders
 from evaluator.protocol import GradingPolicy
 from evaluator.records import Outcome, Verdict
@@ -46,6 +46,11 @@ class Answer(Filter):
             known = ", ".join(name for name in graders.names() if not graders.get(name).untrusted)
             raise ValueError(f"must be one of {known}")
         return value
+
+    @property
+    def needs(self) -> Needs | None:
+        """See :meth:`Filter.needs`."""
+        return "verdicts" if self.unchecked == "judge" else None
 
     def reasons(self, traces: Sequence[Trace], context: Context) -> list[Reason]:
         """See :meth:`Filter.reasons`."""

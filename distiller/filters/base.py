@@ -56,6 +56,9 @@ class Trace:
         return cls(problem, completion)
 
 
+Needs = Literal["guesses", "verdicts"]  # no-thinking answers, or a judge's words
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a filter may need beside its own parameters and the traces that are left.
@@ -107,6 +110,11 @@ class Filter(Config):
 
     name: ClassVar[str]
     scope: ClassVar[Literal["trace", "question"]] = "trace"
+
+    @property
+    def needs(self) -> Needs | None:
+        """What has to be given beside the traces (``Context``) for it to say anything."""
+        return None
 
     def reasons(self, traces: Sequence[Trace], context: Context) -> list[Reason]:
         """One entry per trace, in order: None to keep it, or the reason code it is dropped for."""

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from distiller.filters.base import Context, Filter, Reason, Trace
+from distiller.filters.base import Context, Filter, Needs, Reason, Trace
 from evaluator.graders.pool import GradeRequest, GraderPool
 from evaluator.protocol import GradingPolicy, Thinking
 from evaluator.records import Outcome
@@ -26,6 +26,11 @@ class Guessable(Filter):
     min_right: Annotated[int, Field(ge=1, description="right guesses that drop a problem")] = 1
     grader: str = "math"
     policy: GradingPolicy = GradingPolicy()
+
+    @property
+    def needs(self) -> Needs:
+        """See :meth:`Filter.needs`."""
+        return "guesses"
 
     def reasons(self, traces: Sequence[Trace], context: Context) -> list[Reason]:
         """See :meth:`Filter.reasons`."""

@@ -13,6 +13,8 @@ from distiller import filters
 from distiller.recipe import DEMO_PROMPTS, Recipe, demo_recipe
 from tests.webapp.samples import arithmetic, make_benchmark, make_checkpoint
 from webapp.benchmarks.models import PromptSet
+from webapp.core.errors import UserError
+from webapp.runs import services
 from webapp.runs.launching import filter_fields, mapping, presets, recipe_yaml
 from webapp.runs.launching.distil import DistillationForm
 from webapp.runs.launching.filling import fill
@@ -31,7 +33,7 @@ rates = st.floats(1e-9, 1).map(lambda value: float(f"{value:.6g}"))
 
 @st.composite
 def filter_choices(draw: st.DrawFn) -> list[dict[str, Any]]:
-    names = draw(st.lists(st.sampled_from(filters.names()), unique=True))
+    names = draw(st.lists(st.sampled_from(filter_fields.offered()), unique=True))
     chosen = []
     for name in names:
         parameters: dict[str, Any] = {}
@@ -113,6 +115,31 @@ def test_a_recipe_is_the_same_after_yaml_and_after_the_forms_values(recipe: Reci
     assert mapping.twice_given(values["more"], general=False) == []
     again = Recipe.model_validate(mapping.fields_of(values))
     assert again == mapping.portable(recipe)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ("{name: guessable}", "guessable looks at guesses"),
+        ("{name: answer, parameters: {unchecked: judge}}", "answer looks at verdicts"),
+    ],
+)
+def test_a_filter_that_no_run_can_feed_is_refused_with_what_to_do(
+    installed: None, user: Any, chosen: str, said: str
+) -> None:
+    text = f"teacher: teacher\nbase: base\nstudent: s\nprompts: {{set: p}}\nfilters: [{chosen}]\n"
+    with pytest.raises(recipe_yaml.YamlError, match=f"filters.0: {said}.*on the command line"):
+        read_draft(text)
+    recipe = Recipe.model_validate(recipe_yaml.read_fields(text))
+    with pytest.raises(UserError, match=said) as refused:
+        services.launch_distillation(owner=user, recipe=recipe)
+    assert refused.value.field == "filters"
+    form = DistillationForm(user)
+    offered = [row.name for row in form.steps()[1].filters]
+    assert set(filters.names()) - set(offered) == {"guessable"}
+    kinds = form.fields["filter-answer-unchecked"].choices  # type: ignore[attr-defined]
+    assert [value for value, _ in kinds] == ["drop", "keep"]
+    assert not [name for name in form.fields if name.startswith("filter-guessable")]
 
 
 def posted(form: DistillationForm) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from webapp.endpoints.models import Endpoint
 from webapp.projects.access import seen_by
 from webapp.runs import devices as grants
 from webapp.runs.devices import Devices
+from webapp.runs.launching import recipe_yaml
 
 ENGINES = ("transformers", "vllm")
 
@@ -84,6 +85,8 @@ def of_recipe(
     recipe: Recipe, owner: User
 ) -> tuple[Recipe, Checkpoint, Endpoint | None, Checkpoint, PromptSet]:
     """The recipe as it is kept, teacher, its endpoint, base and prompt set. Raises UserError."""
+    for sentence in recipe_yaml.unfed(recipe.filters).values():
+        raise UserError(f"filters: {sentence}", "filters")
     teacher, endpoint = _teacher(recipe, owner)
     if endpoint is not None:
         recipe = _taught_by(endpoint, recipe)

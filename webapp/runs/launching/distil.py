@@ -9,7 +9,6 @@ from typing import Any
 from django import forms
 from pydantic import ValidationError
 
-from distiller import filters
 from distiller.recipe import DEFAULT_FILTERS, Lora, Recipe, Training
 from webapp.benchmarks.models import Benchmark, PromptSet
 from webapp.benchmarks.queries import latest_benchmarks, latest_prompt_sets
@@ -201,7 +200,8 @@ class DistillationForm(LaunchForm):
         help_text="Text around a problem; must hold {problem}.", strip=False,
     )  # fmt: skip
     filters = forms.MultipleChoiceField(
-        choices=[(name, name.replace("_", " ")) for name in filters.names()], required=False,
+        choices=[(name, name.replace("_", " ")) for name in filter_fields.offered()],
+        required=False,
         initial=[f.name for f in DEFAULT_FILTERS], widget=forms.CheckboxSelectMultiple,
     )  # fmt: skip
     filters_order = forms.CharField(
@@ -366,7 +366,7 @@ class DistillationForm(LaunchForm):
     def _filter_rows(self) -> list[FilterRow]:
         on = set(self["filters"].value() or ())
         rows = []
-        for name in filters.names():
+        for name in filter_fields.offered():
             bound = [self[each.field] for each in filter_fields.parameters(name)]
             wrong = any(each.errors for each in bound)
             rows.append(FilterRow(name, filter_fields.about(name), name in on, bound, wrong))

@@ -54,6 +54,11 @@ def _parameters(name: str, kind: type[Config], before: tuple[str, ...]) -> list[
     return found
 
 
+def offered() -> list[str]:
+    """The filters that a run can be launched with: those that look at nothing beside the traces."""
+    return [name for name in filters.names() if filters.get(name)().needs is None]
+
+
 def about(name: str) -> str:
     """What a filter does, in the words of its own documentation."""
     text = (filters.get(name).__doc__ or "").partition("\n\n")[0]
@@ -62,7 +67,7 @@ def about(name: str) -> str:
 
 def form_fields() -> dict[str, forms.Field]:
     """Every parameter's form field, by its name in the form."""
-    return {each.field: _form_field(each) for name in filters.names() for each in parameters(name)}
+    return {each.field: _form_field(each) for name in offered() for each in parameters(name)}
 
 
 def _form_field(parameter: Parameter) -> forms.Field:
@@ -75,7 +80,7 @@ def _form_field(parameter: Parameter) -> forms.Field:
     }  # fmt: skip
     kind = next(each for each in kinds if each is not type(None))
     if get_origin(kind) is Literal:
-        choices = [(value, str(value)) for value in get_args(kind)]
+        choices = [(value, str(value)) for value in get_args(kind) if _is_fed(parameter, value)]
         return forms.ChoiceField(choices=choices, **common)
     if parameter.path[-1] == "grader":
         names = [name for name in graders.names() if not graders.get(name).untrusted]
@@ -85,6 +90,13 @@ def _form_field(parameter: Parameter) -> forms.Field:
     if kind is int:
         return forms.IntegerField(**common)
     return forms.FloatField(**common) if kind is float else forms.CharField(**common)
+
+
+def _is_fed(parameter: Parameter, value: str) -> bool:
+    """Whether a filter with that value looks at nothing beside the traces."""
+    fields: dict[str, Any] = {}
+    _put(fields, parameter.path, value)
+    return filters.get(parameter.filter)(**fields).needs is None
 
 
 def _alternatives(annotation: Any) -> Sequence[Any]:

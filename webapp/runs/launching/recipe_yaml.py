@@ -95,7 +95,29 @@ def read_draft(text: str) -> Draft:
         except InputError as error:
             sentence = str(error).removeprefix("filters: ")
             raise YamlError([Mistake(sentence, line_of(root, loc), dotted(loc))]) from error
+    for at, sentence in unfed(recipe.filters).items():
+        raise YamlError([Mistake(sentence, line_of(root, ("filters", at)), f"filters.{at}")])
     return Draft(recipe, given)
+
+
+def unfed(choices: Sequence[FilterChoice]) -> dict[int, str]:
+    """Place of a filter → why no run can follow it; a recipe names no file of what it looks at.
+
+    Raises distiller.errors.InputError for one that is unknown.
+    """
+    told = {}
+    for at, choice in enumerate(choices):
+        [rule] = filters.create([choice])
+        if rule.needs is not None:
+            told[at] = (
+                f"{rule.name} looks at {rule.needs} beside the traces, which a run here is not "
+                "given; leave it out, or filter on the command line (python -m distiller filter "
+                f"--{_OPTIONS[rule.needs]} FILE)."
+            )
+    return told
+
+
+_OPTIONS = {"guesses": "guesses", "verdicts": "judged"}
 
 
 def read_fields(text: str) -> dict[str, Any]:
