@@ -19,9 +19,10 @@ def printable_lines(text: str) -> str:
 
 
 def json_line(value: Any, indent: int | None = None) -> str:
-    """``value`` as a line of JSON (indented: as lines), spelt in ASCII where a character in it could steer a terminal.
+    """``value`` as a line of JSON (indented: as lines) that steers no terminal.
 
-    JSON itself leaves the controls beyond ASCII and the marks of direction as they are.
+    It is spelt in ASCII where a character in it could: JSON itself leaves the controls
+    beyond ASCII and the marks of direction as they are.
     """
     line = json.dumps(value, ensure_ascii=False, indent=indent)
     if all(part.isprintable() for part in line.split("\n")):
