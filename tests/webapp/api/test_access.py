@@ -1,0 +1,226 @@
+"""Who may call what: each operation of the schema × role × own or foreign project.
+
+An operation without a line in ``LINES`` fails, so that nobody forgets to say who may use it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import transaction
+from django.test import Client
+
+from tests.webapp.api.rows import World, make_world, member
+from tests.webapp.api.test_schema import known_key
+from webapp.api import tokens
+from webapp.api.docs_views import _schema
+from webapp.projects.models import Membership, Project, Role
+
+pytestmark = pytest.mark.django_db
+
+# Operation → who may.
+#   everyone  whoever is signed in; nothing foreign is in the answer
+#   seen      who sees the project: others 404
+#   managed   the owner and the project's admins: other members 403, others 404
+#   own       the person's own: everybody else 404
+#   adds      operators: viewers are refused
+#   uses      operators who see what they name: the body names it
+#   named     who sees what the address names: to others it is as if it were not there, 422
+#   project   the project's admins: other members 403, others 404
+#   staff     administrators of the installation: others 403
+LINES = {
+    "me": "everyone", "signing_key": "everyone", "leaderboard_rows": "everyone",
+    "costs_list": "everyone", "workers_list": "everyone", "storage_own": "everyone",
+    "benchmarks_list": "everyone", "benchmarks_one": "everyone", "benchmarks_problems": "everyone",
+    "contests_list": "everyone", "prompt_sets_list": "everyone", "prompt_sets_one": "everyone",
+    "prompt_sets_prompts": "everyone", "checkpoints_list": "everyone", "endpoints_list": "everyone",
+    "runs_list": "everyone", "evaluations_list": "everyone", "projects_list": "everyone",
+    "uploads_list": "everyone", "tokens_list": "everyone", "tokens_make": "everyone",
+    "notifications_settings": "everyone", "notifications_change": "everyone",
+    "notifications_test": "everyone",
+    "projects_one": "seen", "checkpoints_one": "seen", "checkpoints_lineage": "seen",
+    "checkpoints_card": "seen", "checkpoints_tar": "seen", "endpoints_one": "seen",
+    "runs_one": "seen", "runs_log": "seen", "runs_examples": "seen", "runs_checked": "seen",
+    "evaluations_one": "seen", "evaluations_completions": "seen", "disputes_list": "seen",
+    "disputes_score": "seen", "disputes_export": "seen", "reports_list": "seen",
+    "reports_file": "seen", "reports_at_once": "seen", "reports_ask": "seen",
+    "comparison_scores": "named", "comparison_problems": "named",
+    "checkpoints_edit": "managed", "checkpoints_keep": "managed", "checkpoints_delete": "managed",
+    "endpoints_change": "managed", "endpoints_test": "managed", "endpoints_delete": "managed",
+    "runs_cancel": "managed", "runs_retry": "managed", "runs_priority": "managed",
+    "runs_keep": "managed", "runs_delete": "managed", "disputes_make": "managed",
+    "disputes_withdraw": "managed",
+    "uploads_one": "own", "uploads_finish": "own", "uploads_discard": "own", "tokens_revoke": "own",
+    "uploads_begin": "adds", "uploads_hub": "adds", "endpoints_register": "adds",
+    "runs_distil": "uses", "runs_check": "uses", "runs_evaluate": "uses", "runs_import": "adds",
+    "members_role": "project", "members_remove": "project",
+    "projects_make": "staff", "projects_change": "staff", "projects_delete": "staff",
+    "members_add": "staff", "uploads_folder": "staff", "workers_drain": "staff",
+    "people_list": "staff", "people_limit": "staff", "storage_disk": "staff",
+}  # fmt: skip
+
+PEOPLE = ("owner", "admin", "operator", "viewer", "stranger", "staff")
+REFUSED = {403, 404}
+
+
+def operations() -> list[tuple[str, str, dict[str, Any]]]:
+    return [
+        (method, path, told)
+        for path, methods in _schema()["paths"].items()
+        for method, told in methods.items()
+    ]
+
+
+def test_every_operation_has_a_line() -> None:
+    assert {told["operationId"] for _, _, told in operations()} == set(LINES)
+
+
+def test_what_changes_something_needs_more_than_reading() -> None:
+    for method, path, told in operations():
+        assert (method == "get") or told["x-scope"] in ("write", "admin"), path
+        assert (LINES[told["operationId"]] == "staff") <= (told["x-scope"] == "admin"), path
+
+
+def body_of(operation: str, world: World) -> Any:
+    """What passes as a body; names are those of ``world``."""
+    keys, name = world.keys, world.project.name
+    recipe = (
+        f"name: r\nteacher: {name}-model\nbase: {name}-other\nstudent: {name}-s\n"
+        f"prompts: {{set: {name}-prompts}}\n"
+    )
+    files = [("config.json", 1), ("a.safetensors", 9)]
+    return {
+        "tokens_make": {"name": "t"},
+        "notifications_change": {},
+        "checkpoints_edit": {"notes": "n"},
+        "endpoints_change": {"concurrency": 2},
+        "runs_priority": {"priority": 0},
+        "disputes_make": {"problem": keys["problem"], "sample": 0, "claim": "wrong", "reason": "r"},
+        "reports_ask": {"form": "zip"},
+        "uploads_begin": {
+            "name": "new",
+            "files": [{"path": path, "length_bytes": length} for path, length in files],
+        },
+        "uploads_hub": {"repository": "a/b"},
+        "uploads_folder": {"folder": "a", "name": "new"},
+        "endpoints_register": {"name": "new", "base_url": "http://127.0.0.1:9/v1", "model": "m"},
+        "runs_distil": {"yaml": recipe}, "runs_check": {"yaml": recipe},
+        "runs_evaluate": {"checkpoints": [f"{name}-model"], "benchmarks": ["arithmetic"]},
+        "members_role": {"role": "viewer"}, "members_add": {"username": "x", "role": "viewer"},
+        "projects_make": {"name": "p"}, "projects_change": {"name": "p"},
+        "workers_drain": {"draining": True}, "people_limit": {"limit": 1},
+    }.get(operation)  # fmt: skip
+
+
+@pytest.fixture
+def scene(admin: Any) -> tuple[World, dict[str, Client]]:
+    """A project with rows of its operator's, and a client of each kind of person."""
+    project = Project.objects.create(name="theirs")
+    elsewhere = Project.objects.create(name="elsewhere")
+    people: dict[str, Any] = {
+        "owner": member("olga", project, Role.OPERATOR),
+        "admin": member("anna", project, Role.ADMIN),
+        "operator": member("otto", project, Role.OPERATOR),
+        "viewer": member("vera", project, Role.VIEWER),
+        "stranger": member("sven", elsewhere, Role.ADMIN),
+        "staff": admin,
+    }
+    assert not Membership.objects.filter(user=people["stranger"], project=project).exists()
+    world = make_world(people["owner"], project, "theirs")
+
+    def client(person: Any) -> Client:
+        _, secret = tokens.make(person, name="t", scope="admin")
+        return Client(headers={"Authorization": f"Bearer {secret}"})
+
+    return world, {name: client(person) for name, person in people.items()}
+
+
+def call(client: Client, method: str, path: str, told: dict[str, Any], world: World) -> Any:
+    """The answer; what it changed is undone."""
+    operation = told["operationId"]
+    for parameter in told["parameters"]:
+        if parameter["in"] == "path":
+            key = known_key(path, parameter["name"], world.keys)
+            path = path.replace(f"{{{parameter['name']}}}", str(key))
+    if operation.startswith("comparison"):
+        path += f"?e={world.keys['evaluations']}&e={world.keys['other']}"
+    if operation == "runs_cancel":
+        path = path.replace(str(world.keys["runs"]), str(world.keys["open_run"]))
+    body = body_of(operation, world)
+    named: dict[str, Any] = {}
+    if operation == "runs_import":
+        row = json.dumps({"problem_id": "sum-000", "sample": 0, "completion": "1"})
+        named["data"] = {"checkpoint": "c", "benchmark": "arithmetic",
+                         "file": SimpleUploadedFile("c.jsonl", row.encode())}  # fmt: skip
+    elif method != "get":
+        named = {"data": json.dumps(body), "content_type": "application/json"}
+    with transaction.atomic():
+        answer = getattr(client, method)(path, **named)
+        transaction.set_rollback(True)
+    return answer
+
+
+def expected(line: str) -> dict[str, Callable[[int], bool]]:
+    """What each kind of person is answered."""
+
+    def may(status: int) -> bool:
+        return status not in REFUSED
+
+    def is_(*statuses: int) -> Callable[[int], bool]:
+        return lambda status: status in statuses
+
+    none, no = is_(404), is_(403)
+    everyone = dict.fromkeys(PEOPLE, may)
+    return {
+        "everyone": everyone,
+        "seen": everyone | {"stranger": none},
+        "managed": everyone | {"operator": no, "viewer": no, "stranger": none},
+        "own": everyone | dict.fromkeys(("operator", "viewer", "stranger"), none)
+        | {"admin": is_(404, 200, 204), "staff": is_(404, 200, 204)},
+        "named": everyone | {"stranger": is_(422)},
+        "adds": everyone | {"viewer": is_(403, 422)},
+        "uses": everyone | {"viewer": is_(403, 422), "stranger": is_(422)},
+        "project": everyone | dict.fromkeys(("owner", "operator", "viewer"), no)
+        | {"stranger": none},
+        "staff": everyone | dict.fromkeys(("owner", "admin", "operator", "viewer"), no)
+        | {"stranger": is_(403, 404)},
+    }[line]  # fmt: skip
+
+
+# What is not there for anybody yet: the row exists, its file or card does not.
+_GONE = {"runs_examples", "reports_file"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "told"),
+    operations(),
+    ids=[told["operationId"] for *_, told in operations()],
+)
+def test_each_role_gets_what_is_its_own(
+    method: str, path: str, told: dict[str, Any], scene: Any
+) -> None:
+    world, clients = scene
+    operation = told["operationId"]
+    for who, allowed in expected(LINES[operation]).items():
+        answer = call(clients[who], method, path, told, world)
+        status = answer.status_code
+        assert status < 500
+        if operation in _GONE:
+            assert status == 404
+            continue
+        assert allowed(status), f"{operation} as {who}: {status} {answer.content[:300]!r}"
+        if who == "stranger" and LINES[operation] in ("everyone", "uses"):
+            told_back = answer.content.decode()
+            if LINES[operation] == "everyone" and operation not in _INSTALLATIONS:
+                assert "theirs" not in told_back, operation
+
+
+# Benchmarks and prompt sets belong to nobody; hosts are everybody's to see.
+_INSTALLATIONS = {
+    "benchmarks_list", "benchmarks_one", "benchmarks_problems", "contests_list",
+    "prompt_sets_list", "prompt_sets_one", "prompt_sets_prompts", "workers_list",
+}  # fmt: skip

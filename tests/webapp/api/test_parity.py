@@ -1,0 +1,84 @@
+"""Everything that a page does, the API does: a page's address without a line here fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from webapp.api.docs_views import _schema
+
+# A page's name → the operations that do the same; or, as a sentence, why there is none.
+FRAGMENT = "a part of a page"
+SESSION = "for browsers: a session, which a token stands in for"
+PAGES: dict[str, str | tuple[str, ...]] = {
+    "healthz": "asked by machines as it is", "readyz": "asked by machines as it is",
+    "metrics": "asked by machines as it is", "signing_key": ("signing_key",),
+    "leaderboard:index": ("leaderboard_rows",), "leaderboard:csv": ("leaderboard_rows",),
+    "leaderboard:compare": ("comparison_scores",),
+    "leaderboard:compare_csv": ("comparison_scores",),
+    "leaderboard:compare_problems_csv": ("comparison_problems",),
+    "leaderboard:compare_problem": ("comparison_problems", "evaluations_completions"),
+    "leaderboard:evaluation": ("evaluations_one",),
+    "leaderboard:problem": ("evaluations_completions",),
+    "leaderboard:raw": ("evaluations_completions",), "leaderboard:part": FRAGMENT,
+    "leaderboard:dispute": ("disputes_make",), "leaderboard:disputes": ("disputes_list",),
+    "leaderboard:disputed_score": ("disputes_score",),
+    "leaderboard:disputes_jsonl": ("disputes_export",),
+    "leaderboard:withdraw": ("disputes_withdraw",), "leaderboard:reports": ("reports_list",),
+    "leaderboard:reports_live": FRAGMENT, "leaderboard:ask_report": ("reports_ask",),
+    "leaderboard:download": ("reports_file",), "leaderboard:report_html": ("reports_at_once",),
+    "leaderboard:report_json": ("reports_at_once",), "leaderboard:report_csv": ("reports_at_once",),
+    "leaderboard:report_parquet": ("reports_at_once",),
+    "leaderboard:signing_key": ("signing_key",),
+    "tokens:index": ("tokens_list", "tokens_make"), "tokens:revoke": ("tokens_revoke",),
+    "benchmarks:index": ("benchmarks_list", "prompt_sets_list"),
+    "benchmarks:detail": ("benchmarks_one", "benchmarks_problems"),
+    "benchmarks:contests": ("contests_list",),
+    "benchmarks:prompt_set": ("prompt_sets_one", "prompt_sets_prompts"),
+    "checkpoints:index": ("checkpoints_list",), "checkpoints:detail": ("checkpoints_one",),
+    "checkpoints:edit": ("checkpoints_edit",), "checkpoints:card": ("checkpoints_card",),
+    "checkpoints:tar": ("checkpoints_tar",), "checkpoints:run-lineage": ("runs_one",),
+    "checkpoints:upload": ("uploads_begin",), "checkpoints:begin": ("uploads_begin",),
+    "checkpoints:hub": ("uploads_hub",), "checkpoints:folder": ("uploads_folder",),
+    "checkpoints:resume": ("uploads_one",), "checkpoints:upload-live": ("uploads_one",),
+    "checkpoints:finish": ("uploads_finish",), "checkpoints:discard": ("uploads_discard",),
+    "checkpoints:tus-files": "the same protocol below /api/v1/uploads/",
+    "checkpoints:tus-file": "the same protocol below /api/v1/uploads/",
+    "costs:index": ("costs_list",), "endpoints:index": ("endpoints_list",),
+    "endpoints:register": ("endpoints_register",),
+    "endpoints:detail": ("endpoints_one", "endpoints_change"),
+    "endpoints:test": ("endpoints_test",), "endpoints:delete": ("endpoints_delete",),
+    "notifications:settings": ("notifications_settings", "notifications_change"),
+    "notifications:test": ("notifications_test",), "runs:index": ("runs_list",),
+    "runs:index_live": FRAGMENT, "runs:distil": ("runs_distil",),
+    "runs:distil_recipe": "the caller has the recipe", "runs:distil_estimate": FRAGMENT,
+    "runs:distil_check": ("runs_check",), "runs:evaluate": ("runs_evaluate",),
+    "runs:evaluate_plan": FRAGMENT, "runs:import": ("runs_import",),
+    "runs:workers": ("workers_list",), "runs:workers_live": FRAGMENT,
+    "runs:drain": ("workers_drain",), "runs:turns": ("runs_list", "people_list"),
+    "runs:limit": ("people_limit",), "runs:detail": ("runs_one",),
+    "runs:priority": ("runs_priority",), "runs:live": ("runs_one", "runs_log"),
+    "runs:checked": ("runs_checked",), "runs:latest": FRAGMENT,
+    "runs:examples": ("runs_examples",), "runs:cancel": ("runs_cancel",),
+    "runs:retry": ("runs_retry",), "housekeeping:index": ("storage_own",),
+    "housekeeping:disk": ("storage_disk",),
+    "housekeeping:checkpoint": ("checkpoints_keep", "checkpoints_delete"),
+    "housekeeping:run": ("runs_keep", "runs_delete"),
+}  # fmt: skip
+
+
+def names(patterns: list[URLPattern | URLResolver], before: str = "") -> Iterator[str]:
+    for each in patterns:
+        if isinstance(each, URLPattern):
+            yield before + str(each.name)
+        elif each.namespace not in ("api", "core", "projects"):
+            yield from names(each.url_patterns, f"{each.namespace}:" if each.namespace else before)
+
+
+def test_every_page_has_its_operations() -> None:
+    known = {told["operationId"] for path in _schema()["paths"].values() for told in path.values()}
+    pages = set(names(get_resolver().url_patterns))
+    assert pages - set(PAGES) == set()
+    promised = {each for line in PAGES.values() if isinstance(line, tuple) for each in line}
+    assert promised <= known
