@@ -92,7 +92,7 @@ def fill(state: Any) -> None:
         for number in range(2):
             values = {}
             for field in model._meta.concrete_fields:
-                if field.primary_key and isinstance(field, models.AutoField):
+                if field.generated or isinstance(field, models.AutoField):
                     continue
                 if field.is_relation:
                     values[field.name] = dict(enumerate(done.get(field.related_model, ()))).get(

@@ -6,26 +6,31 @@ column that do not compare stand apart and are marked.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import date, datetime
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache
 from typing import Any
+
+from django.db.models import QuerySet
 
 from evaluator import programs_report
 from evaluator.programs_report import RatingRow
 from evaluator.rating import Mode
-from evaluator.statistics import Count, ranks, reproduction_z
+from evaluator.statistics import ranks, reproduction_z
 from webapp.checkpoints.queries import undecontaminated
 from webapp.core.models import User
-from webapp.leaderboard import columns, published, queries
+from webapp.leaderboard import columns, published, queries, standings
 from webapp.leaderboard.choice import SIZES, Choice
 from webapp.leaderboard.columns import Column
 from webapp.leaderboard.published import Figure, Model
 from webapp.leaderboard.queries import Facts, Measured
+from webapp.leaderboard.standings import Place, Standings
+from webapp.runs.models import Evaluation
 
 ROWS_PER_PAGE = 50
+# Every pair is tested, and among more rows hardly one would be told from another by then.
+MOST_RANKED = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,30 +91,55 @@ class Row:
         return next((cell for cell in self.cells if cell.column.key == key), None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Board:
-    """What a page shows; rows in order, before they are cut into pages."""
+    """What a page shows: places in order, before they are cut into pages, and how to read them."""
 
     columns: list[Column]
-    rows: list[Row]
+    places: list[Place | Row]  # published rows are whole
     sort: str
     flipped: bool
     ranked: Column | None  # the score that ranks refer to
+    ranks: Mapping[int, int]  # by evaluation
+    unranked: int  # scores that ranks would refer to, where they are more than ``MOST_RANKED``
     benchmarks: Mapping[str, tuple[str, int]]  # (title, evaluations) by name
     options: Mapping[str, list[str]]  # what filters can be set to
-    usual: Mapping[str, int] = field(
-        default_factory=dict
-    )  # an evaluation of each usual measurement
+    facts: Mapping[int, Facts]
+    usual: Mapping[str, int]  # an evaluation of each benchmark's usual measurement
 
     @property
     def measured(self) -> int:
         """Rows that were measured here."""
-        return sum(not row.is_published for row in self.rows)
+        return sum(isinstance(place, Place) for place in self.places)
 
     @property
     def mixed(self) -> bool:
         """Whether a column holds scores that do not compare."""
-        return any(not cell.comparable for row in self.rows for cell in row.cells)
+        return any(isinstance(place, Place) and not place.usual for place in self.places)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """All of it; a page reads its own places only."""
+        return self.read(self.places)
+
+    def read(self, places: Sequence[Place | Row]) -> list[Row]:
+        """What stands in these places: two queries."""
+        thin = [place for place in places if isinstance(place, Place)]
+        wanted = {pk for place in thin for pk in place.held.values()} | set(self.usual.values())
+        found = {each.pk: each for each in queries.measured(wanted)}
+        usual = {name: found[pk] for name, pk in self.usual.items()}
+        marked = undecontaminated() if thin else frozenset()
+        rows = []
+        for place in places:
+            if isinstance(place, Row):
+                rows.append(place)
+                continue
+            held = {name: found[pk] for name, pk in place.held.items()}
+            facts = self.facts[place.checkpoint]
+            row = _measured_row(facts, held, self.columns, usual=usual, ranked=self.ranked)
+            rank = self.ranks.get(row.tick or 0)
+            rows.append(replace(row, rank=rank, undecontaminated=facts.pk in marked))
+        return rows
 
 
 def build(user: User, choice: Choice) -> Board:
@@ -123,40 +153,35 @@ def build(user: User, choice: Choice) -> Board:
     among = queries.scored(user, choice.project)
     facts = queries.checkpoints(user, among)
     shown = _columns(choice, known)
-    names = list(dict.fromkeys(column.benchmark for column in shown if column.benchmark))
-    measured = [each for each in queries.measured(among, names) if each.checkpoint in facts]
-    usual = _usual(measured)
+    names = dict.fromkeys(column.benchmark for column in shown if column.benchmark)
+    found = Standings.read(among, names)
     ranked = _ranked_column(choice, shown)
-    placed = _ranks(ranked, measured, usual)
-    rows = [
-        row
-        for pk, each in _by_checkpoint(measured).items()
-        if _keeps(choice, facts[pk])
-        for row in _measured_rows(facts[pk], each, shown, usual=usual, choice=choice, ranked=ranked)
-    ]
-    marked = undecontaminated()
-    rows = [
-        replace(row, rank=placed.get(row.tick or 0),
-                undecontaminated=row.facts is not None and row.facts.pk in marked)
-        for row in rows
-    ]  # fmt: skip
-    if choice.published == "only":
-        rows = []
+    rankable = _rankable(ranked, found)
+    placed = _ranks(rankable) if len(rankable) <= MOST_RANKED else {}
+    places: list[Place | Row] = []
+    if choice.published != "only":
+        kept = [pk for pk, each in facts.items() if _keeps(choice, each)]
+        places += found.places(kept, same=choice.same, since=choice.since, until=choice.until)
     if choice.published != "no":
-        rows += _published_rows(choice, shown)
+        places += _published_rows(choice, shown)
     sort = choice.sort if choice.sort in {"name", "newest", *(c.key for c in shown)} else ""
     if not sort and choice.sort == "rating":
         sort = next((column.key for column in shown if column.is_rating), "")
     sort = sort or (ranked.key if ranked else "name")
+    by = next((column for column in shown if column.key == sort), None)
+    said = _said(by, among, found, facts)
     return Board(
         columns=shown,
-        rows=_sorted(rows, sort, flipped=choice.flipped),
+        places=_sorted(places, facts, said, sort, flipped=choice.flipped),
         sort=sort,
         flipped=choice.flipped,
-        ranked=ranked if placed else None,
+        ranked=ranked,
+        ranks=placed,
+        unranked=len(rankable) if len(rankable) > MOST_RANKED else 0,
         benchmarks=known,
         options=_options(facts.values(), {project for _, _, project, _ in here}),
-        usual={name: each.pk for name, each in usual.items()},
+        facts=facts,
+        usual={name: pk for name, (_, pk) in found.usual.items()},
     )
 
 
@@ -211,25 +236,6 @@ def _ranked_column(choice: Choice, shown: Sequence[Column]) -> Column | None:
     return next((c for c in scores if c.benchmark == wanted), scores[0] if scores else None)
 
 
-def _by_checkpoint(measured: Iterable[Measured]) -> dict[int, list[Measured]]:
-    found: dict[int, list[Measured]] = defaultdict(list)
-    for each in measured:
-        found[each.checkpoint].append(each)
-    return found
-
-
-def _usual(measured: Iterable[Measured]) -> dict[str, Measured]:
-    """For each benchmark an evaluation of the measurement that most have; of two, the newer."""
-    by_benchmark: dict[str, list[Measured]] = defaultdict(list)
-    for each in measured:
-        by_benchmark[each.benchmark].append(each)
-    found = {}
-    for name, members in by_benchmark.items():
-        hashes = Counter(each.measurement_hash for each in members)
-        found[name] = max(members, key=lambda m: (hashes[m.measurement_hash], m.created_at, m.pk))
-    return found
-
-
 def _keeps(choice: Choice, facts: Facts) -> bool:
     kinds = {"student": facts.is_student, "base": facts.is_parent, "": True}
     return (
@@ -249,34 +255,6 @@ def _sized(choice: Choice, parameters: int | None) -> bool:
     return parameters is not None and low <= parameters < high
 
 
-def _measured_rows(
-    facts: Facts,
-    measured: Sequence[Measured],
-    shown: Sequence[Column],
-    *,
-    usual: Mapping[str, Measured],
-    choice: Choice,
-    ranked: Column | None,
-) -> list[Row]:
-    """One row for each further measurement of a benchmark; the usual ones stand in the first."""
-    ways: dict[str, list[Measured]] = defaultdict(list)
-    for each in sorted(measured, key=lambda each: each.created_at, reverse=True):
-        is_usual = each.measurement_hash == usual[each.benchmark].measurement_hash
-        if _dated(choice, each.created_at.date()) and (is_usual or not choice.same):
-            ways[each.benchmark].insert(0 if is_usual else len(ways[each.benchmark]), each)
-    rows = []
-    for place in range(max(map(len, ways.values()), default=0)):
-        held = {name: each[place] for name, each in ways.items() if place < len(each)}
-        rows.append(_measured_row(facts, held, shown, usual=usual, ranked=ranked))
-    return rows
-
-
-def _dated(choice: Choice, day: date) -> bool:
-    return (choice.since is None or day >= choice.since) and (
-        choice.until is None or day <= choice.until
-    )
-
-
 def _measured_row(
     facts: Facts,
     held: Mapping[str, Measured],
@@ -292,7 +270,8 @@ def _measured_row(
     for column in shown:
         each = held.get(column.benchmark)
         if not column.benchmark:
-            cells.append(Cell(column, text=_fact(column, facts, held.values(), newest)))
+            dtypes = [str(each.engine.get("dtype") or "") for each in held.values()]
+            cells.append(Cell(column, text=_fact(column, facts, dtypes, newest)))
         elif each is None:
             cells.append(Cell(column))
         else:
@@ -339,10 +318,10 @@ def _cell(column: Column, each: Measured, model: Model | None) -> Cell:
     return cell
 
 
-def _fact(column: Column, facts: Facts, held: Iterable[Measured], newest: datetime) -> str:
+def _fact(column: Column, facts: Facts, dtypes: Iterable[str], newest: datetime) -> str:
     match column.metric:
         case "dtype":
-            used = {str(each.engine.get("dtype") or facts.dtype) for each in held}
+            used = {dtype or facts.dtype for dtype in dtypes}
             return ", ".join(sorted(used - {""}))
         case "size":
             return "" if facts.parameters is None else f"{facts.parameters / 1e9:.3g}B"
@@ -382,56 +361,84 @@ def _published_fact(column: Column, model: Model) -> str:
     return model.teacher if column.metric == "teacher" else ""
 
 
-def _ranks(
-    ranked: Column | None, measured: Sequence[Measured], usual: Mapping[str, Measured]
-) -> dict[int, int]:
-    """Rank by evaluation, of those that are complete and measured as most are.
+def _rankable(ranked: Column | None, found: Standings) -> list[int]:
+    """Evaluations that ranks compare: those that are complete and measured as most are.
 
     Filters leave ranks as they are: they count all checkpoints.
     """
-    if ranked is None or ranked.benchmark not in usual:
+    if ranked is None or ranked.benchmark not in found.usual:
+        return []
+    return found.of(found.usual[ranked.benchmark][0])
+
+
+def _ranks(evaluations: Sequence[int]) -> dict[int, int]:
+    """Rank by evaluation; none where there is nothing to compare."""
+    if len(evaluations) < 2:
         return {}
-    main = usual[ranked.benchmark]
-    wanted = [
-        each.pk for each in measured
-        if each.complete and each.measurement_hash == main.measurement_hash
-    ]  # fmt: skip
-    if len(wanted) < 2:
-        return {}
-    held = queries.counts(wanted)
-    problems = Counter(ids for ids, _ in held.values()).most_common(1)[0][0]
-    rows = {
-        pk: counts for pk, (ids, counts) in sorted(held.items())
-        if ids == problems and counts and all(n for _, n in counts)
-    }  # fmt: skip
-    if len(rows) < 2:
-        return {}
-    return dict(zip(rows, _ranked(tuple(rows.values())), strict=True))
+    ranked = _ranked(tuple(evaluations))
+    return dict(zip(evaluations, ranked, strict=True)) if ranked else {}
 
 
-@lru_cache(maxsize=16)
-def _ranked(rows: tuple[tuple[Count, ...], ...]) -> tuple[int, ...]:
-    """Ranks stay while no score comes or goes."""
-    return tuple(ranks(rows))
+@lru_cache(maxsize=64)
+def _ranked(evaluations: tuple[int, ...]) -> tuple[int, ...]:
+    """Ranks stay while no score comes or goes: a complete evaluation's counts never change."""
+    held = queries.counts(evaluations)
+    return tuple(ranks([held[pk] for pk in evaluations]))
 
 
-def _sorted(rows: list[Row], sort: str, *, flipped: bool) -> list[Row]:
+def _said(
+    column: Column | None,
+    among: QuerySet[Evaluation],
+    found: Standings,
+    facts: Mapping[int, Facts],
+) -> Callable[[Place], float | str | None]:
+    """What the column that the board is sorted by says of a place; None where nothing."""
+    if column is None:
+        return lambda place: None
+    if column.is_score:
+        scores = found.scores()
+        return lambda place: scores.get(place.held.get(column.benchmark, 0))
+    if column.benchmark:
+        values = standings.values(among, column)
+        return lambda place: values.get(place.held.get(column.benchmark, 0))
+    dtypes = standings.number_formats(among) if column.metric == "dtype" else {}
+    return lambda place: _fact(
+        column,
+        facts[place.checkpoint],
+        [dtypes.get(pk, "") for pk in place.held.values()],
+        datetime.fromtimestamp(place.newest, UTC),
+    )
+
+
+def _sorted(
+    places: list[Place | Row],
+    facts: Mapping[int, Facts],
+    said: Callable[[Place], float | str | None],
+    sort: str,
+    *,
+    flipped: bool,
+) -> list[Place | Row]:
     """Best first, names from A, newest first, or the other way round; blanks are last."""
+
+    def name(place: Place | Row) -> str:
+        return facts[place.checkpoint].name if isinstance(place, Place) else place.name
+
     if sort == "name":
-        return sorted(rows, key=lambda row: row.name.lower(), reverse=flipped)
+        return sorted(places, key=lambda place: name(place).lower(), reverse=flipped)
     sign = 1 if flipped else -1
 
-    def place(row: Row) -> tuple[Any, ...]:
-        if sort == "newest":
-            value: Any = None if row.newest is None else sign * row.newest.timestamp()
+    def key(place: Place | Row) -> tuple[Any, ...]:
+        value: float | str | None
+        if isinstance(place, Place):
+            value = place.newest if sort == "newest" else said(place)
         else:
-            cell = row.cell(sort)
-            value = None if cell is None or cell.order is None else sign * cell.order
-            if cell is not None and not cell.column.benchmark:
-                return (not cell.text, cell.text, row.name)
-        return (value is None, value or 0.0, row.name)
+            cell = place.cell(sort)
+            value = None if cell is None else cell.order if cell.column.benchmark else cell.text
+        if isinstance(value, str):
+            return not value, value, name(place)
+        return value is None, sign * (value or 0.0), name(place)
 
-    return sorted(rows, key=place)
+    return sorted(places, key=key)
 
 
 def _options(facts: Iterable[Facts], projects: set[str]) -> dict[str, list[str]]:

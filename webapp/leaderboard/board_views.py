@@ -19,8 +19,8 @@ def index(request: HttpRequest) -> HttpResponse:
     """Scores with intervals, of the benchmarks and metrics that the address names."""
     chosen = choice.read(request.GET)
     found = board.build(signed_in(request), chosen)
-    page = Paginator(found.rows, board.ROWS_PER_PAGE).get_page(request.GET.get("page"))
-    rows = board.with_differences(found, list(page))
+    page = Paginator(found.places, board.ROWS_PER_PAGE).get_page(request.GET.get("page"))
+    rows = board.with_differences(found, found.read(list(page)))
     context = {
         "board": found,
         "choice": chosen,
@@ -36,7 +36,8 @@ def index(request: HttpRequest) -> HttpResponse:
         "kinds": choice.KINDS,
         "publications": choice.PUBLISHED,
         "keys": {column.key for column in found.columns},
-        "has_published": any(row.is_published for row in found.rows),
+        "has_published": found.measured < len(found.places),
+        "most_ranked": board.MOST_RANKED,
         "most": columns.MOST,
     }
     return render(request, "leaderboard/index.html", context)

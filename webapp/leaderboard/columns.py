@@ -62,6 +62,18 @@ class Column:
         return bool(self.benchmark) and not self.is_rating and self.metric != "tokens"
 
     @property
+    def part_of_metrics(self) -> tuple[str, ...]:
+        """Where in an evaluation's metrics that is which :func:`value_of` reads."""
+        match = _KEY.fullmatch(self.key)
+        if self.is_score:
+            return ("pass@1",)
+        if match is not None and match["curve"]:
+            return (_CURVES[match["curve"]],)
+        if self.is_rating:
+            return "rating", "elo", self.metric
+        return ("tokens",) if self.metric == "tokens" else ("outcomes",)
+
+    @property
     def published_key(self) -> str:
         """Under which published figures stand: cons@64 is what the papers give."""
         metric = {"cons@n": "cons@64", "rating@1": "rating"}.get(self.metric, self.metric)

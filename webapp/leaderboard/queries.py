@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from django.contrib.postgres.fields import ArrayField
 from django.db.models import Count as Counted
-from django.db.models import Exists, F, Func, JSONField, OuterRef, QuerySet, TextField, Value
+from django.db.models import Exists, OuterRef, QuerySet
 from django.db.models.fields.json import KeyTransform
 
 from evaluator.protocol import PRESETS
@@ -21,8 +20,6 @@ from webapp.leaderboard import evaluations, passports
 from webapp.projects.access import seen_by
 from webapp.runs.models import Evaluation
 
-# Of an evaluation's metrics, what a leaderboard never shows: most of their bytes.
-_LARGE = ["per_problem", "by", "measurement", "run"]
 _ARCHITECTURE_ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
@@ -49,7 +46,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The newest evaluation of a checkpoint under one measurement hash; metrics without texts."""
+    """An evaluation's figures; of its metrics the summary."""
 
     pk: int
     checkpoint: int
@@ -150,55 +147,27 @@ def family_of(architecture: str) -> str:
     return architecture
 
 
-def measured(among: QuerySet[Evaluation], names: Iterable[str]) -> list[Measured]:
-    """The newest ``among`` these of every checkpoint, benchmark and measurement, on the benchmarks.
-
-    Their texts stay in the database.
-    """
-    light = Func(
-        F("metrics"),
-        Value(_LARGE, output_field=ArrayField(TextField())),
-        template="(%(expressions)s)",
-        arg_joiner=" - ",
-        output_field=JSONField(),
-    )
+def measured(evaluations: Iterable[int]) -> list[Measured]:
+    """What the leaderboard shows of these evaluations: one query. Texts stay in the database."""
     rows = (
-        among.filter(benchmark__name__in=list(names))
-        .annotate(
-            light=light,
-            sampling=KeyTransform("sampling", "protocol"),
-        )
-        .order_by("checkpoint_id", "benchmark__name", "measurement_hash", "-created_at")
-        .distinct("checkpoint_id", "benchmark__name", "measurement_hash")
+        Evaluation.objects.filter(pk__in=list(evaluations))
+        .order_by()
+        .annotate(sampling=KeyTransform("sampling", "protocol"))
         .values_list(
             "pk", "checkpoint_id", "benchmark__name", "samples", "sampling",
-            "measurement_hash", "created_at", "run__project__name", "engine", "light",
+            "measurement_hash", "created_at", "run__project__name", "engine", "summary",
         )
     )  # fmt: skip
     return [Measured(*row) for row in rows]
 
 
-def counts(evaluations: Sequence[int]) -> dict[int, tuple[str, tuple[Count, ...]]]:
-    """(hash of the problems' ids, (correct, scored samples) of each), from the metrics."""
-
-    def each(field: str) -> Func:
-        path = Value(f"$.per_problem[*].{field}", output_field=TextField())
-        return Func(
-            F("metrics"), path, template="jsonb_path_query_array(%(expressions)s::jsonpath)",
-            output_field=JSONField(),
-        )  # fmt: skip
-
-    rows = (
-        Evaluation.objects.filter(pk__in=list(evaluations))
-        .order_by()
-        .annotate(
-            ids=Func(each("id"), template="md5((%(expressions)s)::text)", output_field=TextField()),
-            right=each("correct"),
-            scored=each("n"),
-        )
-        .values_list("pk", "ids", "right", "scored")
-    )
-    return {pk: (ids, tuple(zip(right, scored, strict=True))) for pk, ids, right, scored in rows}
+def counts(evaluations: Iterable[int]) -> dict[int, tuple[Count, ...]]:
+    """(correct, samples) of each problem, of complete evaluations: no sample has no verdict."""
+    rows = Evaluation.objects.filter(pk__in=list(evaluations)).order_by()
+    return {
+        pk: tuple((right, samples) for right in correct)
+        for pk, samples, correct in rows.values_list("pk", "samples", "correct_counts")
+    }
 
 
 def differences(evaluations: Iterable[int], usual: Mapping[str, int]) -> dict[int, list[str]]:

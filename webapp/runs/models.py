@@ -77,10 +77,42 @@ class Evaluation(models.Model):
     rendered_prompt = models.TextField(blank=True, help_text="the first prompt as the model saw it")
     metrics = models.JSONField(null=True, blank=True, help_text="PROTOCOLS §2's metrics.json")
     pass_at_1 = models.FloatField(null=True, blank=True, db_index=True)
+    # The database keeps both beside the metrics, whose problems are a hundred times as long: lists
+    # of thousands of scores read these.
+    summary = models.GeneratedField(
+        expression=models.Func(
+            "metrics",
+            template="(%(expressions)s - 'per_problem' - 'by' - 'measurement' - 'run' "
+            "#- '{rating,elo,contests}' #- '{rating,codeelo,contests}')",
+            output_field=models.JSONField(),
+        ),
+        output_field=models.JSONField(),
+        db_persist=True,
+        help_text="the metrics without problems, groups and passport",
+    )
+    correct_counts = models.GeneratedField(
+        expression=models.Func(
+            "metrics",
+            template="jsonb_path_query_array(%(expressions)s, '$.per_problem[*].correct')",
+            output_field=models.JSONField(),
+        ),
+        output_field=models.JSONField(),
+        db_persist=True,
+        help_text="correct samples of each problem, in the metrics' order",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         ordering = ["-created_at"]
+        indexes = [
+            # Who stands where on the leaderboard is read from it alone, not from the wide rows.
+            models.Index(
+                fields=["benchmark", "checkpoint"],
+                name="evaluation_standing",
+                condition=models.Q(metrics__isnull=False),
+                include=["id", "run", "measurement_hash", "created_at", "pass_at_1"],
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.checkpoint or self.role} on {self.benchmark}"
@@ -248,7 +280,10 @@ class LedgerEntry(models.Model):
 class Completion(models.Model):
     """A completion's row: key, outcome, answer and counts; its text lies in the segment."""
 
-    evaluation = models.ForeignKey(Evaluation, on_delete=models.CASCADE, related_name="completions")
+    # Without an index of its own: the unique key begins with it.
+    evaluation = models.ForeignKey(
+        Evaluation, on_delete=models.CASCADE, related_name="completions", db_index=False
+    )
     problem = models.ForeignKey("benchmarks.Problem", on_delete=models.PROTECT)
     sample = models.IntegerField()
     outcome = models.CharField(max_length=20, blank=True, help_text="blank until graded")

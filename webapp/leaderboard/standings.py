@@ -1,0 +1,184 @@
+"""Who stands where on the leaderboard, told from numbers alone.
+
+An installation holds tens of thousands of scores, a page fifty rows. So their keys come as columns
+in one query, the rows' order is made of them, and what the rows say is read for one page only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from django.contrib.postgres.aggregates import ArrayAgg
+from django.db.models import FloatField, QuerySet
+from django.db.models.fields.json import KeyTransform
+from django.db.models.functions import Cast, Extract
+
+from webapp.leaderboard import columns
+from webapp.leaderboard.columns import Column
+from webapp.runs.models import Evaluation
+
+Ints = npt.NDArray[np.int64]
+DAY_SECONDS = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One row to be: a checkpoint under one measurement of each benchmark that was measured."""
+
+    checkpoint: int
+    held: Mapping[str, int]  # the benchmark's name → the evaluation
+    usual: bool  # none of them was measured otherwise than most are
+    newest: float  # seconds since 1970
+
+
+@dataclass(frozen=True)
+class Standings:
+    """The newest evaluation of every checkpoint, benchmark and measurement; arrays run alike."""
+
+    names: Sequence[str]  # benchmarks
+    pk: Ints
+    checkpoint: Ints
+    benchmark: Ints  # an index of ``names``
+    measurement: Ints  # one number for each benchmark and measurement hash
+    created: npt.NDArray[np.float64]  # seconds since 1970
+    score: npt.NDArray[np.float64]  # pass@1; nan where samples have no verdict
+
+    @classmethod
+    def read(cls, among: QuerySet[Evaluation], names: Iterable[str]) -> Standings:
+        """Those ``among`` the evaluations that are on these benchmarks: one query."""
+        wanted = list(names)
+        given = among.filter(benchmark__name__in=wanted).order_by().aggregate(
+            pk=ArrayAgg("pk"), checkpoint=ArrayAgg("checkpoint_id"),
+            name=ArrayAgg("benchmark__name"), hash=ArrayAgg("measurement_hash"),
+            created=ArrayAgg(Cast(Extract("created_at", "epoch"), FloatField())),
+            score=ArrayAgg("pass_at_1"),
+        )  # fmt: skip
+        numbers: dict[tuple[str, str], int] = {}
+        pairs = zip(given["name"] or (), given["hash"] or (), strict=True)
+        places = {name: place for place, name in enumerate(wanted)}
+        every = cls(
+            wanted,
+            np.array(given["pk"] or (), dtype=np.int64),
+            np.array(given["checkpoint"] or (), dtype=np.int64),
+            np.array([places[name] for name in given["name"] or ()], dtype=np.int64),
+            np.array([numbers.setdefault(p, len(numbers)) for p in pairs], dtype=np.int64),
+            np.array(given["created"] or (), dtype=np.float64),
+            np.array(given["score"] or (), dtype=np.float64),  # None becomes nan
+        )
+        return every._newest()
+
+    def _newest(self) -> Standings:
+        """Of each checkpoint and measurement the evaluation that was made last."""
+        latest = np.lexsort((-self.pk, -self.created))
+        keys = self.checkpoint * (1 + self.measurement.max(initial=0)) + self.measurement
+        _, first = np.unique(keys[latest], return_index=True)
+        return self._of(latest[first])
+
+    def _of(self, chosen: Ints | npt.NDArray[np.bool_]) -> Standings:
+        return Standings(
+            self.names, self.pk[chosen], self.checkpoint[chosen], self.benchmark[chosen],
+            self.measurement[chosen], self.created[chosen], self.score[chosen],
+        )  # fmt: skip
+
+    @cached_property
+    def usual(self) -> dict[str, tuple[int, int]]:
+        """By benchmark (measurement, its newest evaluation): what most have; of two, the newer."""
+        if not len(self.pk):
+            return {}
+        common = np.bincount(self.measurement)[self.measurement]
+        order = np.lexsort((-self.pk, -self.created, -common, self.benchmark))
+        found, first = np.unique(self.benchmark[order], return_index=True)
+        chosen = order[first]
+        held = zip(self.measurement[chosen].tolist(), self.pk[chosen].tolist(), strict=True)
+        return dict(zip((self.names[place] for place in found), held, strict=True))
+
+    def of(self, measurement: int) -> list[int]:
+        """The complete evaluations of one measurement of a benchmark, by primary key."""
+        found: list[int] = self.pk[(self.measurement == measurement) & self._complete].tolist()
+        return sorted(found)
+
+    @property
+    def _complete(self) -> npt.NDArray[np.bool_]:
+        return ~np.isnan(self.score)
+
+    def scores(self) -> dict[int, float]:
+        """pass@1 by evaluation, of the complete ones."""
+        pks, scores = self.pk[self._complete], self.score[self._complete]
+        return dict(zip(pks.tolist(), scores.tolist(), strict=True))
+
+    def places(
+        self, checkpoints: Collection[int], *, same: bool, since: date | None, until: date | None
+    ) -> list[Place]:
+        """A row for each further measurement of a benchmark; the usual ones stand in the first."""
+        usual = {measurement for measurement, _ in self.usual.values()}
+        is_usual = np.isin(self.measurement, list(usual))
+        wanted = np.isin(self.checkpoint, list(checkpoints))
+        if same:
+            wanted &= is_usual
+        if since is not None:
+            wanted &= self.created >= _start(since)
+        if until is not None:
+            wanted &= self.created < _start(until) + DAY_SECONDS
+        left, first = self._of(wanted), is_usual[wanted]
+        order = np.lexsort((-left.pk, -left.created, ~first, left.benchmark, left.checkpoint))
+        return left._of(order)._rows(first[order])
+
+    def _rows(self, is_usual: npt.NDArray[np.bool_]) -> list[Place]:
+        """Rows of what is in order of checkpoints, benchmarks and what goes first."""
+        held: dict[tuple[int, int], dict[str, int]] = {}
+        newest: dict[tuple[int, int], float] = {}
+        otherwise = set()
+        before, depth = (-1, -1), 0
+        for pk, checkpoint, benchmark, created, first in zip(
+            self.pk.tolist(), self.checkpoint.tolist(), self.benchmark.tolist(),
+            self.created.tolist(), is_usual.tolist(), strict=True,
+        ):  # fmt: skip
+            depth = depth + 1 if (checkpoint, benchmark) == before else 0
+            before = checkpoint, benchmark
+            row = checkpoint, depth
+            held.setdefault(row, {})[self.names[benchmark]] = pk
+            newest[row] = max(created, newest.get(row, created))
+            if not first:
+                otherwise.add(row)
+        return [
+            Place(row[0], found, row not in otherwise, newest[row]) for row, found in held.items()
+        ]
+
+
+def _start(day: date) -> float:
+    return datetime.combine(day, time(), UTC).timestamp()
+
+
+def values(among: QuerySet[Evaluation], column: Column) -> dict[int, float]:
+    """What a column of a benchmark says of each evaluation, where it is defined: one query."""
+    name = column.part_of_metrics
+    part: Any = "summary"
+    for key in name:
+        part = KeyTransform(key, part)
+    rows = (
+        among.filter(benchmark__name=column.benchmark)
+        .order_by()
+        .annotate(part=part)
+        .values_list("pk", "samples", "part")
+    )
+    found = {}
+    for pk, samples, given in rows:
+        metrics: Any = given
+        for key in reversed(name):
+            metrics = {key: metrics}
+        value, _ = columns.value_of(column, metrics | {"samples": samples})
+        if value is not None:
+            found[pk] = value
+    return found
+
+
+def number_formats(among: QuerySet[Evaluation]) -> dict[int, str]:
+    """In which number format each evaluation's model ran, blank where nobody knows: one query."""
+    rows = among.order_by().annotate(dtype=KeyTransform("dtype", "engine"))
+    return {pk: str(dtype or "") for pk, dtype in rows.values_list("pk", "dtype")}
