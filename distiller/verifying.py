@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from distiller import checkpoints, headers
+from distiller import checkpoints, confining, headers
 from distiller.checkpoints import CheckpointInfo
 from distiller.errors import CheckpointError, DistillerError
 
@@ -31,6 +31,7 @@ MEMORY_BYTES = 6_000_000_000  # torch and transformers alone take a tenth of it
 TEMPLATE_SECONDS = 5.0  # of CPU time, for a template that renders one short question
 _ANSWER_BYTES = 20_000  # of what the child may say
 _POLL_SECONDS = 0.1
+_BY_SIGNAL = 128
 _ENDLESS = (
     f"chat template: does not end within {TEMPLATE_SECONDS:g} s for one short question; use the "
     "template the model was published with."
@@ -96,23 +97,27 @@ def verify_in_child(
     memory_bytes: int = MEMORY_BYTES,
     wanted: Callable[[], bool] = lambda: True,
 ) -> CheckpointInfo:
-    """:func:`verify` in a process of its own, of limited time and memory.
+    """:func:`verify` in a process of its own, of limited time and memory, confined where it can be.
 
-    What a hostile tokenizer or template can reach ends with that process. It was told no secret:
-    its environment is the path of programs and no more. Raises CheckpointError with its sentence;
-    AbandonedError as soon as ``wanted`` says no.
+    What a hostile tokenizer or template can reach ends with that process, and is the folder itself
+    where ``distiller/confining.py`` works. It was told no secret: its environment is the path of
+    programs and no more. Raises CheckpointError with its sentence; AbandonedError as soon as
+    ``wanted`` says no.
     """
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     seconds = timeout_seconds or TIMEOUT_SECONDS + size / HASH_BYTES_PER_SECOND
     root = str(Path(__file__).resolve().parents[1])
     with tempfile.TemporaryFile() as said, tempfile.TemporaryDirectory() as home:
+        command = [sys.executable, "-m", "distiller", "verify", str(folder),
+                   "--memory-bytes", str(memory_bytes), "--json"]  # fmt: skip
+        wall = not confining.why_not()
         child = subprocess.Popen(
-            [sys.executable, "-m", "distiller", "verify", str(folder),
-             "--memory-bytes", str(memory_bytes), "--json"],
+            confining.confined(command, folder),
             stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, cwd=home,
             start_new_session=True,
             env={
-                "PATH": os.defpath, "LANG": "C.UTF-8", "PYTHONPATH": root, "HOME": home,
+                "PATH": os.defpath, "LANG": "C.UTF-8", "PYTHONPATH": root,
+                "HOME": "/tmp" if wall else home,  # noqa: S108 - behind the wall its own
                 "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
             },
         )  # fmt: skip
@@ -123,6 +128,8 @@ def verify_in_child(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             code = child.wait()
+        if wall and code > _BY_SIGNAL:  # as bubblewrap tells of a signal
+            code = _BY_SIGNAL - code
         size = said.seek(0, os.SEEK_END)
         said.seek(max(size - _ANSWER_BYTES, 0))
         lines = said.read().decode("utf-8", "replace").strip().splitlines() or [""]

@@ -114,7 +114,7 @@ def _filter_file(processes: bool) -> Path:
 
 
 @functools.cache
-def _system_mounts() -> tuple[str, ...]:
+def system_mounts() -> tuple[str, ...]:
     """Arguments that show the system, read-only, and nothing of the machine's own."""
     arguments = ["--ro-bind", "/usr", "/usr"]
     for name in ("bin", "lib", "lib32", "lib64", "libx32", "sbin"):
@@ -160,7 +160,7 @@ def _bubblewrap(command: Command, limits: Limits) -> list[str]:
         "--unshare-net", "--unshare-cgroup-try", "--hostname", "sandbox",
         "--uid", str(_NOBODY), "--gid", str(_NOBODY),
         "--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL",
-        *_system_mounts(),
+        *system_mounts(),
         "--dev", "/dev", "--remount-ro", "/dev",
         "--size", str(limits.tmp_bytes), "--tmpfs", "/tmp",  # noqa: S108
         "--dir", BOX,

@@ -14,6 +14,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from distiller import confining
 from evaluator.sandbox import box
 from tests.deploy.test_deploy import active_example
 from tests.webapp.samples import make_checkpoint
@@ -101,3 +102,14 @@ def test_what_breaks_while_the_servers_run(
     monkeypatch.setenv("PATH", "/nowhere")
     assert "bubblewrap" in sentence_of("sandbox")
     box.check_available.cache_clear()
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_it_says_how_uploads_are_looked_at(
+    works: bool, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confining, "why_not", lambda: "" if works else "there is no bubblewrap.")
+    assert confining.confinement() in doctor.CHECKS["quarantine"]()
+    assert ("no bubblewrap" in doctor.CHECKS["quarantine"]()) != works
+    settings.RETORT_QUEUES = ["gpu"]
+    assert "not needed here" in doctor.CHECKS["quarantine"]()

@@ -15,6 +15,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from distiller import confining
 from evaluator.sandbox import box
 from evaluator.sandbox.errors import SandboxError
 from webapp.config import celery
@@ -149,6 +150,12 @@ def _sandbox() -> str:
     return f"a program ran ({box.isolation()})"
 
 
+def _quarantine() -> str:
+    if celery.CPU not in settings.RETORT_QUEUES:
+        return "not needed here: RETORT_QUEUES has no cpu"
+    return f"uploads are looked at {confining.confinement()}"
+
+
 def _settings() -> str:
     found = checks.run_checks(include_deployment_checks=True)
     wrong = [each for each in found if not each.is_silenced() and each.level >= checks.WARNING]
@@ -177,4 +184,5 @@ CHECKS: dict[str, Callable[[], str]] = {
     "storage": _storage,
     "workers": _workers,
     "sandbox": _sandbox,
+    "quarantine": _quarantine,
 }
