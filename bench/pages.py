@@ -14,21 +14,16 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
 from playwright.sync_api import Page, sync_playwright
 
 from bench._machine import ROOT, write
+from bench._serving import served
 from scripts.screenshots import CHROMIUM, PAGES, find_places, newest_distillation, sign_in
 from scripts.wire import Wire
 
@@ -57,34 +52,6 @@ def demonstration(var: Path) -> str:
     found = re.search(r"with the password (\S+)", done.stderr)
     assert found is not None
     return found[1]
-
-
-@contextmanager
-def served(var: Path) -> Iterator[str]:
-    """The installation's web server; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen(
-        [sys.executable, "manage.py", "up", "--workers", "0", "--port", str(port)], cwd=ROOT,
-        env=os.environ | {"RETORT_VAR": str(var)}, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(f"{address}/healthz", timeout=5).close()
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
-        yield address
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
 
 
 def look(page: Page, wire: Wire, address: str) -> dict[str, float]:
@@ -135,7 +102,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="retort-pages-") as folder:
         var = options.var or Path(folder) / "var"
         password = os.environ["RETORT_PASSWORD"] if options.var else demonstration(var)
-        with served(var) as address:
+        with served(var) as (address, _):
             pages = measure(address, password, options.rounds)
     write(
         "pages",
