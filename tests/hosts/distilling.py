@@ -89,7 +89,7 @@ def recipe_of(owner: Any) -> Any:
     return recipe.model_copy(
         update={
             "generation": recipe.generation.model_copy(update=generation),
-            "corpus": CorpusPlan(general=(ChatSource(file=chats.keep(uploaded)),)),
+            "corpus": CorpusPlan(general=(ChatSource(file=chats.keep(uploaded, owner)),)),
             "training": Training.model_validate(TRAINING),
             "evaluation": EvaluationPlan(
                 benchmarks=("arithmetic",), roles=("student",),

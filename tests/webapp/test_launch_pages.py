@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import shlex
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import typer.main
 from django.apps import apps
-from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.utils import timezone
 
@@ -23,6 +20,7 @@ from distiller.cli import app as distiller_app
 from distiller.recipe import Recipe
 from evaluator.cli import app as evaluator_app
 from evaluator.protocol import PRESETS, Protocol
+from tests.webapp.launch_scene import RECIPE, install, pasted, shown
 from tests.webapp.samples import (
     PREFLIGHT,
     arithmetic,
@@ -32,37 +30,20 @@ from tests.webapp.samples import (
     make_run,
     make_stage,
 )
-from webapp.benchmarks.services import install_prompt_set
 from webapp.core.errors import UserError
 from webapp.endpoints import services as endpoints
-from webapp.runs import files, services, stages
-from webapp.runs.launching import chats, commands, estimates
+from webapp.runs import files, services
+from webapp.runs.launching import commands, estimates
 from webapp.runs.launching.evaluate import metrics_of
 from webapp.runs.models import Run, State, TrainingPoint
 
 pytestmark = pytest.mark.django_db
 
-RECIPE = "teacher: teacher\nbase: base\nstudent: s\nprompts: {set: sums}\n"
-SHAPE = {
-    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 512,
-    "intermediate_size": 256,
-}  # fmt: skip
-CHATS = b'{"prompt": "Hello?", "response": "Hello."}\n{"prompt": "a", "response": "b"}\n'
-
 
 @pytest.fixture
 def here(user: Any, settings: Any, tmp_path: Path) -> Any:
-    """A teacher, a base, prompts and a benchmark; files in a folder of the test."""
-    settings.MEDIA_ROOT = tmp_path
-    problems = arithmetic(6)
-    make_checkpoint(user, "teacher", context_tokens=1000)
-    base = make_checkpoint(user, "base", context_tokens=2000)
-    folder = files.store_path(base.path)
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(SHAPE))
-    install_prompt_set("sums", problems)
-    make_benchmark(problems)
-    return base
+    """The base of what can be launched."""
+    return install(user, settings, tmp_path)
 
 
 @pytest.fixture
@@ -70,20 +51,6 @@ def page(here: Any, user: Any) -> Client:
     client = Client()
     client.force_login(user)
     return client
-
-
-def shown(response: Any) -> dict[str, Any]:
-    """What a browser would send of the form on a page."""
-    values = {each.name: each.value() for each in response.context["form"]}
-    return {
-        name: value
-        for name, value in values.items()
-        if value is not None and value is not False and value != "" and name != "general_file"
-    }
-
-
-def pasted(page: Client, text: str, **headers: str) -> Any:
-    return page.post("/runs/distil/", {"action": "paste", "yaml": text}, headers=headers or None)
 
 
 # --- presets, pastes, clones
@@ -163,91 +130,7 @@ def test_only_the_run_of_the_kind_is_cloned(page: Client, user: Any) -> None:
     assert "cannot be cloned" in page.get(f"/runs/distil/?clone={old.pk}").content.decode()
 
 
-# --- chats
-
-
-@pytest.mark.parametrize("name", ["chats.jsonl", "chats.jsonl.gz"])
-def test_uploaded_chats_outlive_a_mistake_and_reach_the_children(
-    page: Client, settings: Any, name: str
-) -> None:
-    body = gzip.compress(CHATS) if name.endswith(".gz") else CHATS
-    values = shown(pasted(page, RECIPE))
-    wrong = values | {"epochs": "x", "general_file": SimpleUploadedFile(name, body)}
-    response = page.post("/runs/distil/", wrong)
-    assert response.status_code == 400
-    assert "uploaded before are used" in response.content.decode()
-    again = shown(response) | {"epochs": "2"}
-    assert page.post("/runs/distil/", again).status_code == 302, response.content.decode()
-    run = Run.objects.get()
-    [source] = run.config["corpus"]["general"]
-    assert (settings.MEDIA_ROOT / source["file"]).read_bytes() == CHATS
-    assert source["weight"] == 1.0
-    assert run.config["corpus"]["traces_weight"] == 3.0
-    spec = stages.build_spec(run.stages.get(kind="preflight"), "cpu")
-    assert Path(spec["recipe"]["corpus"]["general"][0]["file"]).read_bytes() == CHATS
-
-
-@pytest.mark.parametrize(
-    ("name", "body", "word"),
-    [
-        ("c.jsonl", b"", "holds none"), ("c.jsonl", b"{\n", "line 1"), ("c.jsonl", b"\xff", "read"),
-        ("c.jsonl.gz", b"no gzip", "unpacked"),
-        ("c.jsonl.gz", gzip.compress(CHATS, mtime=0)[:-9], "unpacked"),
-        ("c.jsonl", b'{"prompt": 1}\n', "line 1"),
-    ],
-)  # fmt: skip
-def test_bad_chats_are_refused_and_leave_nothing(
-    page: Client, settings: Any, name: str, body: bytes, word: str
-) -> None:
-    values = shown(pasted(page, RECIPE)) | {"general_file": SimpleUploadedFile(name, body)}
-    response = page.post("/runs/distil/", values)
-    assert response.status_code == 400
-    errors = response.context["form"].errors
-    assert set(errors) == {"general_file"}
-    assert word in errors["general_file"][0]
-    assert str(settings.MEDIA_ROOT) not in errors["general_file"][0]
-    assert list((settings.MEDIA_ROOT / "chats").iterdir()) == []
-
-
-@pytest.mark.parametrize("spared", [-1, 0])
-def test_chats_never_fill_the_disk(
-    settings: Any, tmp_path: Path, monkeypatch: Any, spared: int
-) -> None:
-    settings.MEDIA_ROOT = tmp_path
-    free = chats.MOST_BYTES + chats.SPARED_BYTES + spared
-    monkeypatch.setattr(chats.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
-    uploaded = SimpleUploadedFile("c.jsonl", CHATS)
-    if spared < 0:
-        with pytest.raises(UserError, match="nearly full"):
-            chats.keep(uploaded)
-        assert list((tmp_path / "chats").iterdir()) == []
-    else:
-        assert chats.is_kept(chats.keep(uploaded))
-
-
-def test_a_packed_bomb_ends_at_the_limit(settings: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    settings.MEDIA_ROOT = tmp_path
-    monkeypatch.setattr(chats, "MOST_BYTES", 4 << 20)
-    bomb = SimpleUploadedFile("c.jsonl.gz", gzip.compress(b"\n" * (64 << 20)))
-    with pytest.raises(UserError, match="more than 4 MiB"):
-        chats.keep(bomb)
-    assert list((tmp_path / "chats").iterdir()) == []
-
-
-@pytest.mark.parametrize("path", ["/etc/passwd", "../secret", "chats/../secret.jsonl", "chats/x"])
-def test_a_recipe_cannot_have_a_file_of_this_host_read(page: Client, path: str) -> None:
-    one = RECIPE + f"corpus: {{general: [{{file: {json.dumps(path)}}}]}}\n"
-    response = pasted(page, one)
-    assert "general_file" in response.context["form"].notes
-    several = RECIPE + (
-        f"corpus: {{general: [{{name: a, file: {json.dumps(path)}}}, {{name: b, file: x}}]}}\n"
-    )
-    refused = page.post("/runs/distil/", shown(pasted(page, several)))
-    assert refused.status_code == 400
-    assert "was not uploaded here" in refused.context["form"].errors["general_file"][0]
-    values = shown(pasted(page, RECIPE)) | {"general_kept": path}
-    assert page.post("/runs/distil/", values).status_code == 400
-    assert not Run.objects.exists()
+# --- the form as text
 
 
 def test_a_field_cannot_be_given_twice(page: Client) -> None:

@@ -152,7 +152,7 @@ def test_a_judge_is_told_its_own_paths(host: Host) -> None:
         handover.take_spec(Stage(pk=9, run_id=7, kind="grade", queue="judge"))
 
 
-def test_chats_reach_the_hosts_whose_children_read_them(host: Host, line: Line) -> None:
+def test_chats_reach_the_hosts_whose_children_read_them(host: Host, line: Line, user: User) -> None:
     def uploaded(text: str) -> SimpleUploadedFile:
         return SimpleUploadedFile("chats.jsonl", text.encode())
 
@@ -160,7 +160,7 @@ def test_chats_reach_the_hosts_whose_children_read_them(host: Host, line: Line) 
     recipe = Recipe.model_validate(
         {"teacher": "t", "base": "b", "student": "s", "prompts": {"set": "p"}}
     )
-    kept = chats.keep(uploaded('{"prompt": "hello", "response": "hi"}\n'))
+    kept = chats.keep(uploaded('{"prompt": "hello", "response": "hi"}\n'), user)
     plan = CorpusPlan(general=(ChatSource(file=kept),))
     recipe = recipe.model_copy(update={"corpus": plan})
     beta = host("beta")
@@ -176,7 +176,7 @@ def test_chats_reach_the_hosts_whose_children_read_them(host: Host, line: Line) 
     assert (beta / kept).read_bytes() == (alpha / kept).read_bytes()
     line.limit = 0
     with pytest.raises(UserError, match=r"general chats: store: .* Upload them again"):
-        chats.keep(uploaded('{"prompt": "hello", "response": "ho"}\n'))
+        chats.keep(uploaded('{"prompt": "hello", "response": "ho"}\n'), user)
 
 
 def test_another_host_may_follow_up_a_training(host: Host, user: User) -> None:

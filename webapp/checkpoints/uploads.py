@@ -35,6 +35,7 @@ from webapp.core.errors import UserError
 from webapp.core.models import User
 from webapp.projects.access import place_for
 from webapp.projects.models import Project
+from webapp.runs.models import KeptChats
 
 CHECKSUMS = ("sha1", "sha256")
 _READ_BYTES = 1 << 20
@@ -332,12 +333,14 @@ def delete(upload: Upload) -> None:
 
 
 def used_bytes(owner: User) -> int:
-    """What a person's checkpoints and unfinished uploads take, at their full length."""
+    """What a person's checkpoints, unfinished uploads and chats take, at their full length."""
     arriving = UploadFile.objects.filter(upload__owner=owner, upload__state__in=LIVE_UPLOADS)
     stored = Checkpoint.objects.filter(owner=owner).exclude(path="")
+    chats = KeptChats.objects.filter(owner=owner)
     return int(
         arriving.aggregate(total=Coalesce(Sum("length_bytes"), 0))["total"]
         + stored.aggregate(total=Coalesce(Sum("size_bytes"), 0))["total"]
+        + chats.aggregate(total=Coalesce(Sum("size_bytes"), 0))["total"]
     )
 
 
@@ -350,14 +353,22 @@ def _closed(upload: Upload) -> UserError:
     return UserError(f"upload: is {upload.get_state_display()} and takes no more files.")
 
 
-def _require_room(owner: User, length_bytes: int) -> None:
+def require_quota(owner: User, length_bytes: int, what: str, field: str) -> None:
+    """Raise UserError where so much more is more than the person may have.
+
+    The person's row must be locked by the transaction that adds it.
+    """
     quota, used = settings.RETORT_UPLOAD_QUOTA_BYTES, used_bytes(owner)
     if quota and used + length_bytes > quota:
         raise UserError(
-            f"files: your quota is {quota:,} bytes, {used:,} are used, and this file has "
+            f"{what}: your quota is {quota:,} bytes, {used:,} are used, and this file has "
             f"{length_bytes:,}; delete checkpoints or ask the administrator.",
-            "files",
+            field,
         )
+
+
+def _require_room(owner: User, length_bytes: int) -> None:
+    require_quota(owner, length_bytes, "files", "files")
     root = Path(settings.MEDIA_ROOT)
     root.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(root).free

@@ -36,7 +36,7 @@ from webapp.core import store
 from webapp.core.locks import lock_store
 from webapp.housekeeping.models import Unreferenced
 from webapp.leaderboard.models import Report
-from webapp.runs.models import Run
+from webapp.runs.models import KeptChats, Run
 
 TRASH = ".trash"
 NESTED = frozenset({"reports"})  # a folder per evaluation
@@ -162,6 +162,7 @@ def sweep(paths: Iterable[str]) -> list[Garbage]:
                 store.remove(path)
                 trash = _renamed(at) if os.path.lexists(at) else None
                 doomed.append((path, stored, trash))
+            KeptChats.objects.filter(path__in=[path for path, _, _ in doomed]).delete()
             Unreferenced.objects.filter(path__in=group, host__in=places).delete()
         for path, stored, trash in doomed:
             if trash is not None:

@@ -13,7 +13,7 @@ from django.db.models import Count, Sum
 from webapp.checkpoints.models import LIVE_UPLOADS, Checkpoint, Upload
 from webapp.core.models import User
 from webapp.housekeeping import garbage
-from webapp.runs.models import Run, Segment
+from webapp.runs.models import KeptChats, Run, Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,15 @@ def own(user: User) -> list[Part]:
     coming = Upload.objects.filter(owner=user, state__in=LIVE_UPLOADS).aggregate(
         size=Sum("files__offset_bytes"), count=Count("pk", distinct=True)
     )
+    chats = KeptChats.objects.filter(owner=user).aggregate(
+        size=Sum("size_bytes"), count=Count("pk")
+    )
     drawn = Segment.objects.filter(shard__stage__run__owner=user).aggregate(size=Sum("size_bytes"))
     runs = Run.objects.filter(owner=user).count()
     return [
         Part("Checkpoints", checkpoints["size"] or 0, checkpoints["count"]),
         Part("Uploads", coming["size"] or 0, coming["count"]),
+        Part("Chats", chats["size"] or 0, chats["count"]),
         Part("Texts of runs", drawn["size"] or 0, runs),
     ]
 

@@ -24,7 +24,7 @@ from webapp.endpoints.models import Endpoint
 from webapp.projects.access import seen_by
 from webapp.runs import devices as grants
 from webapp.runs.devices import Devices
-from webapp.runs.launching import recipe_yaml
+from webapp.runs.launching import chats, recipe_yaml
 
 ENGINES = ("transformers", "vllm")
 
@@ -87,6 +87,12 @@ def of_recipe(
     """The recipe as it is kept, teacher, its endpoint, base and prompt set. Raises UserError."""
     for sentence in recipe_yaml.unfed(recipe.filters).values():
         raise UserError(f"filters: {sentence}", "filters")
+    for source in recipe.corpus.general:
+        if not chats.may_use(owner, source.file):
+            raise UserError(
+                f"corpus: general: {source.file[:100]!r} was not uploaded here; upload it.",
+                "corpus",
+            )
     teacher, endpoint = _teacher(recipe, owner)
     if endpoint is not None:
         recipe = _taught_by(endpoint, recipe)

@@ -311,6 +311,25 @@ class Completion(models.Model):
         return f"{self.problem} sample {self.sample}"
 
 
+class KeptChats(models.Model):
+    """Chats that a person uploaded for recipes: theirs, and in their quota, until they are swept.
+
+    The file is there once for everybody; who uploaded it again has a row, too.
+    """
+
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    path = models.CharField(max_length=100, db_index=True, help_text="in the store")
+    size_bytes = models.BigIntegerField()
+    kept_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-kept_at"]
+        constraints = [models.UniqueConstraint(fields=["owner", "path"], name="chats_of_owner")]
+
+    def __str__(self) -> str:
+        return self.path
+
+
 class TrainingPoint(models.Model):
     """One logged step of a train stage."""
 

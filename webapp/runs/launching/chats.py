@@ -1,6 +1,8 @@
 """Uploaded chats that are mixed into a corpus: checked, and kept once under their content's hash.
 
-A recipe names them by their path in the store; another file of this host is never read for it.
+A recipe names them by their path in the store; another file of this host is never read for it, nor
+chats of others that its owner could not have seen. A form that comes back keeps its chats, so that
+they need not be sent again; where no run names them in the end, they are garbage.
 """
 
 from __future__ import annotations
@@ -15,13 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from django.core.files.uploadedfile import UploadedFile
+from django.db import transaction
 
 from distiller.errors import DistillerError
 from distiller.mixing import read_chats
 from distiller.recipe import Recipe
 from evaluator.errors import StoreError
+from webapp.checkpoints.uploads import require_quota
 from webapp.core import store
 from webapp.core.errors import UserError
+from webapp.core.models import User
+from webapp.projects.access import seen_by
+from webapp.runs.models import KeptChats, Run
 
 MOST_BYTES = 512 << 20  # of text, unpacked
 MOST_LINE_BYTES = 16 << 20
@@ -30,10 +37,11 @@ _KEPT = re.compile(r"chats/[0-9a-f]{64}\.jsonl")
 _CHUNK = 1 << 20
 
 
-def keep(uploaded: UploadedFile[Any]) -> str:
+def keep(uploaded: UploadedFile[Any], owner: User) -> str:
     """Check an upload of chats (JSONL, also .gz) and return its path in the store.
 
-    Raises UserError naming the line, with nothing left behind, or that the store is away.
+    It counts in the owner's quota as long as it is there. Raises UserError naming the line, or the
+    quota, with nothing left behind, or that the store is away.
     """
     name = Path(uploaded.name or "chats.jsonl").name
     folder = store.path_of("chats")
@@ -50,8 +58,10 @@ def keep(uploaded: UploadedFile[Any]) -> str:
         if not count:
             raise UserError("general chats: the file holds none; give at least one.", _FIELD)
         relative = f"chats/{digest}.jsonl"
-        part.replace(store.path_of(relative))
-        store.publish(relative)  # other hosts' children read them
+        with transaction.atomic():
+            _count(owner, relative, part.stat().st_size)
+            part.replace(store.path_of(relative))
+            store.publish(relative)  # other hosts' children read them
     except StoreError as error:
         raise UserError(f"general chats: {error} Upload them again.", _FIELD) from error
     except DistillerError as error:
@@ -60,6 +70,25 @@ def keep(uploaded: UploadedFile[Any]) -> str:
     finally:
         part.unlink(missing_ok=True)
     return relative
+
+
+def _count(owner: User, path: str, size_bytes: int) -> None:
+    """Have them count in the owner's quota, where they do not yet. Raises UserError."""
+    # One at a time for each person: the quota is looked at and used in one go.
+    User.objects.select_for_update().get(pk=owner.pk)
+    if not KeptChats.objects.filter(owner=owner, path=path).exists():
+        require_quota(owner, size_bytes, "general chats", _FIELD)
+        KeptChats.objects.create(owner=owner, path=path, size_bytes=size_bytes)
+
+
+def may_use(user: User, path: str) -> bool:
+    """Whether a path names chats here that the person uploaded, or that a run they see names."""
+    if not is_kept(path):
+        return False
+    if KeptChats.objects.filter(owner=user, path=path).exists():
+        return True
+    naming = Run.objects.filter(config__corpus__general__contains=[{"file": path}])
+    return seen_by(user, naming).exists()
 
 
 def is_kept(path: str) -> bool:

@@ -393,7 +393,7 @@ class DistillationForm(LaunchForm):
     def clean_general_kept(self) -> str:
         """Chats that were uploaded earlier, while something else was to be mended."""
         path = str(self.cleaned_data["general_kept"] or "")
-        if path and not chats.is_kept(path):
+        if path and not chats.may_use(self.user, path):
             self.add_error("general_file", "General chats: they are gone; upload them again.")
             return ""
         return path
@@ -442,7 +442,7 @@ class DistillationForm(LaunchForm):
         if not uploaded:
             return
         try:
-            data["general_kept"] = chats.keep(uploaded)
+            data["general_kept"] = chats.keep(uploaded, self.user)
         except UserError as error:
             self.add_error("general_file", error.sentence)
             return
@@ -478,17 +478,7 @@ class DistillationForm(LaunchForm):
         for name in ("rank", "alpha", "dropout"):
             if values.get(f"lora_{name}") is None:
                 values[f"lora_{name}"] = getattr(_LORA, name)
-        recipe = Recipe.model_validate(mapping.fields_of(values))
-        self._check_chats(recipe)
-        return recipe
-
-    def _check_chats(self, recipe: Recipe) -> None:
-        for source in recipe.corpus.general:
-            if not chats.is_kept(source.file):
-                self.add_error(
-                    "general_file",
-                    f"General chats: {source.file[:100]!r} was not uploaded here; upload it.",
-                )
+        return Recipe.model_validate(mapping.fields_of(values))
 
 
 def context_of(checkpoint: Checkpoint | None) -> int:

@@ -59,7 +59,7 @@ def fill(draft: Draft, user: User) -> Filled:
     if (name := values["student"]) != (free := free_name(name)):
         values["student"] = free
         notes["student"] = f"{name!r} is there already, so another name stands here."
-    if (kept := values["general_kept"]) and not chats.is_kept(kept):
+    if (kept := values["general_kept"]) and not chats.may_use(user, kept):
         values["general_kept"] = ""
         notes["general_file"] = f"The recipe's chats {kept[:80]!r} are not here; upload them."
     return Filled(values, notes)
