@@ -35,8 +35,11 @@ class Resumable:
     world: World
 
 
-def save(kept: Resumable, step: int, extra: Mapping[str, float]) -> None:
-    """Write the state after ``step``; every process has to call this."""
+def save(kept: Resumable, step: int, extra: Mapping[str, float]) -> Path:
+    """Write the state after ``step``, and return its folder; every process has to call this.
+
+    The state before goes in one step, so that whoever links its files has all or none of them.
+    """
     folder, world = kept.folder, kept.world
     part, final = folder / f"{_PREFIX}{step}{_PART}", folder / f"{_PREFIX}{step}"
     try:
@@ -67,8 +70,11 @@ def save(kept: Resumable, step: int, extra: Mapping[str, float]) -> None:
         _sync(folder)
         for path in folder.iterdir():
             if path.name.startswith(_PREFIX) and path != final:
-                shutil.rmtree(path)
+                gone = path.with_name(path.name.removesuffix(_PART) + _PART)
+                path.rename(gone)
+                shutil.rmtree(gone)
     world.barrier()
+    return final
 
 
 def load(kept: Resumable) -> tuple[int, dict[str, float]] | None:

@@ -38,6 +38,7 @@ SINGLE_THREAD_PARAMETERS = 2_000_000
 
 OnStep = Callable[[int, Mapping[str, float]], None]
 OnProgress = Callable[[int, int, int], None]  # steps done, steps in all, tokens seen
+OnSave = Callable[[Path], None]  # the folder of a resume state, until there is a newer one
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ def train(
     processes: int | None = None,
     on_step: OnStep = lambda step, values: None,
     on_progress: OnProgress = lambda done, total, tokens: None,
+    on_save: OnSave = lambda folder: None,
 ) -> Trained:
     """Fine-tune ``base_model`` on the corpus and write the checkpoint folder ``out``.
 
@@ -88,8 +90,12 @@ def train(
         )
     job = Job(corpus_folder, base_model, training, out, resume)
 
+    hearers: dict[str, Callable[..., None]] = {
+        "step": on_step, "progress": on_progress, "save": on_save,
+    }  # fmt: skip
+
     def heard(kind: str, *content: Any) -> None:
-        (on_step if kind == "step" else on_progress)(*content)
+        hearers[kind](*content)
 
     wanted = parallel.default_processes(device) if processes is None else processes
     if wanted > 1:
@@ -158,7 +164,7 @@ def _train(world: World, say: Callable[..., None], job: Job) -> Trained:
         say("progress", step, steps, tokens_seen)
         due = step < steps and time.monotonic() - saved_at >= training.save_seconds
         if world.agree(float(due)):
-            resuming.save(kept, step, log.state())
+            say("save", resuming.save(kept, step, log.state()))
             saved_at = time.monotonic()
 
     note = {"training": training.model_dump(mode="json"), "corpus": manifest, "base": base_hash}

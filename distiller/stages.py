@@ -239,7 +239,7 @@ class TrainStage:
             Path(_field(self._spec, "base_model")),
             self._recipe.training,
             folder / request.lease / "checkpoint",
-            resume=folder / "resume",
+            resume=Path(_field(self._spec, "resume")),
             device=_field(self._spec, "device"),
             processes=self._spec.get("processes"),
             on_step=lambda step, values: report.metric(step, **values),
@@ -248,6 +248,7 @@ class TrainStage:
                     done, total, unit="steps", tokens=tokens
                 )
             ),
+            on_save=report.saved,
         )
         return {
             "checkpoint": str(trained.checkpoint),

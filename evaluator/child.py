@@ -82,6 +82,10 @@ class Reporter:
         """One logged training step: loss, learning_rate, grad_norm, tokens_per_second."""
         self._emit("metric", step=step, values=values)
 
+    def saved(self, folder: Path) -> None:
+        """A state to go on from lies in the folder, until there is a newer one."""
+        self._emit("saved", folder=str(folder))
+
     def usage(self, *, prompt_tokens: int, completion_tokens: int, uncounted: int) -> None:
         """Tokens drawn under this lease so far; ``uncounted`` samples came without counts."""
         self._emit(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -17,7 +18,7 @@ from django.db import Error, InterfaceError, OperationalError, connection
 from evaluator.errors import StoreError
 from webapp.core import logs
 from webapp.core.errors import UserError
-from webapp.runs import handover, stages
+from webapp.runs import handover, stages, states
 from webapp.runs.leases import Claim, LeaseLostError
 from webapp.runs.models import Stage
 from workers import endings, gpus
@@ -109,6 +110,16 @@ class Post:
         return () if self.grant is None else self.grant.devices
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A stage's child, and what watches over what it does."""
+
+    stage: Stage
+    child: Child
+    meter: Meter
+    keeper: states.Keeper
+
+
 @contextmanager
 def _renewed(office: Office, claim: Claim) -> Iterator[None]:
     """Keep the lease while files are brought here, before there is a child."""
@@ -154,6 +165,7 @@ def supervise(stage: Stage, claim: Claim, post: Post) -> None:
         raise
     child = Child(child_command(stage, spec), environment)
     meter = Meter(office, child, post.devices)
+    work = _Work(stage, child, meter, states.Keeper(stage))
     loaded = time.monotonic()
     current: Claim | None = claim
     try:
@@ -161,7 +173,7 @@ def supervise(stage: Stage, claim: Claim, post: Post) -> None:
             child.ids = current.log_ids
             with logs.about(**current.log_ids):
                 meter.begin(current)
-                if not _do_shard(child, stage, current, post, meter):
+                if not _do_shard(work, current, post):
                     return
             current = _next(stage, post, time.monotonic() - loaded)
         child.send({"end": True})
@@ -195,16 +207,17 @@ def _next(stage: Stage, post: Post, seconds: float) -> Claim | None:
     return None
 
 
-def _do_shard(child: Child, stage: Stage, claim: Claim, post: Post, meter: Meter) -> bool:
+def _do_shard(work: _Work, claim: Claim, post: Post) -> bool:
     """Feed one shard and take in its events; False when the child is of no use any more.
 
     Raises LeaseLostError when the shard is no longer ours.
     """
+    child, meter = work.child, work.meter
     began = time.monotonic()
     child.heard = began
     heartbeat = _Heartbeat(meter, claim, child)
     try:
-        handover.bring_segments(stage, claim.accepted)
+        handover.bring_segments(work.stage, claim.accepted)
         child.send(
             {
                 "shard": claim.shard_id,
@@ -224,11 +237,11 @@ def _do_shard(child: Child, stage: Stage, claim: Claim, post: Post, meter: Meter
                 event = child.events.get(timeout=0.2)
             except queue.Empty:
                 if child.exited():
-                    return _ended(child, stage, claim, meter)
+                    return _ended(work, claim)
                 if (limit := _over_limit(child, began)) is not None:
-                    return _fail(child, claim, meter, limit)
+                    return _fail(work, claim, limit)
                 continue
-            finished = _take_in(child, stage, claim, event, meter)
+            finished = _take_in(work, claim, event)
             if finished is not None:
                 return finished
     finally:
@@ -254,21 +267,20 @@ def _over_limit(child: Child, began: float) -> Ending | None:
     return None
 
 
-def _ended(child: Child, stage: Stage, claim: Claim, meter: Meter) -> bool:
+def _ended(work: _Work, claim: Claim) -> bool:
     """The child is gone: what it still said counts, then its end is the failure."""
+    child = work.child
     child.drained()
     while not child.events.empty():
-        finished = _take_in(child, stage, claim, child.events.get(), meter)
+        finished = _take_in(work, claim, child.events.get())
         if finished is not None:
             return finished
     code = child.kill()
-    end = endings.of_exit(stage.kind, code, child.log_tail, oom_killed=child.oom_killed)
-    return _fail(child, claim, meter, end)
+    end = endings.of_exit(work.stage.kind, code, child.log_tail, oom_killed=child.oom_killed)
+    return _fail(work, claim, end)
 
 
-def _take_in(
-    child: Child, stage: Stage, claim: Claim, event: dict[str, Any], meter: Meter
-) -> bool | None:
+def _take_in(work: _Work, claim: Claim, event: dict[str, Any]) -> bool | None:
     """Do what an event says; True when the shard is done, False when it failed, None: go on.
 
     While the database is away the event waits, for as long as the lease can still be ours: each
@@ -277,7 +289,7 @@ def _take_in(
     deadline = time.monotonic() + settings.RETORT_LEASE_SECONDS
     while True:
         try:
-            return _take_in_once(child, stage, claim, event, meter)
+            return _take_in_once(work, claim, event)
         except (OperationalError, InterfaceError):
             connection.close()
             if time.monotonic() > deadline:
@@ -286,10 +298,8 @@ def _take_in(
             time.sleep(0.5)
 
 
-def _take_in_once(
-    child: Child, stage: Stage, claim: Claim, event: dict[str, Any], meter: Meter
-) -> bool | None:
-    office = meter.office
+def _take_in_once(work: _Work, claim: Claim, event: dict[str, Any]) -> bool | None:
+    stage, office = work.stage, work.meter.office
     try:
         match event["event"]:
             case "ready":
@@ -306,30 +316,30 @@ def _take_in_once(
             case "metric":
                 office.add_training_point(claim, step=event["step"], values=event["values"])
             case "usage":
-                meter.tokens(event)
+                work.meter.tokens(event)
+            case "saved":
+                work.keeper.offer(claim.token.hex, Path(event["folder"]))
             case "done":
-                meter.finish(claim, handover.give(stage, event["result"]))
+                work.meter.finish(claim, handover.give(stage, event["result"]))
+                work.keeper.end()
                 return True
             case "failed":
                 known = endings.out_of_something(stage.kind, event["error"])
                 handover.give_report(stage)
-                child.wait(1.0)  # the traceback follows the event
-                return _fail(
-                    child, claim, meter, known or Ending(event["error"], event["transient"])
-                )
+                work.child.wait(1.0)  # the traceback follows the event
+                return _fail(work, claim, known or Ending(event["error"], event["transient"]))
             case unknown:
                 sentence = f"The child said {unknown!r}, which is no event."
-                return _fail(child, claim, meter, Ending(sentence, transient=False))
+                return _fail(work, claim, Ending(sentence, transient=False))
     except (StoreError, stages.IncompleteError) as error:
-        return _fail(child, claim, meter, Ending(str(error), transient=True))
+        return _fail(work, claim, Ending(str(error), transient=True))
     except UserError as error:
-        return _fail(child, claim, meter, Ending(error.sentence, transient=False))
+        return _fail(work, claim, Ending(error.sentence, transient=False))
     return None
 
 
-def _fail(child: Child, claim: Claim, meter: Meter, end: Ending) -> bool:
-    child.kill(TERM_SECONDS)
-    meter.fail(
-        claim, end.sentence, transient=end.transient, cause=end.cause, log_tail=child.log_tail
-    )
+def _fail(work: _Work, claim: Claim, end: Ending) -> bool:
+    work.child.kill(TERM_SECONDS)
+    tail = work.child.log_tail
+    work.meter.fail(claim, end.sentence, transient=end.transient, cause=end.cause, log_tail=tail)
     return False

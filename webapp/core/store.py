@@ -155,16 +155,27 @@ def entries(folder: str, depth: int = 1) -> Iterator[str]:
     Directly below it the bucket groups what lies deeper, so that one request tells of a thousand
     entries, however many files they have. Raises StoreError or UserError.
     """
-    grouped = {"Delimiter": "/"} if depth == 1 else {}
+    for name in _listed(folder, grouped=depth == 1):
+        parts = name.removesuffix(MANIFEST).split("/")[: 1 + depth]
+        if len(parts) > depth and parts[-1]:  # else a console's mark of an empty folder, or astray
+            yield "/".join(parts)
+
+
+def folders(folder: str) -> Iterator[str]:
+    """Folders directly below one that are whole. Raises StoreError or UserError."""
+    for name in _listed(folder, grouped=True):
+        if name.endswith(MANIFEST):
+            yield name.removesuffix(MANIFEST)
+
+
+def _listed(folder: str, *, grouped: bool) -> Iterator[str]:
+    """Names of the objects below a folder; grouped, deeper ones come as ``name/``, once."""
+    more = {"Delimiter": "/"} if grouped else {}
     with _reported(folder):
         listing = _bucket().meta.client.get_paginator("list_objects_v2")
-        for page in listing.paginate(Bucket=_bucket().name, Prefix=f"{folder}/", **grouped):
-            for each in page.get("CommonPrefixes", ()):
-                yield each["Prefix"].rstrip("/")
-            for each in page.get("Contents", ()):
-                name = each["Key"].removesuffix(MANIFEST)
-                if not name.endswith("/"):  # a console's mark of an empty folder
-                    yield "/".join(name.split("/")[: 1 + depth])
+        for page in listing.paginate(Bucket=_bucket().name, Prefix=f"{folder}/", **more):
+            yield from (each["Prefix"] for each in page.get("CommonPrefixes", ()))
+            yield from (each["Key"] for each in page.get("Contents", ()))
 
 
 def size_of(relative: str) -> int:

@@ -15,7 +15,7 @@ from django.conf import settings
 
 from webapp.core import store
 from webapp.core.errors import UserError
-from webapp.runs import files
+from webapp.runs import files, states
 from webapp.runs.models import Stage
 
 # The fields of a spec that name files or folders of the store (docs/architecture.md, Specs).
@@ -39,8 +39,11 @@ def in_use() -> Iterator[None]:
 def bring(spec: Path) -> None:
     """Have every file that a spec names on this host. Raises StoreError or UserError."""
     if store.is_remote():
-        for path in _named(json.loads(spec.read_bytes())):
+        told = json.loads(spec.read_bytes())
+        for path in _named(told):
             store.fetch(store.relative_of(Path(path)))
+        if "resume" in told:
+            states.bring(Path(told["resume"]))
 
 
 def bring_segments(stage: Stage, names: Iterable[str]) -> None:

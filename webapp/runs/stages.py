@@ -260,12 +260,15 @@ def _filter(stage: Stage, device: str) -> Spec:
 
 
 def _train(stage: Stage, device: str) -> Spec:
+    processes = max(stage.devices, 1)
     return {
         "recipe": _recipe_spec(stage.run),
         "corpus": str(files.store_path(_earlier(stage, "filter").result["corpus"])),
         "base_model": _checkpoint_folder(stage.config["base"]),
         "device": device,
-        "processes": max(stage.devices, 1),
+        "processes": processes,
+        # A state is of so many processes on such a device.
+        "resume": str(files.stage_folder(stage) / "resume" / f"{device}-{processes}"),
     }
 
 
