@@ -31,6 +31,9 @@ from evaluator.errors import InputError
 
 SCHEMA = "retort/contest/1"
 SUFFIXES = (".json", ".json.gz")
+MOST_BYTES = (
+    512 << 20
+)  # of a file's text, unpacked; a bundle of ten problems with tests has a tenth
 
 Array = npt.NDArray[np.float64]
 
@@ -211,15 +214,25 @@ def read_population(path: Path) -> Population:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in a .json or .json.gz file; raises InputError naming file and reason."""
+    """The JSON value in a .json or .json.gz file; raises InputError naming file and reason.
+
+    No more than MOST_BYTES of text are taken in: a packed bomb ends there.
+    """
     if not path.name.endswith(SUFFIXES):
         raise InputError(f"{path.name}: the kind of file is not known; give .json or .json.gz.")
     try:
-        data = path.read_bytes()
-        return json.loads(gzip.decompress(data) if path.name.endswith(".gz") else data)
+        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{path.name}: cannot be read ({reason}); check the file.") from None
+    if len(data) > MOST_BYTES:
+        raise InputError(
+            f"{path.name}: more than {MOST_BYTES >> 20} MiB of text; give one contest a file, or "
+            "its problems with fewer tests."
+        )
+    try:
+        return json.loads(data)
     except (ValueError, RecursionError):
         raise InputError(f"{path.name}: it is not JSON; check the file.") from None
 

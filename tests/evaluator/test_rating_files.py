@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from bench.rating import CodeforcesUpdate, places_of
+from evaluator import contests
 from evaluator.contests import Scoring, read_bundles, read_contest, read_population
 from evaluator.errors import InputError
 from evaluator.rating import rate, rate_contests
@@ -203,6 +205,27 @@ def test_malformed_standings_are_one_sentence(tmp_path: Path, text: str, complai
         read_contest(path)
     assert str(caught.value).startswith("round.json: ")
     assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_bomb_ends_at_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    """What is read of it, and the memory that takes, follow the limit and not the file."""
+    monkeypatch.setattr(contests, "MOST_BYTES", 1 << 20)
+    path = tmp_path / ("bomb.json.gz" if packed else "bomb.json")
+    with gzip.open(path, "wb", 1) if packed else path.open("wb") as file:
+        file.write(b"[" + b" " * (64 << 20) + b"1]")
+    for read in (read_contest, read_population):
+        tracemalloc.start()
+        with pytest.raises(InputError, match=r"bomb\.json.*: more than 1 MiB of text"):
+            read(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 4 << 20
+    path = tmp_path / "small.json"
+    path.write_bytes(b"[" + b" " * ((1 << 20) - 3) + b"1]")  # as much as is taken
+    assert len(read_population(path).ratings) == 1
 
 
 def test_populations_are_lists_or_counts(tmp_path: Path) -> None:
