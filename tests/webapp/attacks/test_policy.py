@@ -32,6 +32,8 @@ class _Faults(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
+        self.found += [f"<{tag}> of a stranger" for _ in given if tag == "zq-hole"]
+        self.found += [f"<{tag} {name}>" for name in given if name == "zqattr" or "hx-on" in name]
         self.found += [f"<{tag} {name}>" for name in given if name.startswith("on")]
         self.found += [f"<{tag} style>"] if "style" in given or tag == "style" else []
         self.found += [
