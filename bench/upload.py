@@ -178,12 +178,12 @@ def main() -> None:
 
     django.setup()
     from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
-    from django.contrib.sessions.backends.db import SessionStore
     from django.core.management import call_command
 
     from webapp.checkpoints import uploads
     from webapp.config.embedded import Servers
     from webapp.core.models import User
+    from webapp.core.sessions import SessionStore
 
     servers = Servers(var)
     try:

@@ -62,6 +62,8 @@ FOUNDING = RULING | {ADMIN: REFUSED}
 STAFF = rule(
     outside=REFUSED, viewer=REFUSED, operator=REFUSED, owner=REFUSED, admin=REFUSED, staff=DONE
 )
+# Admins read what was done in their projects; the stranger is one elsewhere.
+RECORDED = STAFF | {ANONYMOUS: LOGIN, STRANGER: DONE, ADMIN: DONE}
 
 
 @dataclass(frozen=True)
@@ -282,5 +284,18 @@ ACTS: tuple[Act, ...] = (
         changes=True),
     Act("tokens:revoke", OWN, "post", places={"pk": "token"}, changes=True),
     Act("api:docs", SIGNED_IN), Act("api:openapi", ANYBODY),
-    Act("core:login", ANYBODY), Act("core:logout", SIGNED_IN, "post"),
+    Act("core:profile", SIGNED_IN), Act("core:password", SIGNED_IN),
+    # A wrong password is counted.
+    Act("core:profile", SIGNED_IN, "post", data=given(email="", password="no"), changes=True),
+    Act("core:password", SIGNED_IN, "post", data=given(old_password="no"), changes=True),
+    Act("core:end-session", NOBODY | {ANONYMOUS: LOGIN}, "post", places={"name": "no-such"}),
+    Act("core:end-other-sessions", SIGNED_IN, "post", changes=True),
+    Act("core:people", STAFF),
+    *(Act(f"core:{name}", STAFF, "post", places={"pk": "person"}, changes=True)
+      for name in ("deactivate", "activate", "make-reset-link")),
+    Act("core:audit", RECORDED), Act("core:audit-csv", RECORDED),
+    Act("core:reset", ANYBODY), Act("core:reset", ANYBODY, "post", data=given(email="a@b.org")),
+    *(Act("core:reset-confirm", ANYBODY, method, places={"uidb64": "MQ", "token": "no-such"})
+      for method in ("get", "post")),
+    Act("core:login", ANYBODY), Act("core:logout", SIGNED_IN, "post", changes=True),
 )  # fmt: skip

@@ -58,6 +58,7 @@ MIDDLEWARE: list[str] = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "webapp.monitoring.requests.UserIdMiddleware",
+    "webapp.core.sessions.SeenMiddleware",
     "webapp.core.audit.AuditMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -85,15 +86,20 @@ TEMPLATES: list[dict[str, Any]] = [
 # --- accounts
 
 AUTH_USER_MODEL = "core.User"
-AUTH_PASSWORD_VALIDATORS: list[dict[str, str]] = [
-    {"NAME": f"django.contrib.auth.password_validation.{name}"}
-    for name in (
-        "UserAttributeSimilarityValidator",
-        "MinimumLengthValidator",
-        "CommonPasswordValidator",
-        "NumericPasswordValidator",
+AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}", "OPTIONS": options}
+    for name, options in (
+        ("UserAttributeSimilarityValidator", {}),
+        ("MinimumLengthValidator", {"min_length": 10}),
+        ("CommonPasswordValidator", {}),
+        ("NumericPasswordValidator", {}),
     )
 ]
+PASSWORD_RESET_TIMEOUT = 24 * 3600  # seconds; a link for a new password also works only once
+SESSION_ENGINE = "webapp.core.sessions"
+# A session that is not used for so long has ended.
+RETORT_SESSION_HOURS: float = env.float("RETORT_SESSION_HOURS", default=14 * 24.0)
+SESSION_COOKIE_AGE = int(3600 * RETORT_SESSION_HOURS)
 LOGIN_URL = "core:login"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "core:login"
@@ -200,7 +206,8 @@ X_FRAME_OPTIONS = "DENY"
 # Whether users may have endpoints in this host's own networks (loopback included) asked.
 RETORT_ALLOW_PRIVATE_ENDPOINTS: bool = env.bool("RETORT_ALLOW_PRIVATE_ENDPOINTS", default=DEBUG)
 SECURE_REFERRER_POLICY = "same-origin"
-SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True  # pages carry the CSRF token themselves
 # Set behind a TLS-terminating proxy that passes X-Forwarded-Proto.
 RETORT_HTTPS: bool = env.bool("RETORT_HTTPS", default=False)
 SESSION_COOKIE_SECURE: bool = RETORT_HTTPS
@@ -211,8 +218,12 @@ SECURE_SSL_REDIRECT: bool = RETORT_HTTPS
 RETORT_PROXIES: int = env.int("RETORT_PROXIES", default=1 if RETORT_HTTPS else 0)
 # Probes ask the server itself, without the proxy that ends TLS.
 SECURE_REDIRECT_EXEMPT: list[str] = [r"^(healthz|readyz|metrics)$"]
-SECURE_HSTS_SECONDS: int = 31_536_000 if RETORT_HTTPS else 0
-# Whether the domain's other hosts keep to TLS is not this installation's to promise.
+# For so long a browser that was here once comes by TLS only.
+SECURE_HSTS_SECONDS: int = env.int(
+    "RETORT_HSTS_SECONDS", default=31_536_000 if RETORT_HTTPS else 0
+)
+# Whether the domain's other hosts keep to TLS is not this installation's to promise unasked.
+SECURE_HSTS_INCLUDE_SUBDOMAINS: bool = env.bool("RETORT_HSTS_SUBDOMAINS", default=False)
 SILENCED_SYSTEM_CHECKS: list[str] = ["security.W005", "security.W021"]
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if RETORT_HTTPS else None
 

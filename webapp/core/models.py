@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractUser, UserManager
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db import models, transaction
 from django.utils import timezone
 
@@ -77,3 +78,36 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user_name or 'nobody'}: {self.action} {self.name}".rstrip()
+
+
+class Session(AbstractBaseSession):
+    """A browser that is signed in (or on the way), with what its person recognizes it by."""
+
+    user = models.ForeignKey(User, null=True, on_delete=models.CASCADE, related_name="sessions")
+    began_at = models.DateTimeField(null=True, help_text="when the person signed in")
+    seen_at = models.DateTimeField(null=True, help_text="to some minutes")
+    address = models.CharField(max_length=45, blank=True, help_text="the IP address, at that time")
+    device = models.CharField(max_length=200, blank=True, help_text="what the browser says it is")
+
+    @classmethod
+    def get_session_store_class(cls) -> Any:
+        """What reads and writes it."""
+        from webapp.core.sessions import SessionStore
+
+        return SessionStore
+
+
+class Tries(models.Model):
+    """How often somebody tried in vain, lately: webapp/core/throttling.py."""
+
+    key = models.CharField(
+        max_length=64, primary_key=True, help_text="SHA-256 of whose, and whence"
+    )
+    count = models.PositiveIntegerField(default=0)
+    last_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        verbose_name_plural = "tries"
+
+    def __str__(self) -> str:
+        return f"{self.count} tries"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from django.contrib import messages
+from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
+from webapp.core import audit
 from webapp.core.errors import UserError
 from webapp.core.users import signed_in
 from webapp.notifications import services
@@ -27,7 +29,9 @@ def preference(request: HttpRequest) -> HttpResponse:
     form = PreferenceForm(data, initial=kept, has_secret=bool(wish.sealed_secret))
     if form.is_bound and form.is_valid():
         try:
-            secret = services.set_preference(signed_in(request), **form.cleaned_data)
+            with transaction.atomic():
+                secret = services.set_preference(signed_in(request), **form.cleaned_data)
+                audit.record(signed_in(request), "notifications.change")
         except UserError as error:
             form.add_error(error.field, error.sentence)
         else:

@@ -18,7 +18,7 @@ from kombu.exceptions import OperationalError
 from webapp.checkpoints import intake
 from webapp.config import celery
 from webapp.config.celery import SETTLE, TIDY, app
-from webapp.core import audit
+from webapp.core import accounts
 from webapp.core.hosts import host_name
 from webapp.housekeeping import retention
 from webapp.projects import invitations
@@ -37,7 +37,7 @@ def tidy() -> None:
     """Take away rows of what is long gone, and files that nothing refers to."""
     hosts.tidy()
     retention.tidy()
-    audit.forget_old()
+    accounts.tidy()
     invitations.forget_old()
 
 
