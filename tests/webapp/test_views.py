@@ -386,7 +386,7 @@ def fill(user: Any, count: int) -> None:
 @pytest.mark.parametrize(
     ("address", "most"),
     [
-        ("/", 10), ("/runs/", 8), ("/checkpoints/", 7), ("/benchmarks/", 5), ("/runs/distil/", 11),
+        ("/", 10), ("/runs/", 8), ("/checkpoints/", 8), ("/benchmarks/", 5), ("/runs/distil/", 11),
         ("/runs/evaluate/", 7),
     ],
 )  # fmt: skip
