@@ -120,6 +120,7 @@ def to_hub(
     The token is huggingface_hub's own (HF_TOKEN, or its login). Raises HubError with one sentence
     where the hub cannot be reached or refuses.
     """
+    from httpx2 import HTTPError  # what huggingface_hub asks through
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HFValidationError
 
@@ -134,7 +135,9 @@ def to_hub(
         done = api.create_commit(repository, operations, commit_message="Upload the checkpoint")
     except HFValidationError as error:
         raise InputError(f"hub: {repository!r} is no OWNER/NAME ({_line(error)}).") from error
-    except Exception as error:
+    # Refusals and unreachable hosts are OSError or HTTPError; its uploader of large files and its
+    # readers of answers raise the other two.
+    except (OSError, HTTPError, RuntimeError, ValueError) as error:
         raise HubError(
             f"hub: {repository} could not be pushed ({_line(error)}); nothing is lost here, try "
             "again, or export a folder."

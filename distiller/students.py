@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from distiller import checkpoints, parallel, templates
@@ -183,13 +184,12 @@ def _write(model: Any, base_model: Path, out: Path, note: Mapping[str, Any]) -> 
         text = json.dumps(note, indent=1, sort_keys=True) + "\n"
         (part / "training.json").write_text(text, encoding="utf-8")
         checkpoints.inspect(part)
-    except Exception as error:
+        shutil.rmtree(out, ignore_errors=True)
+        os.rename(part, out)  # noqa: PTH104
+    except (OSError, SafetensorError) as error:  # safetensors says in its own kind that it is full
+        raise TrainingError(
+            f"out: the student cannot be written to {out} ({error}); free some space and start "
+            "again: the training goes on from its last saved state."
+        ) from error
+    finally:
         shutil.rmtree(part, ignore_errors=True)
-        if "space" in str(error) or isinstance(error, OSError):
-            raise TrainingError(
-                f"out: the student cannot be written to {out} ({error}); free some space and start "
-                "again: the training goes on from its last saved state."
-            ) from error
-        raise
-    shutil.rmtree(out, ignore_errors=True)
-    os.rename(part, out)  # noqa: PTH104

@@ -189,7 +189,9 @@ def _require_loadable(folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    except Exception as error:
+    except MemoryError:  # the parent says how much it may take
+        raise
+    except Exception as error:  # a boundary: these libraries raise anything of others' files
         raise CheckpointError(_sentence(folder, what, error)) from error
     if tokenizer.chat_template is not None:
         _require_renderable(tokenizer)
@@ -203,7 +205,9 @@ def _require_renderable(tokenizer: Any) -> None:
             text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     except _TooSlowError:
         raise CheckpointError(_ENDLESS) from None
-    except Exception as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a boundary: a template is somebody's program
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(
             f"chat template: cannot be rendered ({reason}); use the template the model was "
@@ -257,7 +261,9 @@ def _load_on_meta(folder: Path) -> dict[str, Any]:
             trust_remote_code=False,
             use_safetensors=True,
         )
-    except Exception as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a boundary, as for the tokenizer
         raise CheckpointError(_sentence(folder, "the model", error)) from error
     found: dict[str, Any] = report
     return found

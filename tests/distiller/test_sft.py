@@ -18,6 +18,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -350,13 +351,20 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+    ],
+)
 def test_a_disk_that_is_full_at_the_end_loses_no_more_than_the_student(
-    eight: Path, tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    eight: Path, tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """The state of the step before stays, and started again the training ends as it would have."""
 
     def full(self: Any, *_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error
 
     monkeypatch.setattr(PreTrainedModel, "save_pretrained", full)
     settings = {"save_seconds": 1e-9}

@@ -112,7 +112,7 @@ def receive_whole(
         for path, (_, file) in zip(paths, sent, strict=True):
             append(rows[str(path)], 0, file)
         submit(upload)
-    except BaseException:
+    except BaseException:  # whatever it was, a half-taken upload stays for nobody
         delete(upload)
         raise
     return upload
