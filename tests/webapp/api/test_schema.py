@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import schemathesis
-from django.core.signals import request_finished, request_started
-from django.db import close_old_connections, transaction
+from django.db import transaction
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
@@ -56,14 +54,12 @@ class Scene:
 
 
 @pytest.fixture
-def scene(db: None, admin: Any) -> Iterator[Scene]:
+def scene(admin: Any, in_one_transaction: None) -> Scene:
     """An administrator's, an operator's, and one that is none; rows of the operator's."""
-    for signal in (request_started, request_finished):  # would end the test's transaction
-        signal.disconnect(close_old_connections)
     project = Project.objects.order_by("pk")[0]
     operator = member("olga", project, Role.OPERATOR)
     world = make_world(operator, project, "own")
-    yield Scene(
+    return Scene(
         {
             "staff": tokens.make(admin, name="s", scope=Scope.ADMIN)[1],
             "operator": tokens.make(operator, name="o", scope=Scope.WRITE)[1],
@@ -71,8 +67,6 @@ def scene(db: None, admin: Any) -> Iterator[Scene]:
         },
         world.keys,
     )
-    for signal in (request_started, request_finished):
-        signal.connect(close_old_connections)
 
 
 @pytest.mark.parametrize(
