@@ -100,9 +100,10 @@ class Contrast:
             return f"These two do not differ on {problems}."
         if self.significant:
             word = "better" if paired.difference > 0 else "worse"
+            doubt = ", but other problems than these may undo it" if paired.holds_zero else ""
             return (
                 f"{100 * abs(paired.difference):.1f} points {word} than the baseline: more than "
-                f"chance gives on {problems}."
+                f"chance gives on {problems}{doubt}."
             )
         said = f"{problems} cannot separate these two{self._family}"
         if paired.p < SIGNIFICANCE or paired.resolvable is None:

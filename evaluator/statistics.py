@@ -16,6 +16,8 @@ Z_POWER_80 = NormalDist().inv_cdf(0.80)
 
 SIGNIFICANCE = 0.05
 UNSEEN_PROBLEMS = 1.0  # weight of the problem that each end of an interval allows for
+# Of a difference: so much of a problem that is lost whole, and as much of one that is won whole.
+UNSEEN_EACH_WAY = 0.6
 
 Count = tuple[int, int]  # (correct, scored samples) of one problem
 
@@ -93,10 +95,15 @@ class PairedComparison:
     # smallest difference found with 80 % power at the 5 % level, by one comparison alone; None as
     # for the interval, and where so few problems can separate nothing
     resolvable: float | None
-    # 95 % interval of the difference, inside [−1, 1]; None where nothing symmetric tells of it
+    # 95 % interval of the difference by itself, inside [−1, 1]; None where n is not the same
     low: float | None = None
     high: float | None = None
     same_n: bool = True  # whether both runs have as many samples of every problem
+
+    @property
+    def holds_zero(self) -> bool:
+        """Whether the interval holds 0, whatever ``p`` says; it may where ``p`` is small."""
+        return self.low is not None and self.high is not None and self.low <= 0 <= self.high
 
 
 def compare_paired(first: Sequence[Count], second: Sequence[Count]) -> PairedComparison:
@@ -106,8 +113,8 @@ def compare_paired(first: Sequence[Count], second: Sequence[Count]) -> PairedCom
     convolution over a common denominator. It takes differences of equal models to be symmetric,
     which they are for one n only: near the ceiling a single sample against 64 is usually a little
     better and seldom much worse. So where n differs ``p`` is the larger of that and
-    :func:`redistribution_p`, and the interval, which rests on the same symmetry, is blank with
-    ``resolvable``. Raises ValueError for unequal or empty sequences.
+    :func:`redistribution_p`, and the interval, of which we know the coverage for one n only, is
+    blank with ``resolvable``. Raises ValueError for unequal or empty sequences.
     """
     if len(first) != len(second) or not first:
         raise ValueError("a paired comparison needs the same problems in both runs, at least one")
@@ -124,7 +131,7 @@ def compare_paired(first: Sequence[Count], second: Sequence[Count]) -> PairedCom
     if not _same_n(first, second):
         p = max(p, redistribution_p(first, second))
         return PairedComparison(len(first), mean, se, p, resolvable=None, same_n=False)
-    low, high = difference_interval(mean, se, len(scaled))
+    low, high = difference_interval(scaled)
     return PairedComparison(
         problems=len(first),
         difference=mean,
@@ -145,18 +152,24 @@ def _same_n(first: Sequence[Count], second: Sequence[Count]) -> bool:
     return all(n == m for (_, n), (_, m) in zip(first, second, strict=True))
 
 
-def difference_interval(
-    mean: float, se: float | None, problems: int
-) -> tuple[float | None, float | None]:
-    """95 % interval of a paired difference: Student's, d ± t·SE with N − 1 degrees of freedom.
+def difference_interval(differences: Sequence[float]) -> tuple[float, float]:
+    """95 % interval for the mean of paired differences in [−1, 1], at least one of them.
 
-    Blank where every problem differs by the same amount: without spread nothing tells how far other
-    problems would lie. Its coverage is held by tests/evaluator/test_statistics.py.
+    Student's, with ``UNSEEN_EACH_WAY`` of a problem at −1 and as much at 1 among the N that were
+    seen (Agresti and Min 2005 add half to each cell of one sample's 2 × 2 table): where few
+    problems differ, those that would show how far others lie are usually not among them. It holds
+    the mean, mirrors when the runs change places, and tends to d ± t·SE for many problems that
+    differ. Unlike the sign-flip p it does not take equal models' differences to be symmetric, so
+    it may hold 0 where p is small. Coverage by simulation: bench/coverage_differences.py; why this
+    one: docs/adr/0008.
     """
-    if not se:
-        return None, None
-    reach = t_quantile(0.975, problems - 1) * se
-    return max(-1.0, mean - reach), min(1.0, mean + reach)
+    count = len(differences)
+    total = count + 2 * UNSEEN_EACH_WAY
+    centre = math.fsum(differences) / total
+    squares = math.fsum(each**2 for each in differences) + 2 * UNSEEN_EACH_WAY
+    error = math.sqrt((squares / total - centre**2) / (total - 1))
+    reach = t_quantile(0.975, count) * error
+    return max(-1.0, centre - reach), min(1.0, centre + reach)
 
 
 def reproduction_z(value: float, published: float, se: float | None) -> float | None:

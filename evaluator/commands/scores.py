@@ -34,7 +34,7 @@ from evaluator.local import write_json
 from evaluator.protocol import GradingPolicy
 from evaluator.records import Completion, Problem, problems_hash
 from evaluator.run_rating import Yardstick
-from evaluator.statistics import reproduction_z
+from evaluator.statistics import SIGNIFICANCE, reproduction_z
 from evaluator.store import Row
 from evaluator.terminal import printable
 
@@ -262,6 +262,11 @@ def _print_comparison(found: comparison.Comparison) -> None:
         print(f"warning: measured differently, so the scores do not compare: {names}.")
     if not paired.same_n:
         print("warning: n differs, so the test is a stricter one and there is no interval.")
+    if paired.p < SIGNIFICANCE and paired.holds_zero:
+        print(
+            "note: p tells the two apart on these problems; the interval allows for others unlike "
+            "them, and holds 0."
+        )
     if found.run:
         print(f"note: the runs differ in {_listed(found.run)}.")
 

@@ -76,6 +76,14 @@ def test_what_is_separated_is_said_with_the_difference() -> None:
     assert better.verdict.startswith("76.2 points better than the baseline")
     (worse,) = against([(4, 4)] * 20, [[(1, 4)] * 20])
     assert worse.verdict.startswith("75.0 points worse")
+    (few,) = against([(1, 1)] * 30, [[(0, 1)] * 6 + [(1, 1)] * 24])
+    assert few.significant
+    assert not few.paired.holds_zero
+    assert few.verdict.endswith("more than chance gives on 30 problems.")
+    (little,) = against([(4, 64)] * 30, [[(6, 64)] * 29 + [(4, 64)]])
+    assert little.significant
+    assert little.paired.holds_zero
+    assert little.verdict.endswith("on 30 problems, but other problems than these may undo it.")
     (same,) = against([(4, 4)] * 20, [[(2, 2)] * 20])
     assert same.verdict == "These two do not differ on 20 problems."
 

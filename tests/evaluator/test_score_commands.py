@@ -113,7 +113,8 @@ def test_compare_is_paired_and_gives_no_figure_that_no_spread_tells_of(
     assert made["difference"] == pytest.approx(0.5)
     assert made["se_paired"] == 0
     assert made["p"] == pytest.approx(2 / 2**3)
-    assert made["resolvable"] is made["low"] is None, "no spread tells of it"
+    assert made["resolvable"] is None, "no spread tells of it"
+    assert made["low"] < 0 < made["difference"] < made["high"], "three problems tell of little"
     back = problems.parent / "back.json"
     assert evaluator("compare", bad, good, "--output", back)[0] == 0
     assert json.loads(back.read_text())["difference"] == pytest.approx(-0.5)

@@ -12,13 +12,14 @@ from evaluator.spreadsheet import csv_text
 from webapp.core.users import signed_in
 from webapp.leaderboard import board, choice, columns, published
 from webapp.leaderboard.board import Board, Cell, Row
+from webapp.projects.access import works_somewhere
 
 
 @require_safe
 def index(request: HttpRequest) -> HttpResponse:
     """Scores with intervals, of the benchmarks and metrics that the address names."""
-    chosen = choice.read(request.GET)
-    found = board.build(signed_in(request), chosen)
+    user, chosen = signed_in(request), choice.read(request.GET)
+    found = board.build(user, chosen)
     page = Paginator(found.places, board.ROWS_PER_PAGE).get_page(request.GET.get("page"))
     rows = board.with_differences(found, found.read(list(page)))
     context = {
@@ -39,6 +40,7 @@ def index(request: HttpRequest) -> HttpResponse:
         "has_published": found.measured < len(found.places),
         "most_ranked": board.MOST_RANKED,
         "most": columns.MOST,
+        "may_launch": works_somewhere(user),
     }
     return render(request, "leaderboard/index.html", context)
 

@@ -20,6 +20,7 @@ from webapp.leaderboard import closely, disputes, evaluations, reports, texts
 from webapp.leaderboard.charts import curves_figure
 from webapp.leaderboard.diagnostics import diagnostics
 from webapp.leaderboard.models import DisputedScore
+from webapp.projects.access import may_use
 from webapp.runs import files
 from webapp.runs.models import Completion, Evaluation
 from webapp.runs.texts import TextView
@@ -38,11 +39,13 @@ def evaluation(request: HttpRequest, pk: int) -> HttpResponse:
     """One evaluation: figures, outcomes, curves, every problem, what to do next."""
     found = found_evaluation(request, pk)
     metrics = found.metrics or {}
+    user, checkpoint = signed_in(request), found.checkpoint
     wanted, page = closely.Wanted.of(request.GET), request.GET.get("page")
-    table = closely.problem_table(signed_in(request), found, wanted, page)
+    table = closely.problem_table(user, found, wanted, page)
     context = {
         "evaluation": found,
         "metrics": metrics,
+        "may_evaluate": checkpoint is not None and may_use(user, checkpoint.project),
         "undecontaminated": found.checkpoint_id in undecontaminated(),
         "score": metrics.get("pass@1") or {},
         "consensus": (metrics.get("cons@k") or {}).get(str(found.samples)),

@@ -161,7 +161,7 @@ def find(user: User, wanted: Sequence[int]) -> tuple[list[Evaluation], list[int]
     keys = list(dict.fromkeys(wanted))
     found = (
         graded(user)
-        .select_related("checkpoint", "benchmark", "run")
+        .select_related("checkpoint__project", "benchmark", "run")
         .defer("rendered_prompt", "run__config")
         .in_bulk(keys)
     )

@@ -12,9 +12,11 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from webapp.benchmarks.models import Problem
+from webapp.core.models import User
 from webapp.core.numbers import query_number
 from webapp.core.users import signed_in
 from webapp.leaderboard import compare, compare_charts, costs, heatmap, side_by_side
+from webapp.projects.access import may_use, works_somewhere
 from webapp.runs.models import Evaluation
 
 
@@ -56,25 +58,29 @@ def index(request: HttpRequest) -> HttpResponse:
         "most": compare.MOST,
     }
     if baseline is None:
+        context["may_launch"] = works_somewhere(user)
         return render(request, "leaderboard/compare_choose.html", context)
     show = _one_of(request.GET.get("show"), heatmap.SHOWS)
     sort = _one_of(request.GET.get("sort"), heatmap.SORTS)
     found = compare.compare(chosen, baseline)
     rows = heatmap.rows(found, show, sort)
     page = Paginator(rows, heatmap.per_page(found)).get_page(request.GET.get("page"))
+    following = _next(found)
     contrasts = [score.contrast.paired for score in found.scores if score.contrast]
     context |= {
         "found": found,
         "baseline": baseline,
         "reach": max((abs(x or 0) for p in contrasts for x in (p.low, p.high, p.difference)),
                      default=0),
+        "bounded": any(paired.low is not None for paired in contrasts),
         "drawn": [score for score in found.scores if score.value is not None],
         "curves": compare_charts.tables(compare.curves(found), found),
         "tokens": compare_charts.tokens_figure(found.scores),
         "groups": compare.groups(found),
         "costs": costs.costs(user, found),
         "currency": settings.RETORT_CURRENCY,
-        "next": _next(found),
+        "next": following,
+        "may_evaluate": following is not None and _may_evaluate(user, following),
         "page": page,
         "rows": heatmap.with_gold(list(page)),
         "show": show,
@@ -91,6 +97,11 @@ def _next(found: compare.Comparison) -> compare.Side | None:
     """Whom to go on with: one that no other has a higher score than; None without scores."""
     scored = [(score.value, score.side) for score in found.scores if score.value is not None]
     return max(scored, key=lambda each: each[0])[1] if scored else None
+
+
+def _may_evaluate(user: User, side: compare.Side) -> bool:
+    checkpoint = side.evaluation.checkpoint
+    return checkpoint is not None and may_use(user, checkpoint.project)
 
 
 def _one_of(given: str | None, known: tuple[str, ...]) -> str:

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 from webapp.core.models import User
 from webapp.leaderboard.compare import Comparison, Score, Side
-from webapp.projects.access import seen_by
 from webapp.runs import ledger
 from webapp.runs.ledger import CostPerPoint, StudentCost
-from webapp.runs.models import LedgerEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +30,7 @@ def costs(user: User, found: Comparison) -> list[SideCost]:
         for side in found.sides
         if side.evaluation.checkpoint is not None
     }
-    entries = seen_by(user, LedgerEntry.objects.all(), "run__project")
-    students = ledger.of_students(checkpoints.values(), entries)
+    students = ledger.of_students(checkpoints.values(), ledger.seen_entries(user))
     taken = {each.checkpoint.pk: each for each in students}
     rows = []
     for score in found.scores:

@@ -25,7 +25,7 @@ def evaluation(user: User, pk: int) -> Evaluation:
 
     Raises Evaluation.DoesNotExist where there is none that the person may look at.
     """
-    return seen(user).select_related("checkpoint", "benchmark", "run").get(pk=pk)
+    return seen(user).select_related("checkpoint__project", "benchmark", "run").get(pk=pk)
 
 
 def outcome_counts(found: Evaluation) -> dict[str, int]:

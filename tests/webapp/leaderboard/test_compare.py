@@ -265,6 +265,7 @@ def test_unlike_numbers_of_samples_are_a_warning_and_leave_no_interval(
     assert contrast.paired.low is contrast.paired.high is None
     text = text_of(page.get(address(base, student)))
     assert "B and the baseline A have unlike numbers of samples" in text
+    assert "Each interval holds" not in text
 
 
 def test_what_cannot_be_separated_is_said_in_words(user: Any, page: Client, base: Any) -> None:
@@ -272,4 +273,5 @@ def test_what_cannot_be_separated_is_said_in_words(user: Any, page: Client, base
         user, make_checkpoint(user, "twin"), base.benchmark, PROBLEMS, draw=plain_draw(0.3), seed=9
     )
     text = text_of(page.get(address(base, twin)))
+    assert "Each interval holds for its comparison alone. An interval allows for" in text
     assert re.search(r"cannot separate these two \(p = [\d.]+\); a true difference of", text)

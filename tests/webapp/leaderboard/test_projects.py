@@ -151,6 +151,21 @@ def test_viewers_dispute_nothing(own: Evaluation, user: Any, page: Client, viewe
     ]  # fmt: skip
 
 
+def test_viewers_are_offered_nothing_to_launch(
+    own: Evaluation, user: Any, page: Client, viewer: Client
+) -> None:
+    other = make_evaluation(user, make_checkpoint(user, "x"), own.benchmark, PROBLEMS, seed=7)
+    compared = reverse("leaderboard:compare")
+    for address in ("/", own.get_absolute_url(), f"{compared}?e={own.pk},{other.pk}"):
+        assert f'href="{reverse("runs:evaluate")}' in shown(text_of(page.get(address))), address
+        for name in ("runs:evaluate", "runs:distil", "checkpoints:upload"):
+            assert f'href="{reverse(name)}' not in shown(text_of(viewer.get(address))), address
+    Evaluation.objects.update(metrics=None)
+    for address in ("/?published=no", compared):
+        assert 'class="empty"' in text_of(viewer.get(address))
+        assert f'href="{reverse("runs:evaluate")}' not in shown(text_of(viewer.get(address)))
+
+
 def test_foreign_outcomes_cannot_be_disputed(
     own: Evaluation, theirs: Evaluation, page: Client, admin: Any
 ) -> None:
