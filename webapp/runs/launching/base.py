@@ -58,7 +58,7 @@ class LaunchForm(forms.Form):
         super().__init__(*args, **kwargs)
         self.user = user
         speak(self.fields)
-        self._home = add_place(self.fields, user, "Who is in it sees the run, and nobody else.")
+        self._home = add_place(self.fields, user, "Who is in it sees the run; of an open one everybody.")
         self._choose_place(self.initial.pop("project", None))
 
     def _choose_place(self, wanted: Any) -> None:
