@@ -301,10 +301,12 @@ def main() -> None:
     parser.add_argument("--replays", action="store_true", help="grade on one host, then on two")
     parser.add_argument("--bucket", action="store_true", help="files through S3, no shared disk")
     parser.add_argument("--distil", action="store_true", help="a distillation instead, by a bucket")
+    parser.add_argument("--judge", action="store_true", help="programs instead, by a bucket")
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="retort-hosts-"))
-    scene = Installation(folder, options.broker, bucket=options.bucket or options.distil)
+    bucket = options.bucket or options.distil or options.judge
+    scene = Installation(folder, options.broker, bucket=bucket)
     try:
         assert scene.postgres is not None
         assert scene.broker is not None
@@ -323,6 +325,10 @@ def main() -> None:
             from tests.hosts import distilling
 
             result = distilling.play(scene)
+        elif options.judge:
+            from tests.hosts import judged
+
+            result = judged.play(scene)
         else:
             result = play(scene, options.fault, replays=options.replays)
         from django.db import connection

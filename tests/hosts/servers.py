@@ -93,9 +93,9 @@ class Postgres:
         """Stop it at once."""
         self._servers._postgres_command("pg_ctl", "-m", "fast", "-w", "stop")
 
-    def url(self, host: str, password: str = QUOTED) -> str:
+    def url(self, host: str, password: str = QUOTED, user: str = USER) -> str:
         """DATABASE_URL for processes on ``host``."""
-        return f"postgres://{USER}:{password}@{self._network.server(host)}:{self.port}/{DATABASE}"
+        return f"postgres://{user}:{password}@{self._network.server(host)}:{self.port}/{DATABASE}"
 
     @property
     def local_url(self) -> str:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.evaluator import programs
 from tests.hosts import distilling
 from tests.hosts.scene import PROBLEMS, SAMPLES
 
@@ -64,6 +65,23 @@ def test_hosts_that_share_no_disk_work_through_a_bucket() -> None:
     assert told["together"]["metrics"] == told["alone"]["metrics"]
     assert told["together"]["rows"] == told["alone"]["rows"]
     assert_whole(told)
+
+
+def test_programs_are_judged_by_a_host_without_a_disk_or_a_right_to_any_table() -> None:
+    told = play("--judge")
+    assert told["state"] == "finished", told["error"]
+    assert (told["queue"], told["hosts"], told["ended_early"]) == ("judge", ["judge:beta"], [])
+    kinds = {
+        (problem, sample): kind
+        for problem, kinds in programs.SAMPLES.items()
+        for sample, kind in enumerate(kinds)
+    }
+    judged = {(problem, sample): verdict for problem, sample, verdict in told["judged"]}
+    assert len(told["judged"]) == len(judged) == len(kinds)
+    verdicts = {programs.RIGHT: "AC", programs.WRONG: "WA", programs.SLOW: "TLE"}
+    assert judged == {key: verdicts.get(kind) for key, kind in kinds.items()}
+    for kind, verdict in verdicts.items():
+        assert told["verdicts"][verdict] == list(kinds.values()).count(kind)
 
 
 def test_a_distillation_by_hosts_that_share_no_disk_is_that_of_one() -> None:

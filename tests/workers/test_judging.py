@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import connection
 
 from evaluator.store import SegmentWriter
@@ -61,6 +62,29 @@ def to_the_judge(run: Run) -> Stage:
 
 def tables() -> list[str]:
     return sorted(connection.introspection.table_names())
+
+
+def test_a_role_that_has_become_more_is_set_right(role: str) -> None:
+    every = ("SUPERUSER", "CREATEDB", "CREATEROLE", "REPLICATION", "BYPASSRLS")
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER ROLE {role} NOLOGIN {' '.join(every)}")
+        make_role(role, None)
+        cursor.execute(
+            "SELECT rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls, "
+            "rolcanlogin FROM pg_roles WHERE rolname = %s",
+            [role],
+        )
+        assert cursor.fetchone() == (*(False for _ in every), True)
+
+
+def test_who_may_make_no_roles_is_told_so(entrance: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET ROLE {ROLE}")
+        try:
+            with pytest.raises(CommandError, match=r"ALTER ROLE .* CREATEROLE"):
+                call_command("judge_role", name="another")
+        finally:
+            cursor.execute("RESET ROLE")
 
 
 @pytest.mark.parametrize("right", ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"])

@@ -4,12 +4,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
-from django.db import connection, transaction
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import ProgrammingError, connection, transaction
 from psycopg import sql
+from psycopg.errors import InsufficientPrivilege
 
 FUNCTIONS = Path(__file__).resolve().parents[2] / "judge.sql"
 JUDGE_ROLE = "retort_judge"
+# What no judge may: column of pg_roles → the attribute.
+ATTRIBUTES = {
+    "rolsuper": "SUPERUSER", "rolcreatedb": "CREATEDB", "rolcreaterole": "CREATEROLE",
+    "rolreplication": "REPLICATION", "rolbypassrls": "BYPASSRLS",
+}  # fmt: skip
 PASSWORD = "JUDGE_PASSWORD"  # noqa: S105 - the variable's name
 
 
@@ -25,7 +31,17 @@ class Command(BaseCommand):
         parser.add_argument("--name", default=JUDGE_ROLE, help="of the role")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        make_role(options["name"], os.environ.get(PASSWORD))
+        try:
+            make_role(options["name"], os.environ.get(PASSWORD))
+        except ProgrammingError as error:
+            if not isinstance(error.__cause__, InsufficientPrivilege):
+                raise
+            user = connection.settings_dict["USER"]
+            raise CommandError(
+                f"The database's user {user} may not make or change the role: {error}".strip()
+                + f"\nHave a superuser run: ALTER ROLE {user} CREATEROLE; or drop a role of this "
+                "name that somebody else has made."
+            ) from error
         self.stdout.write(f"{options['name']} may work in {connection.settings_dict['NAME']}.")
 
 
@@ -42,11 +58,16 @@ def make_role(name: str, password: str | None) -> None:
         cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name])
         if cursor.fetchone() is None:
             run("CREATE ROLE {role}")
-        run(
-            "ALTER ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
-            " PASSWORD {password}",
-            password=sql.Literal(password),
+        run("ALTER ROLE {role} LOGIN PASSWORD {password}", password=sql.Literal(password))
+        # A new role has none of these. Who may only create roles may not even name them.
+        cursor.execute(
+            f"SELECT {', '.join(ATTRIBUTES)} FROM pg_roles WHERE rolname = %s",  # noqa: S608 - ours
+            [name],
         )
+        held = cursor.fetchone()
+        for attribute, has in zip(ATTRIBUTES.values(), held, strict=True):
+            if has:
+                run(f"ALTER ROLE {{role}} NO{attribute}")
         run("GRANT CONNECT ON DATABASE {database} TO {role}")
         run("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {role}")
         run("GRANT USAGE ON SCHEMA public TO {role}")
