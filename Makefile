@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 VENDOR := webapp/static/vendor/.done
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check bench chaos fmt up setup clean
+.PHONY: help demo test check bench chaos fuzz fmt up setup clean
 
 help:
 	@echo "make demo   set up everything, run the whole main job on this machine, serve the dashboard"
@@ -16,6 +16,7 @@ help:
 	@echo "make fmt    format the code"
 	@echo "make bench  measured comparisons, results kept in bench/results"
 	@echo "make chaos  the long storm: 240 faults over 24 runs, on servers of its own"
+	@echo "make fuzz   the long walk over the API: 100 examples of every operation and person"
 	@echo "make clean  remove .venv, var and node_modules"
 
 demo: $(VENV)/.base $(VENDOR)
@@ -43,6 +44,9 @@ bench: $(VENV)/.vllm
 
 chaos: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos.storm --faults 240 --runs 24
+
+fuzz: $(VENV)/.dev
+	RETORT_FUZZ_EXAMPLES=100 $(BIN)/python -m pytest -q tests/webapp/api/test_schema.py
 
 .PHONY: system-packages
 system-packages:
