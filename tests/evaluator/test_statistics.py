@@ -397,7 +397,21 @@ def test_many_rows_are_ranked_alike_by_the_normal_law(monkeypatch: pytest.Monkey
     rows = [
         [(int(c), 4) for c in rng.binomial(4, ability, 100)] for ability in np.linspace(0.1, 0.9, 9)
     ]
+    # Some of them drew a quarter of the samples: their pairs have the stricter test, too.
+    rows = [row if place % 3 else [(int(c > 1), 1) for c, _ in row]
+            for place, row in enumerate(rows)]  # fmt: skip
     exact = ranks(rows)
     monkeypatch.setattr(statistics, "EXACT_PAIRS", 0)
     assert ranks(rows) == exact
     assert len(set(exact)) > 3
+
+
+def test_a_run_is_held_against_many_as_against_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "REDISTRIBUTION", 0)  # the normal law for each, too
+    rng = np.random.default_rng(1)
+    samples = rng.integers(1, 9, (20, 12))
+    right = rng.integers(0, samples + 1)
+    rows = [[(int(c), int(n)) for c, n in zip(*row, strict=True)]
+            for row in zip(right, samples, strict=True)]  # fmt: skip
+    many = statistics.redistribution_p_normal(right[0], samples[0], right[1:], samples[1:])
+    assert many == pytest.approx([redistribution_p(rows[0], row) for row in rows[1:]])

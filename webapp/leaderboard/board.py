@@ -6,10 +6,12 @@ column that do not compare stand apart and are marked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
+from operator import itemgetter
 from typing import Any
 
 from django.db.models import QuerySet
@@ -25,7 +27,7 @@ from webapp.leaderboard.choice import SIZES, Choice
 from webapp.leaderboard.columns import Column
 from webapp.leaderboard.published import Figure, Model
 from webapp.leaderboard.queries import Facts, Measured
-from webapp.leaderboard.standings import Place, Standings
+from webapp.leaderboard.standings import Places, Standings
 from webapp.runs.models import Evaluation
 
 ROWS_PER_PAGE = 50
@@ -96,7 +98,8 @@ class Board:
     """What a page shows: places in order, before they are cut into pages, and how to read them."""
 
     columns: list[Column]
-    places: list[Place | Row]  # published rows are whole
+    places: list[int | Row]  # a row of ``standing``, or a published one, which is whole
+    standing: Places
     sort: str
     flipped: bool
     ranked: Column | None  # the score that ranks refer to
@@ -110,22 +113,22 @@ class Board:
     @property
     def measured(self) -> int:
         """Rows that were measured here."""
-        return sum(isinstance(place, Place) for place in self.places)
+        return len(self.standing)
 
     @property
     def mixed(self) -> bool:
         """Whether a column holds scores that do not compare."""
-        return any(isinstance(place, Place) and not place.usual for place in self.places)
+        return self.standing.mixed
 
     @cached_property
     def rows(self) -> list[Row]:
         """All of it; a page reads its own places only."""
         return self.read(self.places)
 
-    def read(self, places: Sequence[Place | Row]) -> list[Row]:
+    def read(self, places: Sequence[int | Row]) -> list[Row]:
         """What stands in these places: two queries."""
-        thin = [place for place in places if isinstance(place, Place)]
-        wanted = {pk for place in thin for pk in place.held.values()} | set(self.usual.values())
+        thin = {place: self.standing.held(place) for place in places if isinstance(place, int)}
+        wanted = {pk for held in thin.values() for pk in held.values()} | set(self.usual.values())
         found = {each.pk: each for each in queries.measured(wanted)}
         usual = {name: found[pk] for name, pk in self.usual.items()}
         marked = undecontaminated() if thin else frozenset()
@@ -134,8 +137,8 @@ class Board:
             if isinstance(place, Row):
                 rows.append(place)
                 continue
-            held = {name: found[pk] for name, pk in place.held.items()}
-            facts = self.facts[place.checkpoint]
+            held = {name: found[pk] for name, pk in thin[place].items()}
+            facts = self.facts[int(self.standing.checkpoint[place])]
             row = _measured_row(facts, held, self.columns, usual=usual, ranked=self.ranked)
             rank = self.ranks.get(row.tick or 0)
             rows.append(replace(row, rank=rank, undecontaminated=facts.pk in marked))
@@ -158,21 +161,22 @@ def build(user: User, choice: Choice) -> Board:
     ranked = _ranked_column(choice, shown)
     rankable = _rankable(ranked, found)
     placed = _ranks(rankable) if len(rankable) <= MOST_RANKED else {}
-    places: list[Place | Row] = []
-    if choice.published != "only":
-        kept = [pk for pk, each in facts.items() if _keeps(choice, each)]
-        places += found.places(kept, same=choice.same, since=choice.since, until=choice.until)
-    if choice.published != "no":
-        places += _published_rows(choice, shown)
+    kept = [pk for pk, each in facts.items() if _keeps(choice, each)]
+    standing = found.places(
+        kept if choice.published != "only" else (),
+        same=choice.same, since=choice.since, until=choice.until,
+    )  # fmt: skip
+    whole = _published_rows(choice, shown) if choice.published != "no" else []
     sort = choice.sort if choice.sort in {"name", "newest", *(c.key for c in shown)} else ""
     if not sort and choice.sort == "rating":
         sort = next((column.key for column in shown if column.is_rating), "")
     sort = sort or (ranked.key if ranked else "name")
     by = next((column for column in shown if column.key == sort), None)
-    said = _said(by, among, found, facts)
+    said = _said(sort, by, among, standing, facts)
     return Board(
         columns=shown,
-        places=_sorted(places, facts, said, sort, flipped=choice.flipped),
+        places=_sorted(standing, whole, facts, said, sort, flipped=choice.flipped),
+        standing=standing,
         sort=sort,
         flipped=choice.flipped,
         ranked=ranked,
@@ -387,58 +391,69 @@ def _ranked(evaluations: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _said(
+    sort: str,
     column: Column | None,
     among: QuerySet[Evaluation],
-    found: Standings,
+    standing: Places,
     facts: Mapping[int, Facts],
-) -> Callable[[Place], float | str | None]:
-    """What the column that the board is sorted by says of a place; None where nothing."""
+) -> Sequence[float | str]:
+    """What each row is sorted by, but for names: nan or blank where there is nothing."""
+    if sort == "newest":
+        newest: list[float] = standing.newest.tolist()
+        return newest
     if column is None:
-        return lambda place: None
-    if column.is_score:
-        scores = found.scores()
-        return lambda place: scores.get(place.held.get(column.benchmark, 0))
+        return [math.nan] * len(standing)
     if column.benchmark:
-        values = standings.values(among, column)
-        return lambda place: values.get(place.held.get(column.benchmark, 0))
+        values = None if column.is_score else standings.values(among, column)
+        return standing.values(column.benchmark, values)
     dtypes = standings.number_formats(among) if column.metric == "dtype" else {}
-    return lambda place: _fact(
-        column,
-        facts[place.checkpoint],
-        [dtypes.get(pk, "") for pk in place.held.values()],
-        datetime.fromtimestamp(place.newest, UTC),
-    )
+    rows = zip(standing.checkpoint.tolist(), standing.newest.tolist(), strict=True)
+    return [
+        _fact(
+            column, facts[checkpoint],
+            [dtypes.get(pk, "") for pk in standing.held(row).values()] if dtypes else (),
+            datetime.fromtimestamp(newest, UTC),
+        )
+        for row, (checkpoint, newest) in enumerate(rows)
+    ]  # fmt: skip
 
 
 def _sorted(
-    places: list[Place | Row],
+    standing: Places,
+    published_rows: Sequence[Row],
     facts: Mapping[int, Facts],
-    said: Callable[[Place], float | str | None],
+    said: Sequence[float | str],
     sort: str,
     *,
     flipped: bool,
-) -> list[Place | Row]:
+) -> list[int | Row]:
     """Best first, names from A, newest first, or the other way round; blanks are last."""
-
-    def name(place: Place | Row) -> str:
-        return facts[place.checkpoint].name if isinstance(place, Place) else place.name
-
-    if sort == "name":
-        return sorted(places, key=lambda place: name(place).lower(), reverse=flipped)
     sign = 1 if flipped else -1
 
-    def key(place: Place | Row) -> tuple[Any, ...]:
-        value: float | str | None
-        if isinstance(place, Place):
-            value = place.newest if sort == "newest" else said(place)
-        else:
-            cell = place.cell(sort)
-            value = None if cell is None else cell.order if cell.column.benchmark else cell.text
+    def key(value: float | str | None, name: str) -> tuple[Any, ...]:
+        if sort == "name":
+            return (name.lower(),)
         if isinstance(value, str):
-            return not value, value, name(place)
-        return value is None, sign * (value or 0.0), name(place)
+            return not value, value, name
+        is_blank = value is None or math.isnan(value)
+        return is_blank, 0.0 if value is None or is_blank else sign * value, name
 
-    return sorted(places, key=key)
+    def published_value(row: Row) -> float | str | None:
+        cell = row.cell(sort)
+        return None if cell is None else cell.order if cell.column.benchmark else cell.text
+
+    keyed: list[tuple[tuple[Any, ...], int, int | Row]] = [
+        (key(value, facts[checkpoint].name), row, row)
+        for row, (checkpoint, value) in enumerate(
+            zip(standing.checkpoint.tolist(), said, strict=True)
+        )
+    ]
+    keyed += [
+        (key(published_value(row), row.name), len(standing) + place, row)
+        for place, row in enumerate(published_rows)
+    ]
+    keyed.sort(key=itemgetter(0, 1), reverse=sort == "name" and flipped)
+    return [place for _, _, place in keyed]
 
 
 def _options(facts: Iterable[Facts], projects: set[str]) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from django.contrib.postgres.aggregates import ArrayAgg
 from django.db.models import FloatField, QuerySet
 from django.db.models.fields.json import KeyTransform
-from django.db.models.functions import Cast, Extract
+from django.db.models.functions import Cast, Extract, Left
 
 from webapp.leaderboard import columns
 from webapp.leaderboard.columns import Column
@@ -25,16 +25,7 @@ from webapp.runs.models import Evaluation
 
 Ints = npt.NDArray[np.int64]
 DAY_SECONDS = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One row to be: a checkpoint under one measurement of each benchmark that was measured."""
-
-    checkpoint: int
-    held: Mapping[str, int]  # the benchmark's name → the evaluation
-    usual: bool  # none of them was measured otherwise than most are
-    newest: float  # seconds since 1970
+HASH = 20  # characters of a hash, which tell any two apart: 80 bits
 
 
 @dataclass(frozen=True)
@@ -55,7 +46,7 @@ class Standings:
         wanted = list(names)
         given = among.filter(benchmark__name__in=wanted).order_by().aggregate(
             pk=ArrayAgg("pk"), checkpoint=ArrayAgg("checkpoint_id"),
-            name=ArrayAgg("benchmark__name"), hash=ArrayAgg("measurement_hash"),
+            name=ArrayAgg("benchmark__name"), hash=ArrayAgg(Left("measurement_hash", HASH)),
             created=ArrayAgg(Cast(Extract("created_at", "epoch"), FloatField())),
             score=ArrayAgg("pass_at_1"),
         )  # fmt: skip
@@ -114,10 +105,10 @@ class Standings:
 
     def places(
         self, checkpoints: Collection[int], *, same: bool, since: date | None, until: date | None
-    ) -> list[Place]:
+    ) -> Places:
         """A row for each further measurement of a benchmark; the usual ones stand in the first."""
-        usual = {measurement for measurement, _ in self.usual.values()}
-        is_usual = np.isin(self.measurement, list(usual))
+        usual = [measurement for measurement, _ in self.usual.values()]
+        is_usual = np.isin(self.measurement, usual)
         wanted = np.isin(self.checkpoint, list(checkpoints))
         if same:
             wanted &= is_usual
@@ -127,28 +118,59 @@ class Standings:
             wanted &= self.created < _start(until) + DAY_SECONDS
         left, first = self._of(wanted), is_usual[wanted]
         order = np.lexsort((-left.pk, -left.created, ~first, left.benchmark, left.checkpoint))
-        return left._of(order)._rows(first[order])
+        left, first = left._of(order), first[order]
+        group = left.checkpoint * len(self.names) + left.benchmark
+        place = np.arange(len(group))
+        begins = np.append(True, group[1:] != group[:-1]) if len(group) else group.astype(bool)
+        depth = place - np.maximum.accumulate(np.where(begins, place, 0))
+        # Rows are told apart by checkpoint and depth; an evaluation belongs to one of them.
+        keys = left.checkpoint * (1 + depth.max(initial=0)) + depth
+        _, where, row = np.unique(keys, return_index=True, return_inverse=True)
+        return Places(left, row, left.checkpoint[where], first)
 
-    def _rows(self, is_usual: npt.NDArray[np.bool_]) -> list[Place]:
-        """Rows of what is in order of checkpoints, benchmarks and what goes first."""
-        held: dict[tuple[int, int], dict[str, int]] = {}
-        newest: dict[tuple[int, int], float] = {}
-        otherwise = set()
-        before, depth = (-1, -1), 0
-        for pk, checkpoint, benchmark, created, first in zip(
-            self.pk.tolist(), self.checkpoint.tolist(), self.benchmark.tolist(),
-            self.created.tolist(), is_usual.tolist(), strict=True,
-        ):  # fmt: skip
-            depth = depth + 1 if (checkpoint, benchmark) == before else 0
-            before = checkpoint, benchmark
-            row = checkpoint, depth
-            held.setdefault(row, {})[self.names[benchmark]] = pk
-            newest[row] = max(created, newest.get(row, created))
-            if not first:
-                otherwise.add(row)
-        return [
-            Place(row[0], found, row not in otherwise, newest[row]) for row, found in held.items()
-        ]
+
+@dataclass(frozen=True)
+class Places:
+    """The rows to be, of which those of a page are made."""
+
+    standings: Standings  # whose evaluations stand in them
+    row: Ints  # of each evaluation
+    checkpoint: Ints  # of each row
+    usual: npt.NDArray[np.bool_]  # whether each evaluation was measured as most are
+
+    def __len__(self) -> int:
+        return len(self.checkpoint)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether any was measured otherwise than most are."""
+        return not self.usual.all()
+
+    @property
+    def newest(self) -> npt.NDArray[np.float64]:
+        """When the newest evaluation of each row was made, in seconds since 1970."""
+        found = np.zeros(len(self))
+        np.maximum.at(found, self.row, self.standings.created)
+        return found
+
+    def values(self, benchmark: str, values: Mapping[int, float] | None = None) -> list[float]:
+        """Each row's figure on a benchmark, nan where it has none: pass@1, or of ``values``."""
+        found = np.full(len(self), np.nan)
+        if benchmark in self.standings.names:
+            there = self.standings.benchmark == self.standings.names.index(benchmark)
+            given = self.standings.score[there]
+            if values is not None:
+                pks = self.standings.pk[there].tolist()
+                given = np.array([values.get(pk, np.nan) for pk in pks], dtype=np.float64)
+            found[self.row[there]] = given
+        made: list[float] = found.tolist()
+        return made
+
+    def held(self, row: int) -> dict[str, int]:
+        """The benchmark's name → the evaluation, of one row."""
+        (there,) = np.nonzero(self.row == row)
+        chosen = zip(self.standings.benchmark[there], self.standings.pk[there], strict=True)
+        return {self.standings.names[benchmark]: int(pk) for benchmark, pk in chosen}
 
 
 def _start(day: date) -> float:
