@@ -209,6 +209,20 @@ def test_people_at_turns_are_those_of_ones_projects(
         assert sum(busy for _, busy in rows) == (0 if person == user else 2)
 
 
+def test_the_page_of_turns_asks_the_same_number_of_questions_for_any_number(
+    user: Any, lab: SimpleNamespace, django_user_model: Any, django_assert_max_num_queries: Any
+) -> None:
+    page, counts = browser(user), []
+    for size in (2, 7):
+        for number in range(size):
+            person = django_user_model.objects.create_user(f"person-{size}-{number}")
+            samples.make_run(person, f"run {number}", Run.Kind.EVALUATION, State.QUEUED)
+        with django_assert_max_num_queries(9) as asked:
+            page.get("/runs/turns/")
+        counts.append(len(asked))
+    assert counts[0] == counts[1]
+
+
 def test_who_left_the_project_is_told_no_more_of_its_runs(
     user: Any, lab: SimpleNamespace, mailoutbox: Any, settings: Any
 ) -> None:
@@ -216,6 +230,7 @@ def test_who_left_the_project_is_told_no_more_of_its_runs(
     Preference.objects.create(
         user=lab.eve, email="eve@example.org", since=timezone.now() - timedelta(days=1)
     )
+    samples.make_run(lab.eve, "a check", Run.Kind.CHECK, project=lab.project)  # is not told of
     assert notifications.note_ends() == 1
     lab.project.memberships.filter(user=lab.eve).delete()
     assert notifications.deliver_due() == 0
@@ -365,10 +380,9 @@ def test_services_look_again_at_who_may_use_what(
     path.write_text(json.dumps({"problem_id": "sum-000", "completion": "0"}) + "\n")
     there: dict[str, Any] = {"benchmark": benchmark, "path": path, "checkpoint_name": "elsewhere"}
     services.import_completions(owner=lab.eve, **there)
-    before = Run.objects.count()
+    before = Run.objects.count(), list(files.store_path("runs").iterdir())
     lab.project.memberships.filter(user=lab.eve).delete()
     Membership.objects.create(project=here, user=lab.eve, role=Role.OPERATOR)
     with pytest.raises(UserError, match="choose another"):
         services.import_completions(owner=lab.eve, **there)
-    assert Run.objects.count() == before
-    assert not list(files.store_path("runs").glob(f"{before + 1}*"))
+    assert (Run.objects.count(), list(files.store_path("runs").iterdir())) == before

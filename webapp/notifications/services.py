@@ -100,12 +100,19 @@ def _checked(url: str) -> str:
 def note_ends() -> int:
     """Write a row for each end of a run that its owner wants to hear of; returns how many.
 
-    Two workers who do so at once write each row once.
+    A check's end is none of them: it takes seconds, before the eyes of who asked. Two workers who
+    do so at once write each row once.
     """
     since = timezone.now() - LOOK_BACK
-    ended = Run.objects.filter(
-        state__in=FINAL_STATES, finished_at__gt=since, owner__notification_preference__isnull=False
-    ).select_related("owner__notification_preference")
+    ended = (
+        Run.objects.filter(
+            state__in=FINAL_STATES,
+            finished_at__gt=since,
+            owner__notification_preference__isnull=False,
+        )
+        .exclude(kind=Run.Kind.CHECK)
+        .select_related("owner__notification_preference")
+    )
     noted = set(
         Notification.objects.filter(ended_at__gt=since).values_list("run_id", "ended_at", "channel")
     )
