@@ -15,8 +15,9 @@ from django.utils import timezone
 from distiller import checkpoints
 from tests.e2e.conftest import PROBLEMS
 from tests.e2e.walking import assert_clean, assert_no_overflow, elsewhere, sign_in
-from tests.webapp import models
+from tests.webapp import models, samples
 from webapp.checkpoints import intake
+from webapp.projects.models import Role
 from webapp.runs.models import Run, State
 
 pytestmark = [
@@ -63,8 +64,14 @@ def test_from_signing_in_to_a_report(browser: Any, live_server: Any) -> None:
     assert_clean(seen)
 
 
+@pytest.fixture
+def second(rows: Any, user: Any) -> Any:
+    """Another project that the person works in."""
+    return samples.make_project("Second", {user: Role.OPERATOR})
+
+
 def test_uploading_a_checkpoint_and_being_refused(
-    browser: Any, live_server: Any, tmp_path: Path
+    second: Any, browser: Any, live_server: Any, tmp_path: Path
 ) -> None:
     context, seen = browser
     page = context.new_page()
@@ -84,6 +91,7 @@ def test_uploading_a_checkpoint_and_being_refused(
     assert "400" in seen["errors"].pop()
     page.fill("#id_name", "my-model")
     page.set_input_files("input[type=file]", good)
+    page.select_option("#id_project", label="Second")
     page.click("[data-send]")
     page.wait_for_selector("h2:has-text('Being checked')")  # in quarantine
     elsewhere(take_in)
@@ -92,6 +100,7 @@ def test_uploading_a_checkpoint_and_being_refused(
     facts = page.locator("dl.facts").first.inner_text()
     assert "Qwen2ForCausalLM" in facts
     assert "816" in facts
+    assert page.locator("dt:has-text('Project') + dd").inner_text() == "Second"
     assert_clean(seen)
 
 

@@ -22,7 +22,7 @@ from webapp.benchmarks.models import PromptSet
 from webapp.checkpoints import ancestry, drawn, services
 from webapp.checkpoints.ancestry import Graph, Node, graph_of_checkpoint, graph_of_run
 from webapp.checkpoints.models import Checkpoint, Upload
-from webapp.projects.access import first_project
+from webapp.projects.access import ELSEWHERE, first_project
 from webapp.runs.models import Run
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -272,3 +272,23 @@ def test_hostile_names_are_text_and_long_ones_are_cut_but_told() -> None:
     shown = [each.text or "" for each in root.iter(f"{SVG}text") if each.get("class") == "name"]
     assert max(map(len, shown)) <= 21
     assert any("x" * 200 in (title.text or "") for title in root.iter(f"{SVG}title"))
+
+
+@pytest.mark.parametrize(
+    ("name", "note", "lines"),
+    [
+        (ELSEWHERE, "", ["in a project that you", "are not in"]),
+        ("short", "", ["short", ""]),
+        ("x" * 30, "", ["x" * 20 + "…", ""]),
+        ("a long name with a note", "note", ["a long name with a n…", "note"]),
+    ],
+)
+def test_a_long_name_goes_on_where_there_is_no_note(name: str, note: str, lines: list[str]) -> None:
+    graph = Graph()
+    for key in ("a", "b"):
+        graph.add(Node(key, "student", name, note=note))
+    drawing = ElementTree.fromstring(
+        drawn.draw(graph).replace("<svg ", f'<svg xmlns="{SVG[1:-1]}" ')
+    )
+    texts = [each.text or "" for each in drawing.iter(f"{SVG}text")]
+    assert texts == ["student", *lines] * 2

@@ -99,7 +99,10 @@ def _edge(edge: tuple[str, str], where: Places) -> str:
 
 def _node(node: Node, where: Places) -> SafeString:
     x, y = _corner(node.key, where)
-    name, note = _cut(node.name, _LETTERS), _cut(node.note, _SMALL_LETTERS)
+    name, note = node.name, node.note
+    if not note and len(name) > _LETTERS and (space := name.rfind(" ", 0, _LETTERS + 1)) > 0:
+        name, note = name[:space], name[space + 1 :]  # on the free line
+    name, note = _cut(name, _LETTERS), _cut(note, _SMALL_LETTERS)
     whole = f"{node.role}: {node.name}" + (f" ({node.note})" if node.note else "")
     # No aria-label: what is heard holds what is seen, so that a link can be asked for by voice.
     inner = format_html(

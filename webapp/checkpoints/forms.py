@@ -130,9 +130,10 @@ class DetailsForm(forms.Form):
         speak(self.fields)
         if places:
             self.fields["project"] = PlaceField(
-                places, "Who is in it sees the checkpoint; scores stay with the runs that made "
-                "them."
-            )  # fmt: skip
+                places,
+                "Who is in it sees the checkpoint; where it is open, everybody. Scores stay with "
+                "the runs that made them.",
+            )
 
     def clean_tags(self) -> list[str]:
         """Words in lower case, each once, in their order."""

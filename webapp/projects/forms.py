@@ -33,7 +33,7 @@ class PlaceField(_ProjectField):
 def add_place(
     fields: MutableMapping[str, forms.Field],
     user: User,
-    help_text: str = "Who is in it sees this, and nobody else.",
+    help_text: str = "Who is in it sees this; where it is open, everybody.",
 ) -> Project | None:
     """Ask where it goes, in the field ``project``; only of a person who works in several.
 
