@@ -7,8 +7,11 @@ data, precision (float32), optimizer and sequences per step. TRL runs in each wa
 best: packed, or padded with sequences of like length together; with its own chunked loss, or with
 the loss of transformers over whole logits, which it can only be given by overriding a method. All
 ways run by turns, so that others' work on the machine meets all of them alike; of each the best
-round counts. TRL lives in a virtual environment of its own under var/bench, on our torch and
-transformers.
+round counts, of as many rounds as ``--minutes`` has room for. TRL lives in a virtual environment of
+its own under var/bench, on our torch and transformers.
+
+Each training's result is kept until the whole comparison is done: started again after an
+interruption, with the same code, it goes on where it was.
 
 ``--context`` measures something else: one step over one sequence of 4,096 to 32,768 tokens, whose
 logits alone would take up to 4 GiB.
@@ -17,13 +20,15 @@ logits alone would take up to 4 GiB.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from subprocess import run
 from typing import Any
@@ -37,6 +42,7 @@ from evaluator.records import Completion, FinishReason, Problem
 
 TRL = "trl==1.16.0"
 FOLDER = WORK / "sft"
+KEPT = FOLDER / "kept"
 SPANS = {"short": (40, 240), "long": (1500, 2500)}  # tokens of a sequence, from … to
 COUNTS = {"short": 64, "long": 4}  # sequences; a quarter of them makes a step
 CONTEXTS = (4096, 8192, 16384, 32768)
@@ -117,17 +123,34 @@ def trl_python() -> Path:
     return folder / "bin" / "python"
 
 
-def train(trainer: str, label: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """One training in a process of its own."""
+@lru_cache
+def code() -> str:
+    """A hash of what is measured and what measures."""
+    digest = hashlib.sha256(TRL.encode())
+    for path in (*sorted((ROOT / "distiller").rglob("*.py")), *sorted(ROOT.glob("bench/*sft*.py"))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def train(trainer: str, label: str, spec: dict[str, Any], turn: int = 0) -> dict[str, Any]:
+    """One training in a process of its own, or what an interrupted comparison kept of it."""
     path, result = FOLDER / f"{label}.json", FOLDER / f"{label}.result.json"
-    out = FOLDER / f"{label}.out"
-    shutil.rmtree(out, ignore_errors=True)
+    kept, out = KEPT / f"{label}-{turn}.json", FOLDER / f"{label}.out"
     given = {"trainer": trainer, "out": str(out), "result": str(result), **spec}
+    key = {"given": given, "code": code()}
+    if kept.exists() and (earlier := json.loads(kept.read_text()))["key"] == key:
+        return dict(earlier["found"])
+    shutil.rmtree(out, ignore_errors=True)
     path.write_text(json.dumps(given))
     python = sys.executable if trainer == "ours" else trl_python()
     cost = measured([python, ROOT / "bench" / "_sft_peer.py", path], log=FOLDER / f"{label}.log")
     found: dict[str, Any] = json.loads(result.read_text())
-    return found | {"cpu_seconds": cost.cpu_seconds}
+    found |= {"cpu_seconds": cost.cpu_seconds, "wall_seconds": cost.wall_seconds}
+    KEPT.mkdir(exist_ok=True)
+    part = kept.with_suffix(".part")
+    part.write_text(json.dumps({"key": key, "found": found}))
+    part.replace(kept)
+    return found
 
 
 def agreement(model: Path) -> dict[str, Any]:
@@ -167,8 +190,14 @@ def ways(batch: int, longest: int, tokens: int) -> dict[str, tuple[str, dict[str
     }
 
 
-def speed(name: str, span: tuple[int, int], model: Path, rounds: int) -> dict[str, Any]:
-    """Every way by turns; per way the best round, because others may use the machine."""
+def speed(
+    name: str, span: tuple[int, int], model: Path, rounds: int, until: float
+) -> dict[str, Any]:
+    """Every way by turns; per way the best round, because others may use the machine.
+
+    After the first round, another one begins only where it can be expected to end by ``until``, by
+    the monotonic clock.
+    """
     count = COUNTS[name]
     folder = corpus_of(name, count, span, model)
     examples, manifest = corpus.read(folder)
@@ -182,12 +211,29 @@ def speed(name: str, span: tuple[int, int], model: Path, rounds: int) -> dict[st
             label = f"{way}{', checkpointed' if checkpointing else ''}"
             file = f"{name}-{re.sub('[^a-z]+', '-', label)}"
             plans[label] = (trainer, file, spec | more)
+    runs = by_turns(plans, rounds, until, lambda label, one: print(
+        name, label, rates([one], manifest), flush=True
+    ))  # fmt: skip
+    return {label: rates(found, manifest) for label, found in runs.items()}
+
+
+def by_turns(
+    plans: dict[str, tuple[str, str, dict[str, Any]]],
+    rounds: int,
+    until: float,
+    tell: Callable[[str, dict[str, Any]], None],
+) -> dict[str, list[dict[str, Any]]]:
+    """What each way (trainer, label, settings) came to in each round."""
     runs: dict[str, list[dict[str, Any]]] = {label: [] for label in plans}
     for number in range(rounds):
+        latest = sum(found[-1]["wall_seconds"] for found in runs.values() if found)
+        if number and time.monotonic() + latest > until:
+            print(f"no time for round {number + 1}", flush=True)
+            break
         for label, plan in plans.items():
-            runs[label].append(train(*plan))
-            print(name, number + 1, label, rates(runs[label][-1:], manifest), flush=True)
-    return {label: rates(found, manifest) for label, found in runs.items()}
+            runs[label].append(train(*plan, turn=number))
+            tell(label, runs[label][-1])
+    return runs
 
 
 def rates(runs: Sequence[dict[str, Any]], manifest: dict[str, Any]) -> dict[str, Any]:
@@ -232,22 +278,32 @@ def contexts() -> dict[str, Any]:
 def main() -> None:
     """Measure the parts that were asked for; print and keep each as soon as it is done."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=2, help="at most")
+    parser.add_argument("--minutes", type=float, default=28, help="for further rounds to end in")
     parser.add_argument("--context", action="store_true", help="long contexts alone")
     parser.add_argument("--only", choices=["agreement", *SPANS], help="one part of the comparison")
-    given = parser.parse_args()
+    given, began = parser.parse_args(), time.monotonic()
     FOLDER.mkdir(parents=True, exist_ok=True)
     model = base()
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "agreement": lambda: agreement(model),
-        **{name: partial(speed, name, span, model, given.rounds) for name, span in SPANS.items()},
-    }
+        **{
+            name: partial(
+                speed, name, span, model, given.rounds,
+                began + 60 * given.minutes * number / len(SPANS),
+            )
+            for number, (name, span) in enumerate(SPANS.items(), 1)
+        },
+    }  # fmt: skip
     chosen = ["context"] if given.context else [given.only] if given.only else list(parts)
     for name in chosen:
         found = (parts | {"context": contexts})[name]()
         print(name, json.dumps(found, indent=1), flush=True)
         versions = {} if name == "context" else {"trl": TRL.partition("==")[2]}
         write(f"sft_{name}", versions | found, packages=["torch", "transformers", "accelerate"])
+    for name in chosen:  # the next comparison is measured anew
+        for path in KEPT.glob(f"{name}-*"):
+            path.unlink()
 
 
 if __name__ == "__main__":
