@@ -18,7 +18,7 @@ from django.db import Error, InterfaceError, OperationalError, connection
 from evaluator.errors import StoreError
 from webapp.core import logs
 from webapp.core.errors import UserError
-from webapp.runs import handover, stages, states
+from webapp.runs import handover, resuming, stages
 from webapp.runs.leases import Claim, LeaseLostError
 from webapp.runs.models import Stage
 from workers import endings, gpus
@@ -117,7 +117,7 @@ class _Work:
     stage: Stage
     child: Child
     meter: Meter
-    keeper: states.Keeper
+    keeper: resuming.Keeper
 
 
 @contextmanager
@@ -165,7 +165,7 @@ def supervise(stage: Stage, claim: Claim, post: Post) -> None:
         raise
     child = Child(child_command(stage, spec), environment)
     meter = Meter(office, child, post.devices)
-    work = _Work(stage, child, meter, states.Keeper(stage))
+    work = _Work(stage, child, meter, resuming.Keeper(stage))
     loaded = time.monotonic()
     current: Claim | None = claim
     try:

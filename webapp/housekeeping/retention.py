@@ -17,7 +17,7 @@ from webapp.checkpoints.models import Upload
 from webapp.core import store
 from webapp.housekeeping import garbage
 from webapp.housekeeping.models import TidiedStage
-from webapp.runs import files, states
+from webapp.runs import files, resuming
 from webapp.runs.models import FINAL_STATES, Segment, Shard, Stage
 
 _LEASE = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -70,7 +70,7 @@ def drop_working_files(now: datetime | None = None) -> int:
     )
     freed = 0
     for stage in ended.order_by("pk")[:_ROUND]:
-        states.forget(stage)
+        resuming.forget(stage)
         for path in _working_files(stage):
             freed += garbage.size_of(path)
             garbage.remove(path)
@@ -90,7 +90,7 @@ def _working_files(stage: Stage) -> Iterator[Path]:
     for path in folder.iterdir():
         name = path.name
         lost = _LEASE.fullmatch(name) and name not in counted
-        if lost or name in ("resume", states.FOLDER) or name.startswith((".spec-", states.LINKS)):
+        if lost or name in ("resume", resuming.FOLDER) or name.startswith((".spec-", resuming.LINKS)):
             yield path
     segments = files.segments_folder(stage)
     if segments.is_dir():

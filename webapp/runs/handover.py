@@ -15,7 +15,7 @@ from django.conf import settings
 
 from webapp.core import store
 from webapp.core.errors import UserError
-from webapp.runs import files, states
+from webapp.runs import files, resuming
 from webapp.runs.models import Stage
 
 # The fields of a spec that name files or folders of the store (docs/architecture.md, Specs).
@@ -43,7 +43,7 @@ def bring(spec: Path) -> None:
         for path in _named(told):
             store.fetch(store.relative_of(Path(path)))
         if "resume" in told:
-            states.bring(Path(told["resume"]))
+            resuming.bring(Path(told["resume"]))
 
 
 def bring_segments(stage: Stage, names: Iterable[str]) -> None:

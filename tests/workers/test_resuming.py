@@ -20,7 +20,7 @@ from webapp.checkpoints.services import register_folder
 from webapp.core import store
 from webapp.core.models import User
 from webapp.projects.access import first_project
-from webapp.runs import files, stages, states
+from webapp.runs import files, resuming, stages
 from webapp.runs.models import Run, Stage, State, TrainingPoint
 from workers import supervisor
 from workers.tasks.stages import do_work
@@ -92,7 +92,7 @@ def test_another_host_goes_on_and_ends_in_the_same_weights(
     do_work("alpha/1", ["gpu"])
     shard = train.shards.get()
     assert (shard.state, "SIGKILL" in shard.error) == (State.QUEUED, True), shard.error
-    place = store.relative_of(files.stage_folder(train) / states.FOLDER) + "/cpu-1"
+    place = store.relative_of(files.stage_folder(train) / resuming.FOLDER) + "/cpu-1"
     assert [name.partition("-")[0] for name in names(place)] == ["step"]  # older ones are gone
     train.shards.update(not_before=None)
     TrainingPoint.objects.all().delete()
@@ -131,45 +131,45 @@ def state(stage: Stage, step: int, text: str = "state") -> Path:
 def test_the_newest_state_is_brought_and_none_that_is_older_than_ours(
     train: Stage, host: Host
 ) -> None:
-    keeper = states.Keeper(train)
+    keeper = resuming.Keeper(train)
     for step, lease in ((4, "aa"), (12, "bb")):
         folder = state(train, step, f"state {step}")
         keeper.offer(lease, folder)
         keeper.wait()
-    place = store.relative_of(files.stage_folder(train) / states.FOLDER) + "/cpu-1"
+    place = store.relative_of(files.stage_folder(train) / resuming.FOLDER) + "/cpu-1"
     assert names(place) == ["step-12-bb"]
-    assert not list(files.stage_folder(train).glob(f"{states.LINKS}*"))
+    assert not list(files.stage_folder(train).glob(f"{resuming.LINKS}*"))
     host("beta")
     ours = state(train, 8)
-    states.bring(ours.parent)
+    resuming.bring(ours.parent)
     assert (ours.parent / "step-12" / "0.pt").read_text() == "state 12"
     (ours.parent / "step-12").rename(ours.parent / "step-20")
-    states.bring(ours.parent)
+    resuming.bring(ours.parent)
     assert not (ours.parent / "step-12").exists()
-    states.bring(ours.parent.with_name("cuda-2"))  # of another kind of training
+    resuming.bring(ours.parent.with_name("cuda-2"))  # of another kind of training
     assert not ours.parent.with_name("cuda-2").exists()
     keeper.end()
     assert names(place) == []
 
 
 def test_a_damaged_state_has_the_training_begin_anew(train: Stage, host: Host) -> None:
-    keeper = states.Keeper(train)
+    keeper = resuming.Keeper(train)
     keeper.offer("aa", state(train, 4))
     keeper.wait()
-    place = store.relative_of(files.stage_folder(train) / states.FOLDER) + "/cpu-1"
+    place = store.relative_of(files.stage_folder(train) / resuming.FOLDER) + "/cpu-1"
     damaged = storages["default"].bucket.Object(f"{place}/step-4-aa/0.pt")
     damaged.put(Body=b"bits", Metadata=damaged.metadata)
     host("beta")
     resume = files.stage_folder(train) / "resume" / "cpu-1"
-    states.bring(resume)
+    resuming.bring(resume)
     assert not resume.exists()
 
 
 def test_a_state_that_has_gone_meanwhile_is_not_sent(train: Stage) -> None:
-    keeper = states.Keeper(train)
+    keeper = resuming.Keeper(train)
     folder = state(train, 4)
     folder.rename(folder.with_name("step-4.part"))
     keeper.offer("aa", folder)
     keeper.wait()
-    assert names(store.relative_of(files.stage_folder(train) / states.FOLDER) + "/cpu-1") == []
-    assert not list(files.stage_folder(train).glob(f"{states.LINKS}*"))
+    assert names(store.relative_of(files.stage_folder(train) / resuming.FOLDER) + "/cpu-1") == []
+    assert not list(files.stage_folder(train).glob(f"{resuming.LINKS}*"))
