@@ -278,6 +278,8 @@ def test_only_who_works_in_several_projects_is_asked_for_one(scene: Scene) -> No
     page.post(reverse("checkpoints:begin"), {"name": "c", "project": second.pk})
     assert Checkpoint.objects.get(name="e").project == second
     assert {each.project for each in Upload.objects.all()} == {second}
+    for each in Upload.objects.all():
+        assert "Project: second" in samples.text_of(page.get(each.get_absolute_url()))
     begun = page.post(reverse("checkpoints:begin"), {"name": "d", "project": scene.foreign.pk})
     assert begun.json()["errors"]["project"][0].startswith("Project: ")
     assert page.post(reverse("checkpoints:begin"), {"name": "d", "project": "x"}).status_code == 400

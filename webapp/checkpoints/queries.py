@@ -120,7 +120,9 @@ def uploads(decider: User) -> QuerySet[Upload]:
 
     Nobody else learns that they are there.
     """
-    return managed_by(decider, Upload.objects.select_related("checkpoint", "owner")).annotate(
+    return managed_by(
+        decider, Upload.objects.select_related("checkpoint", "owner", "project")
+    ).annotate(
         file_count=Count("files"),
         here_bytes=Coalesce(Sum("files__offset_bytes"), 0),
         total_bytes=Coalesce(Sum("files__length_bytes"), 0),

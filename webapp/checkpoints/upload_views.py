@@ -22,7 +22,7 @@ from webapp.checkpoints.models import Upload
 from webapp.core import audit
 from webapp.core.errors import UserError
 from webapp.core.users import signed_in
-from webapp.projects.access import managed_by, require_place
+from webapp.projects.access import managed_by, projects_of, require_place
 from webapp.projects.forms import chosen_place
 
 
@@ -152,6 +152,7 @@ def resume(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         "script": _for_script(row),
         "form": UploadForm(user, initial={"name": row.name}),
         "is_own": row.owner_id == user.pk,
+        "several": projects_of(user).count() > 1,
         **_shared(request),
     }
     return render(request, "checkpoints/upload.html", context)
