@@ -28,6 +28,7 @@ RESOURCES = (
     ("costs", "costs", "router"),
     ("workers", "workers", "router"),
     ("people", "workers", "people"),
+    ("audit", "auditing", "router"),
     ("storage", "storage", "router"),
     ("notifications", "notifications", "router"),
     ("tokens", "tokens", "router"),

@@ -66,7 +66,7 @@ def _day(text: str) -> datetime | None:
         return None
 
 
-def _seen(user: User) -> QuerySet[AuditEntry]:
+def seen_entries(user: User) -> QuerySet[AuditEntry]:
     """The entries that the person may read. Raises PermissionDenied where they may read none."""
     if user.is_staff:
         return AuditEntry.objects.all()
@@ -80,7 +80,7 @@ def _seen(user: User) -> QuerySet[AuditEntry]:
 def index(request: HttpRequest) -> HttpResponse:
     """The newest first."""
     wanted = Wanted.of(request.GET)
-    seen = _seen(signed_in(request))
+    seen = seen_entries(signed_in(request))
     page = Paginator(wanted.among(seen), PAGE).get_page(request.GET.get("page"))
     context = {"page": page, "wanted": wanted, "most": MOST_LINES}
     return render(request, "core/audit.html", context)
@@ -90,7 +90,7 @@ def index(request: HttpRequest) -> HttpResponse:
 def as_csv(request: HttpRequest) -> HttpResponse:
     """The same as CSV, the newest lines."""
     wanted = Wanted.of(request.GET)
-    found = wanted.among(_seen(signed_in(request)))[:MOST_LINES]
+    found = wanted.among(seen_entries(signed_in(request)))[:MOST_LINES]
     text = csv_text(_HEADER, _lines(found.iterator(chunk_size=2000)))
     answer = HttpResponse(text, content_type="text/csv; charset=utf-8")
     answer["Content-Disposition"] = 'attachment; filename="audit.csv"'

@@ -41,6 +41,12 @@ class User(AbstractUser):
     # The one project that this object, which is never saved, speaks for the person in; no column.
     limited_to: int | None = None
 
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save; not what a limited token made of the account."""
+        if self.limited_to is not None:
+            raise TypeError("an account that acts in one project only is not for saving")
+        super().save(*args, **kwargs)
+
     def limit_to(self, project_id: int) -> None:
         """Have this object act in one project only, by the person's own role in it."""
         self.limited_to = project_id

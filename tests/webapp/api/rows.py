@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.utils import timezone
@@ -21,7 +22,7 @@ from webapp.checkpoints import uploads
 from webapp.core.models import User
 from webapp.endpoints import services as endpoints
 from webapp.leaderboard import disputes, reports
-from webapp.projects.models import Membership, Project, Role
+from webapp.projects.models import Invitation, Membership, Project, Role
 from webapp.runs.models import Completion, Run, State, WorkerHeartbeat
 
 
@@ -58,6 +59,10 @@ def make_world(owner: User, project: Project, name: str) -> World:
     )
     token, _ = tokens.make(owner, name=f"{name} token")
     worker = WorkerHeartbeat.objects.create(name=f"{name}/1", host=name, seen_at=timezone.now())
+    invitation = Invitation.objects.create(
+        project=project, email=f"{name}@example.org", role=Role.VIEWER, digest=name,
+        invited_by=owner, expires_at=timezone.now() + timedelta(days=1),
+    )  # fmt: skip
     report = reports.ask_for(owner, evaluation, "pdf")
     prompts = install_prompt_set(f"{name}-prompts", problems)
     return World(
@@ -67,7 +72,8 @@ def make_world(owner: User, project: Project, name: str) -> World:
             "benchmarks": benchmark.pk, "prompt-sets": prompts.pk, "runs": run.pk,
             "open_run": open_run.pk, "evaluations": evaluation.pk, "other": other.pk,
             "uploads": upload.pk, "tokens": token.pk, "workers": worker.pk, "people": owner.pk,
-            "dispute": dispute.pk, "report": report.pk, "problem": graded.problem_id,
+            "dispute": dispute.pk, "invitation": invitation.pk,
+            "report": report.pk, "problem": graded.problem_id,
             "member": Membership.objects.get(project=project, user=owner).pk,
         },
     )  # fmt: skip

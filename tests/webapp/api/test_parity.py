@@ -11,6 +11,7 @@ from webapp.api.docs_views import _schema
 # A page's name → the operations that do the same; or, as a sentence, why there is none.
 FRAGMENT = "a part of a page"
 SESSION = "for browsers: a session, which a token stands in for"
+PASSWORD = "no token is to lead to a password"
 PAGES: dict[str, str | tuple[str, ...]] = {
     "healthz": "asked by machines as it is", "readyz": "asked by machines as it is",
     "metrics": "asked by machines as it is", "signing_key": ("signing_key",),
@@ -45,6 +46,18 @@ PAGES: dict[str, str | tuple[str, ...]] = {
     "checkpoints:finish": ("uploads_finish",), "checkpoints:discard": ("uploads_discard",),
     "checkpoints:tus-files": "the same protocol below /api/v1/uploads/",
     "checkpoints:tus-file": "the same protocol below /api/v1/uploads/",
+    "core:login": SESSION, "core:logout": SESSION, "core:reset": PASSWORD,
+    "core:reset-confirm": PASSWORD, "core:make-reset-link": PASSWORD, "core:password": PASSWORD,
+    "core:profile": ("me",), "core:end-other-sessions": SESSION, "core:end-session": SESSION,
+    "core:people": ("people_list",), "core:deactivate": ("people_active",),
+    "core:activate": ("people_active",), "core:audit": ("audit_list",),
+    "core:audit-csv": ("audit_list",),
+    "projects:index": ("projects_list", "projects_make"), "projects:detail": ("projects_one",),
+    "projects:change": ("projects_change",), "projects:delete": ("projects_delete",),
+    "projects:invite": ("invitations_make",), "projects:revoke-invitation": ("invitations_revoke",),
+    "projects:add-member": ("members_add",), "projects:role": ("members_role",),
+    "projects:remove-member": ("members_remove",), "projects:invitation": SESSION,
+    "projects:invitation-link": SESSION,
     "costs:index": ("costs_list",), "endpoints:index": ("endpoints_list",),
     "endpoints:register": ("endpoints_register",),
     "endpoints:detail": ("endpoints_one", "endpoints_change"),
@@ -72,7 +85,7 @@ def names(patterns: list[URLPattern | URLResolver], before: str = "") -> Iterato
     for each in patterns:
         if isinstance(each, URLPattern):
             yield before + str(each.name)
-        elif each.namespace not in ("api", "core", "projects"):
+        elif each.namespace != "api":
             yield from names(each.url_patterns, f"{each.namespace}:" if each.namespace else before)
 
 

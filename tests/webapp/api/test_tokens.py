@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import logging
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from django.utils import timezone
 from tests.webapp.samples import make_run
 from webapp.api import tokens
 from webapp.api.models import ApiToken
+from webapp.checkpoints import uploads
 from webapp.core.errors import UserError
 from webapp.core.logs import JsonFormatter, TextFormatter
 from webapp.projects.models import Membership, Project, Role
@@ -198,3 +200,31 @@ def test_whoever_asks_too_often_is_told_to_wait(
     statuses = [client.get(ME).status_code for _ in range(4)]
     assert statuses[-1] == 429
     assert int(client.get(ME)["Retry-After"]) > 0
+
+
+def test_what_a_limited_token_makes_of_an_account_is_never_saved(admin: Any) -> None:
+    admin.limit_to(Project.objects.get().pk)
+    with pytest.raises(TypeError):
+        admin.save()
+
+
+def test_pieces_of_files_take_tokens_as_operations_do(user: Any, by_token: Make) -> None:
+    upload = uploads.begin(user, "mine", [("config.json", 2), ("a.safetensors", 9)])
+    file = upload.files.get(path="config.json")
+    address = f"/api/v1/uploads/{upload.pk}/files/{file.pk}/"
+    tus = {"Tus-Resumable": "1.0.0", "Upload-Offset": "0"}
+    how: dict[str, Any] = {"content_type": "application/offset+octet-stream", "headers": tus}
+    assert Client().patch(address, b"{}", **how).status_code == 401
+    assert by_token(user, "read").patch(address, b"{}", **how).status_code == 403
+    browser = Client(enforce_csrf_checks=True)
+    browser.force_login(user)
+    assert browser.patch(address, b"{}", **how).status_code == 401  # without its CSRF token
+    assert by_token(user, "read").head(address, headers=tus)["Upload-Offset"] == "0"
+    assert by_token(user).patch(address, b"{}", **how)["Upload-Offset"] == "2"
+    metadata = "path " + base64.b64encode(b"more.json").decode()
+    made = by_token(user).post(
+        f"/api/v1/uploads/{upload.pk}/files/",
+        headers={"Tus-Resumable": "1.0.0", "Upload-Length": "5", "Upload-Metadata": metadata},
+    )
+    assert made.status_code == 201
+    assert "/api/v1/uploads/" in made["Location"]  # where tokens are taken, too

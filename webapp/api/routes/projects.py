@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
+from pydantic import Field
 
 from webapp.api.auth import ADMIN, require_staff
+from webapp.api.forms import cleaned
 from webapp.api.framework import Query, Router, Schema
 from webapp.api.paging import Page, Paged, page
-from webapp.api.schemas import In, Name
+from webapp.api.schemas import In, Name, Text
 from webapp.core.models import User
 from webapp.core.users import signed_in
-from webapp.projects import services
+from webapp.projects import invitations, services
 from webapp.projects.access import has_role, projects_of, role_in
-from webapp.projects.models import Membership, Project, Role
+from webapp.projects.models import Invitation, Membership, Project, Role
+from webapp.projects.views import InvitationForm
 
 router = Router(tags=["projects"])
 
@@ -61,6 +65,29 @@ class MemberIn(In):
 class RoleIn(In):
     """Another role."""
 
+    role: Role
+
+
+class InvitationOut(Schema):
+    """A link to join a project."""
+
+    id: int
+    email: str
+    role: Role
+    created_at: datetime
+    expires_at: datetime
+
+
+class NewInvitation(InvitationOut):
+    """The same with its link, where no mail carries it."""
+
+    link: str
+
+
+class InvitationIn(In):
+    """Whom, and in which role."""
+
+    email: Text = Field(max_length=254)
     role: Role
 
 
@@ -147,3 +174,29 @@ def members_remove(request: HttpRequest, pk: int, member: int) -> None:
     """Take somebody out of the project; what they made in it stays."""
     membership = get_object_or_404(_managed(request, pk).memberships.all(), pk=member)
     services.remove(signed_in(request), membership)
+
+
+# --- invitations
+
+
+@router.get("/{int:pk}/invitations", response=Page[InvitationOut], auth=ADMIN)
+def invitations_list(request: HttpRequest, pk: int, wanted: Query[Paged]) -> dict[str, Any]:
+    """Invitations that nobody used or revoked, and that have not run out."""
+    return page(invitations.open_ones(_managed(request, pk)), wanted)
+
+
+@router.post("/{int:pk}/invitations", response={201: NewInvitation}, auth=ADMIN)
+def invitations_make(request: HttpRequest, pk: int, body: InvitationIn) -> Any:
+    """Invite somebody by mail; without a mail server the link is shown, this once."""
+    project = _managed(request, pk)
+    given = cleaned(InvitationForm({"email": body.email, "role": body.role}))
+    row, link = invitations.invite(signed_in(request), project, given["email"], Role(given["role"]))
+    names = InvitationOut.model_fields
+    return {name: getattr(row, name) for name in names} | {"link": link}
+
+
+@router.delete("/{int:pk}/invitations/{int:invitation}", response={204: None}, auth=ADMIN)
+def invitations_revoke(request: HttpRequest, pk: int, invitation: int) -> None:
+    """Have an invitation's link open nothing any more."""
+    rows = Invitation.objects.filter(project=_managed(request, pk))
+    invitations.revoke(signed_in(request), get_object_or_404(rows, pk=invitation))

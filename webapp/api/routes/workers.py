@@ -13,7 +13,7 @@ from webapp.api.auth import ADMIN, require_staff
 from webapp.api.framework import Query, Router, Schema
 from webapp.api.paging import Page, Paged, page
 from webapp.api.schemas import Done, In
-from webapp.core import audit
+from webapp.core import accounts, audit
 from webapp.core.models import User
 from webapp.core.users import signed_in
 from webapp.runs import hosts, turns
@@ -92,6 +92,12 @@ class LimitIn(In):
     limit: Annotated[int, Field(ge=0, le=turns.MOST_SHARDS)] | None
 
 
+class ActiveIn(In):
+    """Whether somebody may sign in."""
+
+    active: bool
+
+
 def _worker(view: WorkerView) -> dict[str, Any]:
     return {
         "id": view.worker.pk, "name": view.worker.name, "queues": view.queues,
@@ -152,6 +158,17 @@ def people_limit(request: HttpRequest, pk: int, body: LimitIn) -> dict[str, Any]
         turns.set_limit(person, body.limit, by=by)
         audit.record(by, "account.limit", person, limit=body.limit)
     person.refresh_from_db()
+    return _person(person)
+
+
+@people.put("/{int:pk}/active", response=PersonOut, auth=ADMIN)
+def people_active(request: HttpRequest, pk: int, body: ActiveIn) -> dict[str, Any]:
+    """Let nobody sign in with an account, or let them again; sessions and tokens end at once."""
+    by, person = require_staff(request), get_object_or_404(User, pk=pk)
+    if body.active:
+        accounts.activate(by, person)
+    else:
+        accounts.deactivate(by, person)
     return _person(person)
 
 
