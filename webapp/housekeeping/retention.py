@@ -90,7 +90,11 @@ def _working_files(stage: Stage) -> Iterator[Path]:
     for path in folder.iterdir():
         name = path.name
         lost = _LEASE.fullmatch(name) and name not in counted
-        if lost or name in ("resume", resuming.FOLDER) or name.startswith((".spec-", resuming.LINKS)):
+        if (
+            lost
+            or name in ("resume", resuming.FOLDER)
+            or name.startswith((".spec-", resuming.LINKS))
+        ):
             yield path
     segments = files.segments_folder(stage)
     if segments.is_dir():
