@@ -26,7 +26,7 @@ from webapp.notifications import services as notifications
 from webapp.notifications.models import Notification, Preference
 from webapp.projects.access import first_project
 from webapp.projects.models import Membership, Project, Role
-from webapp.runs import files, hosts, services, stages
+from webapp.runs import files, hosts, ledger, services, stages
 from webapp.runs.launching.distil import DistillationForm
 from webapp.runs.launching.evaluate import EvaluationForm
 from webapp.runs.models import (
@@ -195,6 +195,8 @@ def test_costs_of_a_run_that_is_gone_are_its_persons(
     for person, leases in ((user, 1), (lab.eve, 1), (lab.vera, 0), (admin, 2)):
         table = browser(person).get("/costs/").context["table"]
         assert table.total.leases == leases, person
+    user.limited_to = here.pk  # as by a token
+    assert not ledger.seen_entries(user).exists()
 
 
 def test_people_at_turns_are_those_of_ones_projects(

@@ -200,12 +200,17 @@ def _cost(row: Mapping[str, Any]) -> Cost:
 
 
 def seen_entries(user: User) -> QuerySet[LedgerEntry]:
-    """The entries of runs that the person sees, and theirs of runs that are gone."""
+    """The entries of runs that the person sees, and theirs of runs that are gone.
+
+    To a token of one project they are nobody's: of which project those runs were is not known.
+    """
     entries = LedgerEntry.objects.all()
     if user.is_staff:
         return entries
     seen = Q(run__project__in=projects_of(user).order_by().values("pk"))
-    return entries.filter(seen | Q(run=None, user=user))
+    if user.limited_to is None:
+        seen |= Q(run=None, user=user)
+    return entries.filter(seen)
 
 
 def grouped(entries: QuerySet[LedgerEntry], *by: str) -> dict[Any, Cost]:

@@ -58,7 +58,8 @@ class LaunchForm(forms.Form):
         super().__init__(*args, **kwargs)
         self.user = user
         speak(self.fields)
-        self._home = add_place(self.fields, user, "Who is in it sees the run; of an open one everybody.")
+        about = "Who is in it sees the run; of an open one everybody."
+        self._home = add_place(self.fields, user, about)
         self._choose_place(self.initial.pop("project", None))
 
     def _choose_place(self, wanted: Any) -> None:
