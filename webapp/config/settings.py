@@ -219,9 +219,7 @@ RETORT_PROXIES: int = env.int("RETORT_PROXIES", default=1 if RETORT_HTTPS else 0
 # Probes ask the server itself, without the proxy that ends TLS.
 SECURE_REDIRECT_EXEMPT: list[str] = [r"^(healthz|readyz|metrics)$"]
 # For so long a browser that was here once comes by TLS only.
-SECURE_HSTS_SECONDS: int = env.int(
-    "RETORT_HSTS_SECONDS", default=31_536_000 if RETORT_HTTPS else 0
-)
+SECURE_HSTS_SECONDS: int = env.int("RETORT_HSTS_SECONDS", default=31_536_000 if RETORT_HTTPS else 0)
 # Whether the domain's other hosts keep to TLS is not this installation's to promise unasked.
 SECURE_HSTS_INCLUDE_SUBDOMAINS: bool = env.bool("RETORT_HSTS_SUBDOMAINS", default=False)
 SILENCED_SYSTEM_CHECKS: list[str] = ["security.W005", "security.W021"]
