@@ -16,6 +16,7 @@ from django.conf import settings
 
 from webapp.core.errors import UserError
 
+WEB_PROCESSES = min(os.cpu_count() or 1, 2)  # a page is made by one core; more are for workers
 STOP_SECONDS = 20.0  # a worker ends its child and gives its shard back in that time
 
 
@@ -47,7 +48,8 @@ class Processes:
             "web",
             [
                 "-m", "granian", "--interface", "wsgi", "--host", host, "--port", str(port),
-                "--blocking-threads", "8", "--no-ws", "webapp.config.wsgi:application",
+                "--workers", str(WEB_PROCESSES), "--blocking-threads", "8", "--no-ws",
+                "webapp.config.wsgi:application",
             ],
         )  # fmt: skip
 

@@ -30,7 +30,7 @@ from webapp.leaderboard.queries import Facts, Measured
 from webapp.leaderboard.standings import Places, Standings
 from webapp.runs.models import Evaluation
 
-ROWS_PER_PAGE = 50
+ROWS_PER_PAGE = 25  # of up to a dozen columns: what keeps a page light
 # Every pair is tested, and among more rows hardly one would be told from another by then.
 MOST_RANKED = 400
 
