@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from django.contrib.auth.hashers import check_password
 from django.core import mail
 from django.core.mail.backends.locmem import EmailBackend
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -317,6 +319,25 @@ def test_a_provider_s_customer_is_one_address(ada: User, moments: Any) -> None:
         sign_in("ada", "guess", f"2001:db8::{number}")
     assert sign_in("ada", PASSWORD, "2001:db8::ffff").status_code == 429
     assert sign_in("ada", PASSWORD, "2001:db8:0:1::1").status_code == 302
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_tries_at_once_are_no_way_around() -> None:
+    counts = [
+        throttling.of_account("sign-in", "ada", "203.0.113.7"),
+        throttling.of_address("sign-in", "203.0.113.7"),
+    ]
+    ready = threading.Barrier(12)
+
+    def one_try(_: int) -> bool:
+        ready.wait(30)
+        try:
+            return throttling.begin(counts) is None
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(12) as pool:
+        assert sum(pool.map(one_try, range(12))) == 5
 
 
 def test_tries_are_forgotten(ada: User, moments: Any) -> None:

@@ -104,3 +104,21 @@ def test_a_connection_that_falls_silent_is_given_up_at_both_ends(
         "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3", "tcp_user_timeout": "20000",
         **said,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("https", ["0", "1"])
+def test_cookies_and_transport_follow_one_setting(
+    https: str, process_environment: dict[str, str]
+) -> None:
+    program = (
+        "import json; from django.conf import settings as s; print(json.dumps(["
+        "s.SESSION_COOKIE_SECURE, s.CSRF_COOKIE_SECURE, s.SECURE_HSTS_SECONDS > 0,"
+        "s.SECURE_HSTS_INCLUDE_SUBDOMAINS, s.RETORT_PROXIES, s.SESSION_COOKIE_AGE]))"
+    )
+    more = {"RETORT_HTTPS": https, "RETORT_HSTS_SUBDOMAINS": https, "RETORT_SESSION_HOURS": "1.5"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=process_environment | more,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    on = https == "1"
+    assert json.loads(done.stdout) == [on, on, on, on, int(on), 5400]
