@@ -230,7 +230,7 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if RETORT_HTTPS el
 RETORT_UPLOAD_FILES = 1000
 DATA_UPLOAD_MAX_NUMBER_FILES = RETORT_UPLOAD_FILES + 1  # one too many gets a sentence of its own
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 2 * RETORT_UPLOAD_FILES + 100
-# What one person's checkpoints and unfinished uploads may take together; 0: no limit.
+# What one person's checkpoints, unfinished uploads and chats may take together; 0: no limit.
 RETORT_UPLOAD_QUOTA_BYTES: int = env.int("RETORT_UPLOAD_QUOTA_BYTES", default=0)
 
 # --- the API

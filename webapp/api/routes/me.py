@@ -34,7 +34,7 @@ class Me(Schema):
     projects: list[Place]
     scope: str | None = Field(description="Of the token; null: a session.")
     expires_at: datetime | None = Field(description="The token's end.")
-    used_bytes: int = Field(description="What one's checkpoints and unfinished uploads take.")
+    used_bytes: int = Field(description="What one's checkpoints, uploads and chats take.")
 
 
 @router.get("", response=Me)
