@@ -47,6 +47,10 @@ PAGES = {
     "benchmarks": "/benchmarks/",
     "storage": "/storage/",
     "notifications": "/notifications/",
+    "account": "/accounts/",
+    "people": "/accounts/people/",
+    "audit": "/accounts/audit/",
+    "projects": "/projects/",
 }
 
 
