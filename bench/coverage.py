@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +89,17 @@ def table(rows: Sequence[dict[str, object]]) -> str:
     return "\n".join(lines)
 
 
+def keep(name: str, trials: int, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write bench/results/NAME.json."""
+    result = {
+        "trials": trials, "seed": SEED, "python": platform.python_version(),
+        "numpy": np.__version__, "rows": rows,
+    }  # fmt: skip
+    path = Path(__file__).parent / "results" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=2000, help="simulated benchmarks for each")
@@ -106,13 +117,7 @@ def main() -> None:
                         | {name: value for name, (value, _) in found.items()}
                         | {f"{name} width": width for name, (_, width) in found.items()}
                     )
-    result = {
-        "trials": trials, "seed": SEED, "python": platform.python_version(),
-        "numpy": np.__version__, "rows": rows,
-    }  # fmt: skip
-    path = Path(__file__).parent / "results" / "coverage.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    keep("coverage", trials, rows)
     print(table(rows))
     for name in INTERVALS:
         values = np.array([float(str(row[name])) for row in rows])

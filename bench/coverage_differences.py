@@ -9,15 +9,13 @@ every problem. Written: bench/results/coverage_differences.json and a table.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import platform
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from bench.coverage import SEED, WINDOW, keep
 from evaluator.statistics import compare_paired, difference_interval, t_quantile
 
 Rates = npt.NDArray[np.float64]
@@ -25,9 +23,7 @@ Pair = tuple[Rates, Rates, float]  # both models' rates by problem; what is true
 Law = Callable[[np.random.Generator, int], Pair]
 PROBLEMS = (20, 30, 45, 100, 500)
 SAMPLES = (1, 4, 16, 64)
-WINDOW = 0.01  # counts of few problems jump from rate to rate: they are averaged over ±
 SOLVED, FAILED = 0.995, 0.02
-SEED = 20261121
 TESTED = 60  # of the trials, for how often p and interval disagree: an exact p takes its time
 
 
@@ -185,13 +181,7 @@ def main() -> None:
         for samples in SAMPLES
         for name, law in laws().items()
     ]
-    result = {
-        "trials": trials, "seed": SEED, "python": platform.python_version(),
-        "numpy": np.__version__, "rows": rows,
-    }  # fmt: skip
-    path = Path(__file__).parent / "results" / "coverage_differences.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    keep("coverage_differences", trials, rows)
     print(table(rows))
     for key in INTERVALS:
         values = np.array([float(row[key]) for row in rows])

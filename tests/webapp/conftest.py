@@ -11,6 +11,7 @@ import pytest
 from django.db import connection
 from django.test import Client
 
+from evaluator import report_pdf, signing
 from tests.webapp.installations import Installation
 
 
@@ -20,6 +21,14 @@ def page(user: Any) -> Client:
     client = Client()
     client.force_login(user)
     return client
+
+
+@pytest.fixture
+def quick_reports(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file store and a signing key of the test's own, and no PDF, which takes its time."""
+    settings.MEDIA_ROOT = tmp_path / "files"
+    monkeypatch.setenv(signing.VARIABLE, str(tmp_path / "key.pem"))
+    monkeypatch.setattr(report_pdf, "available", lambda: False)
 
 
 @pytest.fixture

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from django.test import Client
 from django.urls import reverse
 
-from evaluator import report_pdf, signing
 from evaluator.records import Outcome
 from tests.webapp.samples import (
     FUNNEL,
@@ -28,24 +26,10 @@ from webapp.leaderboard.models import Report
 from webapp.runs import files
 from webapp.runs.models import Evaluation, Run, State
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("quick_reports")]
 PROBLEMS = arithmetic(2)
 BAD = "half \ud800 of a pair, and \0"
 MENDED = "half ? of a pair, and \N{REPLACEMENT CHARACTER}"
-
-
-@pytest.fixture(autouse=True)
-def _store(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings.MEDIA_ROOT = tmp_path / "files"
-    monkeypatch.setenv(signing.VARIABLE, str(tmp_path / "key.pem"))
-    monkeypatch.setattr(report_pdf, "available", lambda: False)  # it takes its time
-
-
-@pytest.fixture
-def page(user: Any) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def draw(rng: Any, problem: Any, sample: int) -> Any:

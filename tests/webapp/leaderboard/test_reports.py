@@ -15,7 +15,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from evaluator import bundle, report, report_pdf, signing
+from evaluator import bundle, report, signing
 from evaluator.cli import main
 from evaluator.records import Outcome, Problem
 from tests.webapp.samples import (
@@ -33,15 +33,9 @@ from webapp.runs import files
 from webapp.runs.models import Evaluation
 from workers import clerk
 
+pytestmark = pytest.mark.usefixtures("quick_reports")
 PROBLEMS = arithmetic(9)
 SECRET = "what nobody may post"
-
-
-@pytest.fixture(autouse=True)
-def _store(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings.MEDIA_ROOT = tmp_path / "files"
-    monkeypatch.setenv(signing.VARIABLE, str(tmp_path / "key.pem"))
-    monkeypatch.setattr(report_pdf, "available", lambda: False)  # it takes its time
 
 
 @pytest.fixture
