@@ -14,9 +14,14 @@ from django.core.files.storage import storages
 from django.db import connection
 from django.utils import timezone
 
+from evaluator.benchmarks import arithmetic
+from evaluator.contests import Population, read_bundle
 from tests.bucket import Host
+from tests.evaluator import programs
 from tests.webapp import samples
 from tests.webapp.models import model_files, write
+from webapp.benchmarks import contests
+from webapp.benchmarks import services as installing
 from webapp.checkpoints import services
 from webapp.checkpoints.models import Checkpoint
 from webapp.core import store
@@ -27,6 +32,16 @@ from webapp.runs.models import Run, State
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+def is_locked() -> bool:
+    """Whether our transaction has the store's lock."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted "
+            "AND pid = pg_backend_pid()"
+        )
+        return cursor.fetchone() == (1,)
+
+
 @pytest.fixture
 def names(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The folders in a bucket that is only their names."""
@@ -34,12 +49,7 @@ def names(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set
     names: set[str] = set()
 
     def remove(relative: str) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted "
-                "AND pid = pg_backend_pid()"
-            )
-            assert cursor.fetchone() == (1,), "removed while others may register it"
+        assert is_locked(), "removed while others may register it"
         names.discard(relative)
 
     monkeypatch.setattr(store, "publish", lambda relative, source=None: names.add(relative))
@@ -88,6 +98,25 @@ def test_a_checkpoint_that_comes_back_while_it_is_removed_is_in_the_bucket(
     two = registered(user, tmp_path, "two")
     assert names == {two.path} == {one.path}
     assert (garbage.place(two.path) / "config.json").exists()
+
+
+def test_nothing_is_swept_between_a_file_and_its_row(
+    names: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same contents an earlier file may lie there, whose grace time is over."""
+    published = []
+
+    def publish(relative: str, source: Path | None = None) -> None:
+        published.append((relative.partition("/")[0], is_locked()))
+
+    monkeypatch.setattr(store, "publish", publish)
+    problems = arithmetic.generate(3, seed=1)
+    installing.install_benchmark("arithmetic", problems, "a test")
+    installing.install_prompt_set("sums", problems)
+    contests.install_contests([read_bundle(programs.bundle("9001"))])
+    contests.install_population(Population.of("people", [1500, 1600]))
+    folders = ["benchmarks", "prompts", "contests", "populations"]
+    assert published == [(folder, True) for folder in folders]
 
 
 def put(root: Path, relative: str, data: bytes = b"abc") -> None:

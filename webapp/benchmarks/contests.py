@@ -19,6 +19,7 @@ from evaluator.store import write_durably
 from webapp.benchmarks.models import Contest, RatingPopulation
 from webapp.core import store
 from webapp.core.errors import UserError
+from webapp.core.locks import lock_store
 from webapp.core.text import storable
 
 
@@ -62,15 +63,16 @@ def _install(record: ContestRecord) -> Contest:
 def install_population(population: Population) -> RatingPopulation:
     """Install the ratings that percentiles refer to from now on."""
     value = population.to_json()
-    digest, relative = _keep("populations", value)
-    row, _ = RatingPopulation.objects.update_or_create(
-        content_hash=digest,
-        defaults={
-            "name": population.name[:200],
-            "size": len(population.ratings),
-            "path": relative,
-        },
-    )
+    with transaction.atomic():
+        digest, relative = _keep("populations", value)
+        row, _ = RatingPopulation.objects.update_or_create(
+            content_hash=digest,
+            defaults={
+                "name": population.name[:200],
+                "size": len(population.ratings),
+                "path": relative,
+            },
+        )
     return row
 
 
@@ -83,7 +85,11 @@ def yardstick() -> Yardstick:
 
 
 def _keep(folder: str, value: dict[str, Any]) -> tuple[str, str]:
-    """Write ``value`` into the store, named after its content; (hash, path in the store)."""
+    """Write ``value`` into the store, named after its content; (hash, path in the store).
+
+    Within the transaction that makes its row: no sweep takes the file before the row is seen.
+    """
+    lock_store()
     digest = content_hash(value)
     relative = f"{folder}/{digest}.json"
     path = Path(settings.MEDIA_ROOT) / relative

@@ -19,6 +19,7 @@ from evaluator.store import write_durably
 from webapp.benchmarks.models import Benchmark, Problem, PromptSet
 from webapp.core import store
 from webapp.core.errors import UserError
+from webapp.core.locks import lock_store
 from webapp.core.text import storable
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
@@ -53,6 +54,7 @@ def install_benchmark(name: str, problems: Sequence[ProblemRecord], source: str)
             },
         )
         if created or not _benchmark_path(benchmark).exists():
+            lock_store()  # no sweep of an earlier file of the same contents before the row is seen
             _write_problems(_benchmark_path(benchmark), problems)
         if created:
             Problem.objects.bulk_create(
@@ -79,6 +81,7 @@ def install_prompt_set(name: str, problems: Sequence[ProblemRecord]) -> PromptSe
             defaults={"path": relative, "prompt_count": len(problems)},
         )
         if created:
+            lock_store()
             _write_problems(Path(settings.MEDIA_ROOT) / relative, problems)
     return prompt_set
 
