@@ -25,7 +25,7 @@ MEANINGS = {
     "token.",
     403: "The token's scope or its owner's role does not allow it.",
     404: "There is no such thing, or none that the owner of the token may see.",
-    409: "The state of the thing does not allow it.",
+    409: "A piece of a file does not begin where the file ends: ask where, and send the rest.",
     413: "The body is larger than is taken.",
     422: "A field cannot be followed; nothing was done.",
     429: "Too many requests; Retry-After says how many seconds to wait.",

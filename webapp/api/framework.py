@@ -12,7 +12,7 @@ import ninja
 from ninja.files import UploadedFile
 
 if not hasattr(ninja, "UploadedFile"):
-    ninja.UploadedFile = UploadedFile  # type: ignore[attr-defined]
+    setattr(ninja, "UploadedFile", UploadedFile)  # noqa: B010 - of either package, for type checks
 
 from ninja.errors import HttpError, Throttled, ValidationError
 from ninja.main import NinjaAPI
