@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ __all__ = ["bucket", "host", "line"]  # fixtures
 # none. HYPOTHESIS_PROFILE=default looks for new ones.
 hypothesis_settings.register_profile("suite", derandomize=True, deadline=None)
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+# A shell that starts the suite in the background has it ignore Ctrl-C, and so would every process
+# that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
@@ -42,6 +47,21 @@ def django_db_modify_db_settings(
     servers: None, django_db_modify_db_settings_parallel_suffix: None
 ) -> None:
     """pytest-django asks for this before it makes the test database: the servers must run."""
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> None:
+    """What the migrations bring is there for every test: one that commits leaves tables empty."""
+    from django.db.models.signals import post_migrate
+
+    post_migrate.connect(_first_project, dispatch_uid="first project")
+
+
+def _first_project(app_config: Any, **_: Any) -> None:
+    if app_config.name == "webapp.projects":
+        from webapp.projects.access import first_project
+
+        first_project()
 
 
 @pytest.fixture

@@ -192,6 +192,7 @@ def test_train_stage(tiny_qwen: Path, tmp_path: Path) -> None:
         "corpus": events[-1]["result"]["corpus"],
         "base_model": str(tiny_qwen),
         "device": "cpu",
+        "resume": str(tmp_path / "resume"),
     }
     code, events = run_stage(tmp_path / "t", spec, {})
     assert code == 0, events
@@ -393,9 +394,11 @@ def test_the_train_stage_runs_as_many_processes_as_its_spec_says(
     spec = {
         "recipe": recipe(tiny_qwen).model_dump(mode="json"), "corpus": "c", "device": "cpu",
         "base_model": str(tiny_qwen), "stage_folder": str(tmp_path), "processes": 2,
+        "resume": str(tmp_path / "resume"),
     }  # fmt: skip
     request = ShardRequest(1, LEASE, {}, ())
     report = Reporter(io.StringIO(), request)
     with pytest.raises(CalledError):
         stages.TrainStage(spec, report).run(request, report)
     assert (asked["processes"], asked["device"]) == (2, "cpu")
+    assert asked["resume"] == tmp_path / "resume"

@@ -65,19 +65,20 @@ def now() -> datetime:
 def begin(counts: Sequence[Count | None]) -> timedelta | None:
     """Count a try; None where it may be made, else how long to wait (nothing is counted then)."""
     found = sorted((each for each in counts if each is not None), key=lambda each: each.key)
-    moment = now()
     with transaction.atomic():
         rows = []
         for each in found:  # always in the same order: two at once never wait for each other
-            Tries.objects.get_or_create(key=each.key, defaults={"last_at": moment})
-            row = Tries.objects.select_for_update().get(key=each.key)
+            Tries.objects.get_or_create(key=each.key, defaults={"last_at": now()})
+            rows.append(Tries.objects.select_for_update().get(key=each.key))
+        moment = now()  # with the rows held: no try is later than this one
+        longest = timedelta(0)
+        for row, each in zip(rows, found, strict=True):
             if moment - row.last_at > FORGOTTEN_AFTER:
                 row.count = 0
-            rows.append((row, row.last_at + _wait(row.count, each.free) - moment))
-        longest = max((left for _, left in rows), default=timedelta(0))
+            longest = max(longest, row.last_at + _wait(row.count, each.free) - moment)
         if longest > timedelta(0):
             return longest
-        for row, _ in rows:
+        for row in rows:
             row.count, row.last_at = row.count + 1, moment
             row.save(update_fields=["count", "last_at"])
     return None
