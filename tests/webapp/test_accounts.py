@@ -88,6 +88,20 @@ def test_one_sees_where_one_is_signed_in_and_ends_it(ada: User) -> None:
     assert here.post(reverse("core:end-session", args=[name])).status_code == 404
 
 
+def test_no_row_holds_the_cookie_that_lets_one_in(ada: User) -> None:
+    client = client_of(ada)
+    key = client.session.session_key
+    row = Session.objects.get()
+    assert key not in str(vars(row))
+    for cookie in (row.session_key, key[:-1], key.upper(), ""):
+        thief = Client()
+        thief.cookies["sessionid"] = cookie
+        assert thief.get("/accounts/").status_code == 302
+    assert client.get("/accounts/").status_code == 200
+    client.logout()
+    assert not Session.objects.exists()
+
+
 def test_nobody_ends_another_persons_session(ada: User, admin: User) -> None:
     hers = client_of(ada)
     name = audit.session_name(hers.session.session_key)

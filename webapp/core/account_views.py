@@ -79,10 +79,10 @@ def profile(request: HttpRequest) -> HttpResponse:
         accounts.change_email(user, form.cleaned_data["email"])
         messages.success(request, "Saved.")
         return redirect("core:profile")
-    own = request.session.session_key
+    own = sessions.digest_of(request.session.session_key or "")
     rows = [
         {
-            "name": audit.session_name(each.session_key),
+            "name": sessions.known_as(each),
             "device": sessions.name_of(each.device),
             "agent": each.device,
             "address": each.address,

@@ -1,10 +1,13 @@
 """Who is signed in where: Django's sessions in the database, with the person, device and address.
 
 ``SESSION_ENGINE`` names this module. A session that is deleted has ended, at once and everywhere.
+Rows hold a digest of the key that the cookie carries: who reads the database, or a backup of it,
+is signed in nowhere.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,14 +26,20 @@ from webapp.core.text import storable
 
 SEEN_AGAIN = timedelta(minutes=5)
 _LONGEST_DEVICE = 200
+_DIGEST_DIGITS = 40  # as many as Django's column takes: 160 bits
 _FACTS = ("address", "device")
 _TIMES = ("began_at", "seen_at")
 
 Handler = Callable[[HttpRequest], HttpResponse]
 
 
+def digest_of(session_key: str) -> str:
+    """What a row holds of the cookie's key, which is drawn at random: it needs no salt."""
+    return hashlib.sha256(session_key.encode()).hexdigest()[:_DIGEST_DIGITS]
+
+
 class SessionStore(DatabaseStore):
-    """Keeps beside the data whose session it is."""
+    """Keeps a digest of the key, and beside the data whose session it is."""
 
     @classmethod
     def get_model_class(cls) -> type[Session]:
@@ -41,11 +50,30 @@ class SessionStore(DatabaseStore):
         """The row of ``data``."""
         row = super().create_model_instance(data)
         assert isinstance(row, Session)
+        row.session_key = digest_of(row.session_key)
         row.user_id = int(data[SESSION_KEY]) if SESSION_KEY in data else None
         for name in _FACTS:
             setattr(row, name, data.get(name, ""))
         for name in _TIMES:
             setattr(row, name, datetime.fromisoformat(data[name]) if name in data else None)
+        return row
+
+    def exists(self, session_key: str) -> bool:
+        """Whether there is a session of this key."""
+        return Session.objects.filter(session_key=digest_of(session_key)).exists()
+
+    def delete(self, session_key: str | None = None) -> None:
+        """End the session of this key, or this one."""
+        key = session_key or self.session_key
+        if key is not None:
+            Session.objects.filter(session_key=digest_of(key)).delete()
+
+    def _get_session_from_db(self) -> Session | None:
+        row = Session.objects.filter(
+            session_key=digest_of(self.session_key or ""), expire_date__gt=timezone.now()
+        ).first()
+        if row is None:
+            self._session_key = None
         return row
 
 
@@ -94,9 +122,14 @@ def sessions_of(user: User) -> QuerySet[Session]:
     )
 
 
+def known_as(row: Session) -> str:
+    """What people call it, and the audit log (``audit.session_name``)."""
+    return row.session_key[: audit.PREFIX]
+
+
 def end(user: User, name: str) -> bool:
-    """End the session of this name (audit.session_name); False where there is none."""
-    found = [each for each in sessions_of(user) if audit.session_name(each.session_key) == name]
+    """End the session of this name; False where there is none."""
+    found = [each for each in sessions_of(user) if known_as(each) == name]
     for each in found:
         each.delete()
     return bool(found)
@@ -104,7 +137,7 @@ def end(user: User, name: str) -> bool:
 
 def end_all(user: User, *, but: str | None = None) -> int:
     """End all of a person's sessions but the one of this key; returns how many."""
-    return Session.objects.filter(user=user).exclude(session_key=but or "").delete()[0]
+    return Session.objects.filter(user=user).exclude(session_key=digest_of(but or "")).delete()[0]
 
 
 def forget_old() -> int:
