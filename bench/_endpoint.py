@@ -31,7 +31,7 @@ def text(number: int, count: int, answers: list[str]) -> str:
     right = (number * 7 + count * 5) % 4 != 0
     answer = answers[number if right else (number + 1 + count) % len(answers)]
     end = f"\n\nTherefore the answer is $\\boxed{{{answer}}}$."
-    steps = []
+    steps: list[str] = []
     length = len(end)
     while length < CHARACTERS:
         steps.append(_REASONING % (len(steps), number + 2, count + len(steps)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import mpmath
+import mpmath  # type: ignore[import-untyped]
 
 from evaluator.graders import values
 from evaluator.graders.expressions import UnreadableError, read

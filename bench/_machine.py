@@ -30,14 +30,13 @@ class Cost:
 def measured(command: Sequence[object], *, log: Path, **options: Any) -> Cost:
     """Run a command to its end; raises CalledProcessError, its output being in ``log``."""
     started = time.monotonic()
+    words = [str(word) for word in command]
     with log.open("w") as file:
-        process = subprocess.Popen(
-            [str(word) for word in command], cwd=ROOT, stdout=file, stderr=file, **options
-        )
+        process = subprocess.Popen(words, cwd=ROOT, stdout=file, stderr=file, **options)
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command, log.read_text()[-2000:])
+        raise subprocess.CalledProcessError(process.returncode, words, log.read_text()[-2000:])
     return Cost(
         wall_seconds=round(time.monotonic() - started, 2),
         cpu_seconds=round(usage.ru_utime + usage.ru_stime, 2),

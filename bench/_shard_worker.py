@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -31,14 +32,16 @@ def child(spec: Path) -> int:
 
 def worker() -> None:
     """A real worker in everything else."""
-    from workers import app, supervisor
-    from workers.tasks.stages import leases  # Django is set up by now
+    from workers import app, supervisor  # Django is set up by now
 
     spec = Path(os.environ["RETORT_VAR"]) / "spec.json"
     spec.write_text(json.dumps({"kind": "generate"}))
-    leases.write_spec = lambda stage, device: spec
-    supervisor.child_command = lambda stage, path: [sys.executable, __file__, "child", str(path)]
-    app.main()
+    command = [sys.executable, __file__, "child"]
+    with (
+        patch("webapp.runs.leases.write_spec", lambda stage, device: spec),
+        patch.object(supervisor, "child_command", lambda stage, path: [*command, str(path)]),
+    ):
+        app.main()
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def differences(title: str, rows: list[dict[str, Any]], verdicts: list[bool]) ->
              "|---|---|---|---|---|---|"]  # fmt: skip
     for row, verdict in zip(rows, verdicts, strict=True):
         if verdict != row["right"]:
-            answer = row.get("prediction", row.get("completion"))
+            answer = str(row.get("prediction", row.get("completion")))
             words = ("right" if row["right"] else "wrong", "right" if verdict else "wrong")
             cells = [row["id"], _cell(row["gold"]), _cell(answer), *words]
             lines.append(f"| {' | '.join(cells)} | {reason(row['gold'], answer, verdict)} |")

@@ -102,7 +102,7 @@ def inspect_python() -> Path:
     folder = WORK / "inspect_ai"
     if not (folder / ".done").exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        pip = [folder / "bin" / "pip", "install", "--quiet", *INSPECT]
+        pip = [str(folder / "bin" / "pip"), "install", "--quiet", *INSPECT]
         subprocess.run(pip, check=True, stderr=subprocess.DEVNULL)
         (folder / ".done").touch()
     return folder / "bin" / "python"

@@ -73,7 +73,7 @@ def measure(address: str, password: str, rounds: int) -> dict[str, dict[str, flo
         sign_in(page, address, "admin", password)
         places = find_places(page, address, newest_distillation(page, address))
         wire = Wire(page)
-        result = {}
+        result: dict[str, dict[str, float]] = {}
         for name, path in PAGES.items():
             seen = [look(page, wire, address + path.format(**places)) for _ in range(rounds)]
             result[name] = {

@@ -72,11 +72,12 @@ def places_of(standings: Standings) -> Array:
         np.column_stack([-standings.points, standings.penalty]),
         axis=0, return_inverse=True, return_counts=True,
     )  # fmt: skip
-    return np.cumsum(sizes)[group.ravel()]
+    places: Array = np.cumsum(sizes)[group.ravel()].astype(float)
+    return places
 
 
 def _without_self(rating: float, own: int) -> float:
-    return 1.0 / (1.0 + 10.0 ** ((rating - own) / 400.0))
+    return float(1.0 / (1.0 + 10.0 ** ((rating - own) / 400.0)))
 
 
 def _raw_change(table: Array, place: int, own: int, assumed: int) -> int:

@@ -205,7 +205,7 @@ def main() -> None:
         servers.ensure_running()
         call_command("migrate", verbosity=0)
         owner = User.objects.create_user("bench")
-        result = {
+        result: dict[str, Any] = {
             "through": [through_workers(owner, var, options.shards, n) for n in (2, 4)],
             "supervision": supervision(owner, var, max(options.shards // 10, 100)),
             "recovery": recovery(owner, var),

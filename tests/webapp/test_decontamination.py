@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
@@ -17,8 +19,10 @@ from tests.webapp.samples import (
     make_evaluation,
     make_run,
 )
-from webapp.checkpoints.queries import undecontaminated
+from webapp.checkpoints.models import Checkpoint
+from webapp.checkpoints.queries import UNDECONTAMINATED, undecontaminated
 from webapp.leaderboard import board, choice
+from webapp.runs.models import Run
 
 pytestmark = pytest.mark.django_db
 PROBLEMS = arithmetic(5)
@@ -51,10 +55,59 @@ def scores(user: Any, settings: Any, tmp_path: Any) -> dict[str, Any]:
 
 
 def test_the_mark_is_inherited(user: Any, scores: dict[str, Any]) -> None:
-    marked = {e.checkpoint.name for e in scores.values() if e.checkpoint_id in undecontaminated()}
+    names = {e.checkpoint_id: e.checkpoint.name for e in scores.values()}
+    marked = {names[pk] for pk in undecontaminated(names)}
     assert marked == {"blind student", "heir"}
     rows = board.build(user, choice.Choice(benchmark="arithmetic", published="no")).rows
     assert {row.name for row in rows if row.undecontaminated} == marked
+
+
+def test_only_those_asked_for_and_their_ancestors_are_read(
+    user: Any, scores: dict[str, Any], django_assert_num_queries: Any
+) -> None:
+    """Of thousands of checkpoints, each made by a run of its own, a handful of rows is read."""
+    others = Run.objects.bulk_create(
+        Run(name=f"r{n}", kind="distillation", config={"decontaminate": False}, owner=user,
+            project=scores["heir"].run.project)
+        for n in range(3000)
+    )  # fmt: skip
+    parent = None
+    chain = []
+    for n in range(20):
+        parent = make_checkpoint(user, f"link {n}", parent=parent)
+        chain.append(parent.pk)
+    Checkpoint.objects.bulk_create(
+        Checkpoint(name=f"c{run.pk}", owner=user, project=run.project, produced_by=run)
+        for run in others
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE checkpoints_checkpoint, runs_run")
+    asked = [each.checkpoint_id for each in scores.values()] + chain[-1:] + [None]
+    with django_assert_num_queries(1):
+        found = undecontaminated(asked)
+    assert found == {scores["blind student"].checkpoint_id, scores["heir"].checkpoint_id}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "EXPLAIN (ANALYZE, FORMAT JSON) " + UNDECONTAMINATED,
+            [[pk for pk in asked if pk is not None]],
+        )
+        plan = cursor.fetchone()[0][0]["Plan"]
+    assert sum(_rows_read(plan)) < 200
+
+
+def _rows_read(node: dict[str, Any]) -> Iterator[float]:
+    """Rows that each scan of a table in the plan looked at, kept or not."""
+    if "Relation Name" in node:
+        each = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+        yield each * node["Actual Loops"]
+    for child in node.get("Plans", ()):
+        yield from _rows_read(child)
+
+
+def test_loops_of_parents_end(user: Any, scores: dict[str, Any]) -> None:
+    heir, blind = scores["heir"].checkpoint, scores["blind student"].checkpoint
+    Checkpoint.objects.filter(pk=blind.pk).update(parent=heir)
+    assert undecontaminated([heir.pk, blind.pk]) == {heir.pk, blind.pk}
 
 
 def test_every_page_and_report_of_its_scores_says_so(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from django.db import connection
 from django.db.models import Count, F, OuterRef, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 
@@ -75,17 +76,34 @@ def versus_parent(
     return []
 
 
-def undecontaminated() -> frozenset[int]:
-    """Students whose recipe compared their prompts with no benchmark, and what descends from them.
+# From each of the checkpoints upwards; UNION ends a loop of parents, which no form makes. The
+# subqueries look up one row each; the planner, who cannot know how short ancestries are, would
+# join tables whole.
+UNDECONTAMINATED = """
+WITH RECURSIVE ancestry (descendant, ancestor) AS (
+    SELECT pk, pk FROM unnest(%s::bigint[]) AS asked (pk)
+    UNION
+    SELECT descendant, (SELECT parent_id FROM checkpoints_checkpoint WHERE id = ancestor)
+    FROM ancestry WHERE ancestor IS NOT NULL
+)
+SELECT DISTINCT descendant FROM ancestry
+WHERE (
+    SELECT birth.config -> 'decontaminate'
+    FROM checkpoints_checkpoint AS one JOIN runs_run AS birth ON birth.id = one.produced_by_id
+    WHERE one.id = ancestor
+) = 'false'
+"""
+
+
+def undecontaminated(among: Iterable[int | None]) -> frozenset[int]:
+    """Which of the checkpoints ``among`` were made by a recipe that compared its prompts with no
+    benchmark, or descend from one that was: one query, which reads them and their ancestors.
 
     Every score of theirs has to say so (PROTOCOLS §5).
     """
-    found: set[int] = set()
-    born = Checkpoint.objects.filter(produced_by__config__decontaminate=False)
-    while new := set(born.values_list("pk", flat=True)) - found:
-        found |= new
-        born = Checkpoint.objects.filter(parent__in=new)
-    return frozenset(found)
+    with connection.cursor() as cursor:
+        cursor.execute(UNDECONTAMINATED, [[pk for pk in set(among) if pk is not None]])
+        return frozenset(pk for (pk,) in cursor.fetchall())
 
 
 def with_files() -> QuerySet[Checkpoint]:

@@ -63,7 +63,7 @@ def detail(request: HttpRequest, pk: int) -> HttpResponse:
     evaluations = list(queries.evaluations_of(viewer, checkpoint))
     context = {
         "checkpoint": checkpoint,
-        "undecontaminated": checkpoint.pk in queries.undecontaminated(),
+        "undecontaminated": bool(queries.undecontaminated([checkpoint.pk])),
         "evaluations": evaluations,
         "versus_parent": queries.versus_parent(viewer, checkpoint, evaluations),
         "links": lineage_of(checkpoint, seen),

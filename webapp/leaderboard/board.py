@@ -131,7 +131,7 @@ class Board:
         wanted = {pk for held in thin.values() for pk in held.values()} | set(self.usual.values())
         found = {each.pk: each for each in queries.measured(wanted)}
         usual = {name: found[pk] for name, pk in self.usual.items()}
-        marked = undecontaminated() if thin else frozenset()
+        marked = undecontaminated(int(self.standing.checkpoint[place]) for place in thin)
         rows = []
         for place in places:
             if isinstance(place, Row):

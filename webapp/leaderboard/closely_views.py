@@ -46,7 +46,7 @@ def evaluation(request: HttpRequest, pk: int) -> HttpResponse:
         "evaluation": found,
         "metrics": metrics,
         "may_evaluate": checkpoint is not None and may_use(user, checkpoint.project),
-        "undecontaminated": found.checkpoint_id in undecontaminated(),
+        "undecontaminated": bool(undecontaminated([found.checkpoint_id])),
         "score": metrics.get("pass@1") or {},
         "consensus": (metrics.get("cons@k") or {}).get(str(found.samples)),
         "pass_n": (metrics.get("pass@k") or {}).get(str(found.samples)),

@@ -222,7 +222,7 @@ def compare(evaluations: Sequence[Evaluation], baseline: Evaluation) -> Comparis
     """Set the evaluations side by side, in a number of queries that does not grow with them."""
     problems = _problems({each.benchmark_id for each in evaluations})
     tallies = _tallies(evaluations, problems)
-    marked = undecontaminated()
+    marked = undecontaminated(each.checkpoint_id for each in evaluations)
     sides = [
         Side(
             evaluation=each,

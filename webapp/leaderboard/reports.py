@@ -170,7 +170,7 @@ def _head(found: Evaluation) -> dict[str, Any]:
     told = diagnostics(found)
     return {
         "title": f"{found}, not decontaminated"
-        if found.checkpoint_id in undecontaminated()
+        if undecontaminated([found.checkpoint_id])
         else str(found),
         "checkpoint": str(found.checkpoint or found.role),
         "benchmark": found.benchmark.title,
