@@ -19,6 +19,7 @@ from evaluator.records import FinishReason
 _CONNECT_SECONDS = 10.0
 _GREET_SECONDS = 10.0
 _MOST_BYTES = 64 << 20  # of one answer: 32,768 tokens are a few hundred thousand
+_MOST_COUNT = 2**31 - 1  # of tokens; what is more was not counted
 _MOST_COMPLAINT = 300  # characters of an endpoint's own words in a sentence
 
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
@@ -322,7 +323,7 @@ def _flat(part: Mapping[str, Any]) -> str:
 
 
 def _count(value: Any) -> int | None:
-    counts = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    counts = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_COUNT
     return value if counts else None
 
 

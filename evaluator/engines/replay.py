@@ -21,6 +21,10 @@ from evaluator.records import Completion, FinishReason, Problem
 MOST_BYTES = 2 << 30
 MOST_LINE_BYTES = 16 << 20
 MOST_LINES = 2_000_000
+# What the columns of a completion's row hold.
+_LARGEST = dict.fromkeys(("sample", "prompt_tokens", "completion_tokens"), 2**31 - 1) | {
+    "seed": 2**63 - 1
+}
 
 
 def read_completions(
@@ -180,7 +184,7 @@ def read_completion(
     if reasoning is not None and not isinstance(reasoning, str):
         raise InputError(f"{where}: reasoning must be a text.")
     reason = row.get("finish_reason") or "unknown"
-    if reason not in set(FinishReason):
+    if not isinstance(reason, str) or reason not in set(FinishReason):
         raise InputError(
             f"{where}: finish_reason {reason!r} is not one of {', '.join(FinishReason)}."
         )
@@ -222,8 +226,11 @@ def _count(row: Mapping[str, Any], field: str, where: str) -> int | None:
     value = row.get(field)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InputError(f"{where}: {field} must be a whole number, 0 or more.")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LARGEST[field]:
+        raise InputError(
+            f"{where}: {field} must be a whole number, 0 or more and below 2**"
+            f"{_LARGEST[field].bit_length()}."
+        )
     return value
 
 

@@ -334,6 +334,9 @@ def test_reasoning_is_understood_wherever_it_stands() -> None:
                          "usage": {"completion_tokens": True, "prompt_tokens": -1}})  # fmt: skip
     assert plain.finish_reason is FinishReason.UNKNOWN
     assert plain.completion_tokens is plain.prompt_tokens is None
+    usage = {"completion_tokens": 2**31, "prompt_tokens": 2**31 - 1}  # no column holds the first
+    large = read_answer({"choices": [{"text": "2"}], "usage": usage})
+    assert (large.completion_tokens, large.prompt_tokens) == (None, 2**31 - 1)
 
 
 @given(

@@ -158,6 +158,17 @@ def test_an_answer_that_a_database_cannot_hold_is_made_storable() -> None:
         (b'{"problem_id": "a", "completion": "", "sample": -1}', "sample must be a whole number"),
         (b'{"problem_id": "a", "completion": "", "sample": true}', "sample must be a whole number"),
         (b'{"problem_id": "a", "completion": "", "finish_reason": "x"}', "finish_reason 'x'"),
+        (
+            b'{"problem_id": "a", "completion": "", "finish_reason": [1]}',
+            "finish_reason .1. is not",
+        ),
+        (b'{"problem_id": "a", "completion": "", "sample": 2147483648}', "sample must be .* below"),
+        (
+            b'{"problem_id": "a", "completion": "", "prompt_tokens": 1%s}' % (b"0" * 30),
+            "below 2..31",
+        ),
+        (b'{"problem_id": "a", "completion": "", "seed": 1%s}' % (b"0" * 30), "below 2..63"),
+        (b'{"problem_id": "a", "completion": "", "seed": 1%s}' % (b"0" * 5000), "not a JSON value"),
         (b'{"problem_id": "a", "completion": "", "reasoning": 1}', "reasoning must be a text"),
         (
             b'{"problem_id": "a", "completion": ""}\n'

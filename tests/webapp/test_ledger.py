@@ -110,6 +110,19 @@ def test_every_end_is_named(
     assert entry.cpu_seconds == 3
 
 
+@pytest.mark.parametrize("tokens", [2**63, 10**30])
+def test_no_count_keeps_a_lease_from_ending(user: Any, tokens: int) -> None:
+    """Else nobody could claim anything any more: the shard's next lease is always tried first."""
+    run = launch(user, shards=1)
+    claim = claim_one(run)
+    leases.record_usage(claim, Usage(prompt_tokens=tokens, completion_tokens=tokens, uncounted=1))
+    expire(claim)
+    assert leases.claim("other/2") is not None
+    entry = only_entry()
+    assert entry.prompt_tokens == entry.completion_tokens == 2**63 - 1
+    services.cancel_run(run)
+
+
 def test_a_shard_that_kills_its_workers_is_the_last_of_them_lost(user: Any) -> None:
     claim = claim_one(launch(user, shards=1))
     Shard.objects.filter(pk=claim.shard_id).update(attempts=leases.MAX_LOST)

@@ -250,6 +250,45 @@ def test_what_the_judge_makes_up_is_not_believed(
     assert "What the judge delivered cannot be used" in judged.error
 
 
+VERDICT = {"sample": 0, "outcome": "correct", "answer": "1", "reason": ""}
+WHOLE = {"metrics": {"pass@1": {"value": 1.0}, "measurement_hash": "a", "run_fingerprint": "b"}}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "told"),
+    [
+        ({"sample": 2**70}, WHOLE), ({"outcome": "wonderful"}, WHOLE), ({"outcome": 5}, WHOLE),
+        ({"outcome": []}, WHOLE), ({"answer": 5}, WHOLE), ({"reason": {}}, WHOLE),
+        ({"problem_id": []}, WHOLE), (None, WHOLE),
+        ({}, {"metrics": {**WHOLE["metrics"], "pass@1": {"value": "much"}}}),
+        ({}, {"metrics": {**WHOLE["metrics"], "pass@1": {"value": 10**400}}}),
+        ({}, {"metrics": {**WHOLE["metrics"], "measurement_hash": "a" * 10_000}}),
+        ({}, {"metrics": []}),
+    ],
+)  # fmt: skip
+def test_whatever_the_judge_delivers_the_upkeep_goes_on(
+    judged: Run, role: str, monkeypatch: pytest.MonkeyPatch, verdict: Any, told: dict[str, Any]
+) -> None:
+    """Who broke out of the sandbox of programs writes what they like into the judge's segments."""
+    monkeypatch.setattr(celery, "ask_to_settle", lambda: None)
+    claim = judging.claim("me")
+    assert claim is not None
+    stage = judging.stage_of(claim)
+    judging.write_spec(stage, "cpu")
+    writer = SegmentWriter(files.segments_folder(stage), prefix=claim.prefix)
+    for found in Completion.objects.select_related("problem"):
+        row = {"problem_id": found.problem.problem_id, **VERDICT}
+        writer.append(row | verdict if verdict is not None else [row])  # type: ignore[arg-type]
+    sealed = writer.seal()
+    assert sealed is not None
+    judging.accept_segment(claim, name=sealed.name, size_bytes=sealed.bytes, sha256=sealed.sha256)
+    judging.finish_shard(claim, told)
+    assert settling.settle() == [claim.stage_id]
+    judged.refresh_from_db()
+    assert judged.state == State.FAILED
+    assert "What the judge delivered cannot be used" in judged.error
+
+
 def test_a_failure_that_the_judge_reports_fails_the_run(
     judged: Run, role: str, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:

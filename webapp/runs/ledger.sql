@@ -51,19 +51,26 @@ BEGIN
                 began, ended, seconds,
                 seconds * coalesce((said->>'devices')::int, 0),
                 coalesce((said->>'cpu_seconds')::float8, 0),
-                coalesce((said->>'prompt_tokens')::bigint, 0),
-                coalesce((said->>'completion_tokens')::bigint, 0),
+                drawn.prompt_tokens, drawn.completion_tokens,
                 st.config ? 'endpoint',
                 -- Blank where a price is missing, or answers came without their token counts.
-                CASE WHEN coalesce((said->>'uncounted')::bigint, 0) = 0 THEN
-                    (coalesce((said->>'prompt_tokens')::bigint, 0) * p.input_price
-                     + coalesce((said->>'completion_tokens')::bigint, 0) * p.output_price) / 1e6
+                CASE WHEN coalesce((said->>'uncounted')::numeric, 0) = 0 THEN
+                    (drawn.prompt_tokens * p.input_price
+                     + drawn.completion_tokens * p.output_price) / 1e6
                 END,
                 CASE WHEN how = 'finished' THEN 0
                      WHEN seconds = 0 THEN 1
                      ELSE extract(epoch FROM ended - kept_until) / seconds END
             FROM runs_stage st JOIN runs_run r ON r.id = st.run_id
                  LEFT JOIN endpoints_endpoint p ON p.id = (st.config->>'endpoint')::bigint
+                 -- Counts come from an endpoint's answers. No figure of theirs may make this fail:
+                 -- then the lease could not end, and its shard would stop every further claim.
+                 CROSS JOIN LATERAL (SELECT
+                    least(coalesce((said->>'prompt_tokens')::numeric, 0), most)::bigint
+                        AS prompt_tokens,
+                    least(coalesce((said->>'completion_tokens')::numeric, 0), most)::bigint
+                        AS completion_tokens
+                    FROM (VALUES (9223372036854775807::numeric)) AS largest (most)) AS drawn
             WHERE st.id = OLD.stage_id
             ON CONFLICT (lease_token) DO NOTHING;
         END IF;

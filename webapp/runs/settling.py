@@ -7,14 +7,25 @@ like anything that comes from beside untrusted programs.
 
 from __future__ import annotations
 
-from django.db import transaction
+from collections.abc import Sequence
+from typing import Any
+
+from django.db import DataError, transaction
 
 from evaluator.errors import StoreError
+from evaluator.records import Outcome
 from evaluator.store import read_segment
 from webapp.config.celery import JUDGE
 from webapp.core.errors import UserError
+from webapp.core.text import storable
 from webapp.runs import completions, files, leases, stages
-from webapp.runs.models import Segment, Shard, Stage, State
+from webapp.runs.models import Completion, Segment, Shard, Stage, State
+
+# What making sense of a segment or of a result raises where they hold anything but verdicts.
+_UNUSABLE = (
+    StoreError, stages.IncompleteError, UserError, DataError,
+    LookupError, TypeError, AttributeError, ArithmeticError, ValueError, RecursionError,
+)  # fmt: skip
 
 
 def settle() -> list[int]:
@@ -47,8 +58,9 @@ def _settle(stage_id: int) -> bool:
             with transaction.atomic():
                 _take_in(stage)
                 leases.advance(run, stage)
-        except (StoreError, stages.IncompleteError, UserError, KeyError, TypeError) as error:
-            sentence = f"What the judge delivered cannot be used ({error}); retry the run."
+        except _UNUSABLE as error:
+            told = storable(" ".join(str(error).split())[:500])
+            sentence = f"What the judge delivered cannot be used ({told}); retry the run."
             leases.fail_run(run, last, sentence, stage.log_tail)
     return True
 
@@ -63,5 +75,17 @@ def _take_in(stage: Stage) -> None:
             rows += [row for _, row in read_segment(path, sha256=segment.sha256)]
         if ids:
             rows = [row for row in rows if row["problem_id"] in ids]
+        _check_outcomes(rows)
         completions.set_outcomes(stage.evaluation_id, rows)
         stages.check_complete(stage, Shard.objects.get(pk=shard.pk), shard.result)
+    # Also of a stage whose only shard names no problems.
+    missing = Completion.objects.filter(evaluation=stage.evaluation_id, outcome="").count()
+    if missing:
+        raise stages.IncompleteError(f"{missing} verdicts are missing.")
+
+
+def _check_outcomes(rows: Sequence[dict[str, Any]]) -> None:
+    """Raise ValueError for a word that is no outcome: counts are kept by those there are."""
+    for row in rows:
+        if row["outcome"] not in set(Outcome):
+            raise ValueError(f"{str(row['outcome'])[:40]!r} is no outcome")
