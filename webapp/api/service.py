@@ -13,11 +13,16 @@ from webapp.api.openapi import DESCRIPTION
 RESOURCES = (
     ("me", "me", "router"),
     ("projects", "projects", "router"),
+    # Before the routers whose addresses would take theirs for acts.
+    ("checkpoints", "lineage", "of_checkpoints"),
+    ("runs", "lineage", "of_runs"),
     ("checkpoints", "checkpoints", "router"),
     ("uploads", "uploads", "router"),
     ("endpoints", "endpoints", "router"),
     ("benchmarks", "benchmarks", "router"),
     ("prompt-sets", "benchmarks", "prompt_sets"),
+    ("chats", "estimating", "chats_router"),
+    ("runs", "estimating", "router"),
     ("runs", "launching", "router"),
     ("runs", "runs", "router"),
     ("evaluations", "evaluations", "router"),

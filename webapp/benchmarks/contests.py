@@ -22,6 +22,8 @@ from webapp.core.errors import UserError
 from webapp.core.locks import lock_store
 from webapp.core.text import storable
 
+LONGEST_ID = 60
+
 
 def install_contests(contests: Iterable[ContestRecord]) -> list[Contest]:
     """Install contest bundles, all or none; one whose id is there replaces it.
@@ -37,8 +39,18 @@ def install_contests(contests: Iterable[ContestRecord]) -> list[Contest]:
                 "with python -m evaluator import-contest.",
                 "file",
             )
+        if len(record.id) > LONGEST_ID:
+            raise UserError(
+                f"file: the id of {record.name[:60]} is longer than {LONGEST_ID}; give a shorter "
+                "one.",
+                "file",
+            )
         if storable(record.id + record.name) != record.id + record.name:
-            raise UserError(f"file: the name of contest {record.id!r} holds a NUL.", "file")
+            raise UserError(
+                f"file: the name of contest {record.id!r} holds a NUL or half a "
+                "character; remove it.",
+                "file",
+            )
     with transaction.atomic():
         return [_install(record) for record in records]
 

@@ -123,7 +123,9 @@ def _check(problems: Sequence[ProblemRecord], field: str) -> None:
         seen.add(each.id)
         if len(each.id) > 200:
             raise UserError(f"{field}: the id {each.id[:40]!r}… is longer than 200.", field)
-        for text in (each.id, each.problem, each.answer, *each.options):
+        for text in (
+            each.id, each.problem, each.answer, each.subject or "", each.level or "", *each.options
+        ):  # fmt: skip
             if storable(text) != text:
                 raise UserError(
                     f"{field}: problem {each.id!r} holds a NUL or half a character; remove it.",

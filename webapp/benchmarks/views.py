@@ -9,16 +9,13 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
-from evaluator.run_rating import Yardstick
 from webapp.benchmarks import queries
-from webapp.benchmarks.contests import install_contests, install_population
+from webapp.benchmarks.adding import add_yardstick
 from webapp.benchmarks.forms import ContestForm
 from webapp.benchmarks.models import Contest, PromptSet, RatingPopulation
-from webapp.core import audit
 from webapp.core.errors import UserError
 from webapp.core.users import signed_in
 from webapp.projects.access import works_somewhere
-from webapp.runs.ratings import rate_again
 
 PAGE = 25
 
@@ -56,19 +53,16 @@ def contests(request: HttpRequest) -> HttpResponse:
 
 def _install(request: HttpRequest, form: ContestForm) -> bool:
     """Install what the form read, rate what it concerns; False where it cannot be used."""
-    given: Yardstick = form.cleaned_data["yardstick"]
     try:
-        for contest in install_contests(given.contests):
-            audit.record(signed_in(request), "contest.install", contest)
-            messages.success(request, f"{contest.name} is installed.")
+        added = add_yardstick(signed_in(request), form.cleaned_data["yardstick"])
     except UserError as error:
         form.add_error("file", error.sentence)
         return False
-    if given.population is not None:
-        row = install_population(given.population)
-        audit.record(signed_in(request), "population.install", row)
+    for contest in added.contests:
+        messages.success(request, f"{contest.name} is installed.")
+    if (row := added.population) is not None:
         messages.success(request, f"Percentiles refer to {row.name} now: {row.size:,} ratings.")
-    if count := rate_again():
+    if count := added.rated_again:
         messages.info(request, f"{count} evaluation{'' if count == 1 else 's'} rated again.")
     return True
 

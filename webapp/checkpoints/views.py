@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
-from webapp.checkpoints import ancestry, cards, drawn, queries
+from webapp.checkpoints import ancestry, cards, details, drawn, queries
 from webapp.checkpoints.forms import DetailsForm
 from webapp.checkpoints.lineage import lineage_of
-from webapp.checkpoints.models import Checkpoint
-from webapp.checkpoints.moving import move, places_to_move
-from webapp.core import audit
+from webapp.checkpoints.moving import places_to_move
 from webapp.core.errors import UserError
-from webapp.core.models import User
 from webapp.core.users import signed_in
 from webapp.projects.access import (
     ELSEWHERE,
@@ -108,7 +102,7 @@ def edit(request: HttpRequest, pk: int) -> HttpResponse:
     form = DetailsForm(request.POST or None, initial=known, places=places)
     if request.method == "POST" and form.is_valid():
         try:
-            _save(user, checkpoint, form.cleaned_data)
+            details.save(user, checkpoint, form.cleaned_data)
         except UserError as error:
             form.add_error(error.field, error.sentence)
         else:
@@ -117,17 +111,6 @@ def edit(request: HttpRequest, pk: int) -> HttpResponse:
     context = {"checkpoint": checkpoint, "form": form}
     status = 400 if request.method == "POST" else 200
     return render(request, "checkpoints/edit.html", context, status=status)
-
-
-def _save(user: User, checkpoint: Checkpoint, given: dict[str, Any]) -> None:
-    """All that the form says, or nothing of it. Raises UserError."""
-    project = given.pop("project", checkpoint.project)
-    with transaction.atomic():
-        Checkpoint.objects.filter(pk=checkpoint.pk).update(**given)
-        audit.record(user, "checkpoint.describe", checkpoint)
-        if project != checkpoint.project:
-            audit.record(user, "checkpoint.move", checkpoint, to=project.name)
-            move(checkpoint, project, by=user)
 
 
 @require_safe

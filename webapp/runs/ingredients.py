@@ -10,6 +10,8 @@ from typing import Any
 
 from django.conf import settings
 
+from distiller import filters
+from distiller.errors import InputError
 from distiller.recipe import Price, Recipe
 from evaluator import graders
 from evaluator.errors import GraderError
@@ -85,7 +87,12 @@ def of_recipe(
     recipe: Recipe, owner: User
 ) -> tuple[Recipe, Checkpoint, Endpoint | None, Checkpoint, PromptSet]:
     """The recipe as it is kept, teacher, its endpoint, base and prompt set. Raises UserError."""
-    for sentence in recipe_yaml.unfed(recipe.filters).values():
+    try:
+        unfed = recipe_yaml.unfed(recipe.filters)
+        filters.create(recipe.filters)
+    except InputError as error:
+        raise UserError(f"filters: {str(error).removeprefix('filters: ')}", "filters") from None
+    for sentence in unfed.values():
         raise UserError(f"filters: {sentence}", "filters")
     for source in recipe.corpus.general:
         if not chats.may_use(owner, source.file):

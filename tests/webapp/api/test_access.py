@@ -5,19 +5,16 @@ An operation without a line in ``LINES`` fails, so that nobody forgets to say wh
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import transaction
 from django.test import Client
 
+from tests.webapp.api.bodies import operations, send
 from tests.webapp.api.rows import World, make_world, member
-from tests.webapp.api.test_schema import known_key
 from webapp.api import tokens
-from webapp.api.docs_views import _schema
 from webapp.projects.models import Membership, Project, Role
 
 pytestmark = pytest.mark.django_db
@@ -58,6 +55,10 @@ LINES = {
     "uploads_one": "own", "uploads_finish": "own", "uploads_discard": "own", "tokens_revoke": "own",
     "uploads_begin": "adds", "uploads_hub": "adds", "endpoints_register": "adds",
     "runs_distil": "uses", "runs_check": "uses", "runs_evaluate": "uses", "runs_import": "adds",
+    "runs_distil_estimate": "uses", "runs_evaluate_estimate": "uses", "runs_recipe": "uses",
+    "chats_keep": "adds", "runs_presets": "everyone", "populations_list": "everyone",
+    "checkpoints_graph": "seen", "runs_graph": "seen",
+    "benchmarks_add": "staff", "prompt_sets_add": "staff", "contests_add": "staff",
     "members_role": "project", "members_remove": "project", "invitations_list": "project",
     "invitations_make": "project", "invitations_revoke": "project", "audit_list": "admins",
     "projects_make": "staff", "projects_change": "staff", "projects_delete": "staff",
@@ -70,14 +71,6 @@ PEOPLE = ("owner", "admin", "operator", "viewer", "stranger", "staff")
 REFUSED = {403, 404}
 
 
-def operations() -> list[tuple[str, str, dict[str, Any]]]:
-    return [
-        (method, path, told)
-        for path, methods in _schema()["paths"].items()
-        for method, told in methods.items()
-    ]
-
-
 def test_every_operation_has_a_line() -> None:
     assert {told["operationId"] for _, _, told in operations()} == set(LINES)
 
@@ -86,39 +79,6 @@ def test_what_changes_something_needs_more_than_reading() -> None:
     for method, path, told in operations():
         assert (method == "get") or told["x-scope"] in ("write", "admin"), path
         assert (LINES[told["operationId"]] == "staff") <= (told["x-scope"] == "admin"), path
-
-
-def body_of(operation: str, world: World) -> Any:
-    """What passes as a body; names are those of ``world``."""
-    keys, name = world.keys, world.project.name
-    recipe = (
-        f"name: r\nteacher: {name}-model\nbase: {name}-other\nstudent: {name}-s\n"
-        f"prompts: {{set: {name}-prompts}}\n"
-    )
-    files = [("config.json", 1), ("a.safetensors", 9)]
-    return {
-        "tokens_make": {"name": "t"},
-        "notifications_change": {},
-        "checkpoints_edit": {"notes": "n"},
-        "endpoints_change": {"concurrency": 2},
-        "runs_priority": {"priority": 0},
-        "disputes_make": {"problem": keys["problem"], "sample": 0, "claim": "wrong", "reason": "r"},
-        "reports_ask": {"form": "zip"},
-        "uploads_begin": {
-            "name": "new",
-            "files": [{"path": path, "length_bytes": length} for path, length in files],
-        },
-        "uploads_hub": {"repository": "a/b"},
-        "uploads_folder": {"folder": "a", "name": "new"},
-        "endpoints_register": {"name": "new", "base_url": "http://127.0.0.1:9/v1", "model": "m"},
-        "runs_distil": {"yaml": recipe}, "runs_check": {"yaml": recipe},
-        "runs_evaluate": {"checkpoints": [f"{name}-model"], "benchmarks": ["arithmetic"]},
-        "members_role": {"role": "viewer"}, "members_add": {"username": "x", "role": "viewer"},
-        "projects_make": {"name": "p"}, "projects_change": {"name": "p"},
-        "workers_drain": {"draining": True}, "people_limit": {"limit": 1},
-        "people_active": {"active": True},
-        "invitations_make": {"email": "a@example.org", "role": "viewer"},
-    }.get(operation)  # fmt: skip
 
 
 @pytest.fixture
@@ -146,25 +106,8 @@ def scene(admin: Any) -> tuple[World, dict[str, Client]]:
 
 def call(client: Client, method: str, path: str, told: dict[str, Any], world: World) -> Any:
     """The answer; what it changed is undone."""
-    operation = told["operationId"]
-    for parameter in told["parameters"]:
-        if parameter["in"] == "path":
-            key = known_key(path, parameter["name"], world.keys)
-            path = path.replace(f"{{{parameter['name']}}}", str(key))
-    if operation.startswith("comparison"):
-        path += f"?e={world.keys['evaluations']}&e={world.keys['other']}"
-    if operation == "runs_cancel":
-        path = path.replace(str(world.keys["runs"]), str(world.keys["open_run"]))
-    body = body_of(operation, world)
-    named: dict[str, Any] = {}
-    if operation == "runs_import":
-        row = json.dumps({"problem_id": "sum-000", "sample": 0, "completion": "1"})
-        named["data"] = {"checkpoint": "c", "benchmark": "arithmetic",
-                         "file": SimpleUploadedFile("c.jsonl", row.encode())}  # fmt: skip
-    elif method != "get":
-        named = {"data": json.dumps(body), "content_type": "application/json"}
     with transaction.atomic():
-        answer = getattr(client, method)(path, **named)
+        answer = send(client, method, path, told, world)
         transaction.set_rollback(True)
     return answer
 
@@ -229,4 +172,5 @@ def test_each_role_gets_what_is_its_own(
 _INSTALLATIONS = {
     "benchmarks_list", "benchmarks_one", "benchmarks_problems", "contests_list",
     "prompt_sets_list", "prompt_sets_one", "prompt_sets_prompts", "workers_list",
+    "populations_list",
 }  # fmt: skip

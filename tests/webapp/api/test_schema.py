@@ -20,6 +20,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from tests.webapp.api.bodies import known_key
 from tests.webapp.api.rows import make_world, member
 from webapp.api import tokens
 from webapp.api.docs_views import _schema
@@ -99,11 +100,3 @@ def _fuzz(operation: Any, scene: Scene, who: str, examples: int) -> None:
             assert response.status_code == 401
 
     call()
-
-
-def known_key(path: str, name: str, keys: dict[str, Any]) -> Any:
-    """The key of a row that is there, or a word that the path takes."""
-    if name == "pk":
-        return keys[path.split("/")[3]]
-    words = {"act": "archive", "which": "kept", "form": "json", "channel": "email"}
-    return words[name] if name in words else keys[name]

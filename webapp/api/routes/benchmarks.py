@@ -1,17 +1,25 @@
-"""Benchmarks and prompt sets: the installation's, read by everybody who is signed in."""
+"""Benchmarks and prompt sets: the installation's. Whoever is signed in reads them; its
+administrators add to them.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
+from django.utils.datastructures import MultiValueDict
 from pydantic import Field
 
-from webapp.api.framework import Query, Router, Schema
+from webapp.api.auth import ADMIN, require_staff
+from webapp.api.forms import cleaned
+from webapp.api.framework import File, Form, Query, Router, Schema, UploadedFile
 from webapp.api.paging import Page, Paged, cut, page
-from webapp.benchmarks.models import Benchmark, Contest, PromptSet
+from webapp.api.schemas import In, Name
+from webapp.benchmarks import adding
+from webapp.benchmarks.forms import ContestForm
+from webapp.benchmarks.models import Benchmark, Contest, PromptSet, RatingPopulation
 from webapp.benchmarks.queries import prompt_rows
 
 router = Router(tags=["benchmarks"])
@@ -75,6 +83,42 @@ class PromptOut(Schema):
     level: str | None
 
 
+class PopulationOut(Schema):
+    """The ratings that percentiles refer to; the newest one counts."""
+
+    id: int
+    name: str
+    size: int
+    created_at: datetime
+
+
+class BenchmarkIn(In):
+    """Which benchmark the file holds."""
+
+    name: Name = Field(description="As it is known here: aime_2024.")
+
+
+class PromptSetIn(In):
+    """What the set is called, and how its file is read."""
+
+    name: Name
+    like: Name = Field("math_500", description="The benchmark whose columns the file has.")
+
+
+class YardstickIn(In):
+    """What the file is."""
+
+    kind: Literal["contest", "population"] = "contest"
+
+
+class AddedOut(Schema):
+    """What a contest bundle, or a population, brought."""
+
+    contests: list[ContestOut]
+    population: PopulationOut | None
+    rated_again: int = Field(description="Evaluations of programs.")
+
+
 class FewRows(Paged):
     """Which page of long rows."""
 
@@ -87,10 +131,36 @@ def benchmarks_list(request: HttpRequest, wanted: Query[Paged]) -> dict[str, Any
     return page(Benchmark.objects.all(), wanted)
 
 
+@router.post("", response={201: BenchmarkOut}, auth=ADMIN)
+def benchmarks_add(request: HttpRequest, body: Form[BenchmarkIn], file: File[UploadedFile]) -> Any:
+    """Install a version of a benchmark from a file (.jsonl, .jsonl.gz, .parquet, .csv, .zip).
+
+    The same problems give the version that is there.
+    """
+    return adding.add_benchmark(require_staff(request), body.name, file)
+
+
 @router.get("/contests", response=Page[ContestOut])
 def contests_list(request: HttpRequest, wanted: Query[Paged]) -> dict[str, Any]:
     """The contests that programs are rated by."""
     return page(Contest.objects.all(), wanted)
+
+
+@router.post("/contests", response={201: AddedOut}, auth=ADMIN)
+def contests_add(request: HttpRequest, body: Form[YardstickIn], file: File[UploadedFile]) -> Any:
+    """Install a contest bundle, or the ratings that percentiles refer to (.json, .json.gz).
+
+    Evaluations of programs are rated again. A contest whose id is there is replaced.
+    """
+    person = require_staff(request)
+    form = ContestForm(body.model_dump(), MultiValueDict({"file": [file]}))
+    return adding.add_yardstick(person, cleaned(form)["yardstick"])
+
+
+@router.get("/populations", response=Page[PopulationOut])
+def populations_list(request: HttpRequest, wanted: Query[Paged]) -> dict[str, Any]:
+    """The ratings that percentiles refer to, the newest first."""
+    return page(RatingPopulation.objects.all(), wanted)
 
 
 @router.get("/{int:pk}", response=BenchmarkOut)
@@ -110,6 +180,12 @@ def benchmarks_problems(request: HttpRequest, pk: int, wanted: Query[FewRows]) -
 def prompt_sets_list(request: HttpRequest, wanted: Query[Paged]) -> dict[str, Any]:
     """Every version of every prompt set, the newest first."""
     return page(PromptSet.objects.all(), wanted)
+
+
+@prompt_sets.post("", response={201: PromptSetOut}, auth=ADMIN)
+def prompt_sets_add(request: HttpRequest, body: Form[PromptSetIn], file: File[UploadedFile]) -> Any:
+    """Install a version of a prompt set from a file, as a benchmark's is read."""
+    return adding.add_prompt_set(require_staff(request), body.name, body.like, file)
 
 
 @prompt_sets.get("/{int:pk}", response=PromptSetOut)

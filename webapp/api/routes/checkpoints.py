@@ -17,12 +17,13 @@ from webapp.api.auth import WRITE
 from webapp.api.forms import cleaned
 from webapp.api.framework import Query, Router, Schema
 from webapp.api.paging import Page, Paged, page
-from webapp.api.schemas import Done, In, Name, Named, Text
-from webapp.checkpoints import cards
+from webapp.api.schemas import Done, In, Key, Name, Named, Text
+from webapp.checkpoints import cards, details
 from webapp.checkpoints.forms import DetailsForm
-from webapp.checkpoints.lineage import lineage_of
 from webapp.checkpoints.models import Checkpoint
+from webapp.checkpoints.moving import places_to_move
 from webapp.core import audit
+from webapp.core.errors import UserError
 from webapp.core.users import signed_in
 from webapp.housekeeping import removal
 from webapp.projects.access import may_manage, seen_by, seen_projects
@@ -54,15 +55,6 @@ class CheckpointOut(Schema):
     created_at: datetime
 
 
-class LinkOut(Schema):
-    """A step of a student's lineage."""
-
-    role: str
-    name: str
-    content_hash: str | None
-    facts: dict[str, str]
-
-
 class CheckpointsWanted(Paged):
     """Which checkpoints of the list."""
 
@@ -79,6 +71,7 @@ class DetailsIn(In):
     tags: list[Name] | None = None
     licence: Text | None = None
     prompts_licence: Text | None = None
+    project: Key | None = Field(None, description="Another one moves it, by an admin of both.")
 
 
 def _rows(request: HttpRequest) -> QuerySet[Checkpoint]:
@@ -128,14 +121,19 @@ def checkpoints_one(request: HttpRequest, pk: int) -> dict[str, Any]:
 
 @router.patch("/{int:pk}", response=CheckpointOut, auth=WRITE)
 def checkpoints_edit(request: HttpRequest, pk: int, body: DetailsIn) -> dict[str, Any]:
-    """Change notes, tags and licences."""
-    row = _managed(request, pk)
-    known = {name: getattr(row, name) for name in DetailsIn.model_fields}
+    """Change notes, tags and licences, or move it to another project."""
+    row, person = _managed(request, pk), signed_in(request)
+    places = places_to_move(person, row)
+    if body.project not in (None, row.project_id) and not places.filter(pk=body.project).exists():
+        raise UserError(
+            "project: it can be moved by an admin of both projects only; choose another.", "project"
+        )
+    known = {name: getattr(row, name) for name in DetailsIn.model_fields} | {
+        "project": row.project_id
+    }
     given = known | body.model_dump(exclude_none=True)
-    values = cleaned(DetailsForm(given | {"tags": ", ".join(given["tags"])}))
-    with transaction.atomic():
-        Checkpoint.objects.filter(pk=pk).update(**values)
-        audit.record(signed_in(request), "checkpoint.edit", row)
+    form = DetailsForm(given | {"tags": ", ".join(given["tags"])}, places=places)
+    details.save(person, row, cleaned(form))
     return checkpoints_one(request, pk)
 
 
@@ -146,19 +144,6 @@ def checkpoints_delete(request: HttpRequest, pk: int) -> None:
     with transaction.atomic():
         audit.record(person, "checkpoint.delete", row)
         removal.delete_checkpoint(row, by=person)
-
-
-@router.get("/{int:pk}/lineage", response=list[LinkOut])
-def checkpoints_lineage(request: HttpRequest, pk: int) -> list[dict[str, Any]]:
-    """From a student back to its prompts; empty for what no distillation here made."""
-    row = get_object_or_404(_rows(request), pk=pk)
-    return [
-        {
-            "role": link.role, "name": link.name, "content_hash": link.content_hash,
-            "facts": {str(key): str(value) for key, value in link.facts.items()},
-        }
-        for link in lineage_of(row, seen_projects(signed_in(request)))
-    ]  # fmt: skip
 
 
 _FILE: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}

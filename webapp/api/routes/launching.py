@@ -28,7 +28,7 @@ from webapp.projects.access import seen_by
 from webapp.runs import files, queries, services
 from webapp.runs.devices import Devices
 from webapp.runs.launch_views import launch_import
-from webapp.runs.launching import chats, recipe_yaml
+from webapp.runs.launching import recipe_yaml
 from webapp.runs.launching.evaluate import EvaluationForm, ImportForm
 from webapp.runs.models import Run
 
@@ -88,8 +88,11 @@ class CheckOut(Schema):
     found: dict[str, Any] | None = Field(description="checks, errors, warnings, figures")
 
 
-def _recipe(body: RecipeIn) -> Recipe:
-    """The recipe, whole. Raises UserError naming its field."""
+def recipe_of(body: RecipeIn) -> Recipe:
+    """The recipe, as far as it is one in itself. Raises UserError naming its field.
+
+    Whether what it names is here to be used, the services judge (``webapp/runs/ingredients.py``).
+    """
     if (body.recipe is None) == (body.yaml is None):
         raise UserError("recipe: give either recipe or yaml.", "recipe")
     try:
@@ -102,13 +105,6 @@ def _recipe(body: RecipeIn) -> Recipe:
         field = ".".join(["recipe", *map(str, first["loc"])])
         said = first["msg"].removeprefix("Value error, ").rstrip(".")
         raise UserError(f"{field}: {said}.", field) from None
-    for source in recipe.corpus.general:
-        if not chats.is_kept(source.file):
-            raise UserError(
-                f"recipe.corpus.general: {source.file[:100]!r} was not uploaded here; upload it on "
-                "the page first.",
-                "recipe.corpus.general",
-            )
     return recipe
 
 
@@ -123,7 +119,7 @@ def _launched(request: HttpRequest, launch: Callable[[], Run]) -> dict[str, Any]
 @router.post("/distil", response={201: RunDetail}, auth=WRITE)
 def runs_distil(request: HttpRequest, body: DistilIn) -> Any:
     """Launch a distillation."""
-    person, recipe = signed_in(request), _recipe(body)
+    person, recipe = signed_in(request), recipe_of(body)
     devices = Devices(body.generate_devices, body.train_devices, body.evaluate_devices)
     return _launched(
         request, lambda: services.launch_distillation(
@@ -136,7 +132,7 @@ def runs_distil(request: HttpRequest, body: DistilIn) -> Any:
 @router.post("/check", response={201: RunDetail}, auth=WRITE)
 def runs_check(request: HttpRequest, body: RecipeIn) -> Any:
     """Have a worker check a recipe; ask for what it found with the run's number."""
-    person, recipe = signed_in(request), _recipe(body)
+    person, recipe = signed_in(request), recipe_of(body)
     return _launched(
         request, lambda: services.launch_check(
             owner=person, project=place(person, body.project), recipe=recipe
@@ -171,15 +167,22 @@ def _given(person: User, values: dict[str, Any], project: int | None) -> MultiVa
     return MultiValueDict({key: each for key, each in given.items() if each != [None]})
 
 
-@router.post("/evaluate", response={201: RunDetail}, auth=WRITE)
-def runs_evaluate(request: HttpRequest, body: EvaluateIn) -> Any:
-    """Launch evaluations: each checkpoint on each benchmark."""
-    person = signed_in(request)
+def evaluation_form(person: User, body: EvaluateIn) -> EvaluationForm:
+    """The page's form, filled by names, with nothing wrong in it. Raises UserError."""
     values = body.model_dump(exclude={"project"})
     values["checkpoints"] = _keys(seen_by(person, runnable()), body.checkpoints, "checkpoints")
     values["benchmarks"] = _keys(latest_benchmarks(), body.benchmarks, "benchmarks")
     form = EvaluationForm(person, _given(person, values, body.project))
-    data = cleaned(form)
+    cleaned(form)
+    return form
+
+
+@router.post("/evaluate", response={201: RunDetail}, auth=WRITE)
+def runs_evaluate(request: HttpRequest, body: EvaluateIn) -> Any:
+    """Launch evaluations: each checkpoint on each benchmark."""
+    person = signed_in(request)
+    form = evaluation_form(person, body)
+    data = form.cleaned_data
     return _launched(
         request, lambda: services.launch_evaluations(
             owner=person, project=form.place,

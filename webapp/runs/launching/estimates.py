@@ -27,6 +27,7 @@ from webapp.core.models import User
 from webapp.core.templatetags.retort import compact, duration
 from webapp.endpoints.models import Endpoint
 from webapp.projects.access import seen_by
+from webapp.runs.devices import Devices
 from webapp.runs.launching.distil import DistillationForm
 from webapp.runs.launching.evaluate import Column, EvaluationForm
 from webapp.runs.models import Stage, State, TrainingPoint
@@ -140,7 +141,8 @@ def of_form(form: DistillationForm) -> list[Figure]:
     recipe, data = form.draft(), form.cleaned_data
     if recipe is None:
         return []
-    devices = {kind: data.get(f"{kind}_devices") or 1 for kind in ("generate", "train", "evaluate")}
+    kinds = ("generate", "train", "evaluate")
+    devices = Devices(**{kind: data.get(f"{kind}_devices") or 1 for kind in kinds})
     return of_distillation(
         recipe, user=form.user, teacher=data.get("teacher"), base=data.get("base"),
         prompt_set=data.get("prompt_set"), benchmarks=list(data.get("benchmarks") or ()),
@@ -156,7 +158,7 @@ def of_distillation(
     base: Checkpoint | None,
     prompt_set: PromptSet | None,
     benchmarks: Sequence[Benchmark] = (),
-    devices: dict[str, int],
+    devices: Devices,
 ) -> list[Figure]:
     """Tokens, times, memory and money of a distillation."""
     figures: list[Figure] = []
@@ -165,12 +167,10 @@ def of_distillation(
     if teacher is not None and prompt_set is not None:
         traces, told = _traces(earlier, recipe, teacher, prompt_set)
         figures.append(told)
-        figures.append(_generating(earlier, traces, teacher, recipe, devices["generate"]))
+        figures.append(_generating(earlier, traces, teacher, recipe, devices.generate))
     if base is not None:
         if traces is not None and teacher is not None:
-            figures.append(
-                _training(earlier, recipe, traces, teacher, base, devices=devices["train"])
-            )
+            figures.append(_training(earlier, recipe, traces, teacher, base, devices=devices.train))
         figures.append(_memory(recipe.training, base))
     if benchmarks:
         figures.append(_measuring(recipe, benchmarks))
