@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -22,6 +23,8 @@ from webapp.projects.models import Role
 
 PAGE = 50
 MOST_LINES = 50_000  # of a CSV
+NOWHERE = "none"  # entries of things that are in no project
+_KEY = re.compile(r"[0-9]{1,18}")
 _HEADER = (
     "at", "person", "through", "address", "action", "kind", "key", "name", "project", "details",
 )  # fmt: skip
@@ -29,11 +32,15 @@ _HEADER = (
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is looked for; blank: everything. A date that is none is passed over."""
+    """What is looked for; blank: everything. A date or project that is none is passed over.
+
+    ``project`` is a project's key, as it keeps it whatever it is called, or ``NOWHERE``.
+    """
 
     person: str = ""
     action: str = ""
     thing: str = ""
+    project: str = ""
     since: str = ""
     until: str = ""
 
@@ -52,6 +59,10 @@ class Wanted:
             rows = rows.filter(action__startswith=self.action)
         if self.thing:
             rows = rows.filter(name__icontains=self.thing)
+        if self.project == NOWHERE:
+            rows = rows.filter(project_key=None)
+        elif _KEY.fullmatch(self.project):
+            rows = rows.filter(project_key=int(self.project))
         if (since := _day(self.since)) is not None:
             rows = rows.filter(at__gte=since)
         if (until := _day(self.until)) is not None:
@@ -61,9 +72,11 @@ class Wanted:
 
 def _day(text: str) -> datetime | None:
     try:
-        return datetime.combine(date.fromisoformat(text), time(), UTC)
+        day = date.fromisoformat(text)
     except ValueError:
         return None
+    # There is no day after the last one that dates can name.
+    return datetime.combine(min(day, date.max - timedelta(days=1)), time(), UTC)
 
 
 def seen_entries(user: User) -> QuerySet[AuditEntry]:
@@ -76,13 +89,23 @@ def seen_entries(user: User) -> QuerySet[AuditEntry]:
     return AuditEntry.objects.filter(project_key__in=theirs)
 
 
+def projects_to_choose(user: User) -> list[tuple[str, str]]:
+    """Key and name of the projects whose entries the person may read, deleted ones last."""
+    kept = [(str(pk), name) for pk, name in projects_of(user, Role.ADMIN).values_list("pk", "name")]
+    if not user.is_staff:
+        return kept
+    gone = AuditEntry.objects.filter(kind="project", action="project.delete")
+    return kept + [(key, f"{name} (deleted)") for key, name in gone.values_list("key", "name")]
+
+
 @require_safe
 def index(request: HttpRequest) -> HttpResponse:
     """The newest first."""
     wanted = Wanted.of(request.GET)
-    seen = seen_entries(signed_in(request))
+    user = signed_in(request)
+    seen = seen_entries(user)
     page = Paginator(wanted.among(seen), PAGE).get_page(request.GET.get("page"))
-    context = {"page": page, "wanted": wanted, "most": MOST_LINES}
+    context = {"page": page, "wanted": wanted, "projects": projects_to_choose(user)}
     return render(request, "core/audit.html", context)
 
 

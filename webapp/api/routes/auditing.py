@@ -40,6 +40,7 @@ class EntriesWanted(Paged):
     person: Name = Field("", description="A part of a user name.")
     action: Name = Field("", description="How it begins: run.cancel, or run.")
     thing: Name = Field("", description="A part of its name.")
+    project: str = Field("", max_length=20, description="A project's id, or none: in no project.")
     since: date | None = None
     until: date | None = Field(None, description="The last day.")
 
@@ -47,6 +48,6 @@ class EntriesWanted(Paged):
 @router.get("", response=Page[EntryOut], auth=ADMIN)
 def audit_list(request: HttpRequest, wanted: Query[EntriesWanted]) -> dict[str, Any]:
     """The newest first: all of it for administrators, a project's for its admins."""
-    names = ("person", "action", "thing", "since", "until")
+    names = ("person", "action", "thing", "project", "since", "until")
     chosen = Wanted.of({name: str(getattr(wanted, name) or "") for name in names})
     return page(chosen.among(seen_entries(signed_in(request))), wanted)
