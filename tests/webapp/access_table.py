@@ -280,8 +280,9 @@ ACTS: tuple[Act, ...] = (
     Act("projects:invitation", NOBODY), Act("projects:invitation", NOBODY, "post"),
     Act("projects:invitation-link", ANYBODY, places={"token": "no-such-token"}),
     Act("tokens:index", SIGNED_IN),
-    Act("tokens:index", SIGNED_IN, "post", data=given(name="t", scope="read", days=3),
-        changes=True),
+    # A wrong password is counted.
+    Act("tokens:index", SIGNED_IN, "post", changes=True,
+        data=given(name="t", scope="read", days=3, password="no")),
     Act("tokens:revoke", OWN, "post", places={"pk": "token"}, changes=True),
     Act("api:docs", SIGNED_IN), Act("api:openapi", ANYBODY),
     Act("core:profile", SIGNED_IN), Act("core:password", SIGNED_IN),

@@ -64,7 +64,7 @@ def test_administrators_read_all_and_admins_their_projects(people: dict[str, Use
         ({"person": "HAND"}, 2), ({"person": "nobody"}, 0), ({"action": "run."}, 2),
         ({"action": "account.deactivate"}, 1), ({"thing": "lab"}, 1),
         ({"since": "2020-01-01", "until": "2999-01-01"}, 3), ({"since": "2999-01-01"}, 0),
-        ({"until": "2020-01-01"}, 0), ({"since": "no day\x00"}, 3), ({"person": "%"}, 0),
+        ({"until": "2020-01-01"}, 0), ({"until": "9999-12-31"}, 3), ({"since": "9999-12-31"}, 0), ({"since": "no day\x00"}, 3), ({"person": "%"}, 0),
         ({"project": "labs"}, 3), ({"project": "none"}, 1), ({"project": "9" * 18}, 0),
         ({"project": "9" * 30}, 3),
     ],

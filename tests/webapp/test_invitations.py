@@ -18,6 +18,7 @@ from tests.webapp.test_projects import client_of, person
 from webapp.core.models import AuditEntry, User
 from webapp.projects import invitations
 from webapp.projects.access import first_project
+from webapp.projects.invitation_views import AccountForm
 from webapp.projects.models import Invitation, Membership, Project, Role
 
 pytestmark = pytest.mark.django_db
@@ -200,6 +201,29 @@ def test_no_token_is_logged(boss: User, labs: Project, caplog: Any) -> None:
         join(client, **NEW)
     assert path.split("/")[-2] not in caplog.text
     assert "/projects/invitation/[secret]/" in caplog.text
+
+
+@pytest.mark.parametrize("token", ["x" * 43, "c9abc1-" + "0a" * 16])
+def test_a_link_without_its_last_slash_is_logged_without_its_token(token: str, caplog: Any) -> None:
+    """As mail programs make of it; no view is found for it yet."""
+    with caplog.at_level(logging.DEBUG):
+        assert Client().get(f"/projects/invitation/{token}").status_code == 301
+        Client().get(f"/accounts/reset/MQ/{token}")
+    assert token not in caplog.text
+
+
+def test_a_name_that_is_taken_in_this_moment_is_told_of(
+    boss: User, labs: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The form sent twice at once: the first has been looked at, and not yet written."""
+    client = Client()
+    open_link(client, invited(boss, labs))
+    User.objects.create(username="eve")
+    monkeypatch.setattr(User, "validate_unique", lambda *_, **__: None)
+    monkeypatch.setattr(AccountForm, "clean_username", lambda self: self.cleaned_data["username"])
+    answer = join(client, **NEW)
+    assert (answer.status_code, User.objects.filter(username="eve").count()) == (400, 1)
+    assert "choose another" in answer.content.decode()
 
 
 def test_an_admin_revokes_own_projects_invitations_only(boss: User, labs: Project) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import PermissionDenied
+from django.http import Http404
 from django.test import Client
 from django.urls import reverse
 
@@ -112,6 +113,26 @@ def test_the_last_admin_stays_unless_an_administrator_says_so(labs: Project, adm
     services.remove(boss, own)  # anybody may leave
     services.remove(admin, Membership.objects.get(user__username="second"))
     assert [each.user.username for each in services.members(labs)] == ["gone"]
+
+
+def test_what_somebody_else_changed_meanwhile_is_not_undone(labs: Project) -> None:
+    """A membership that was read before another admin's change: gone, or an admin's by now."""
+    ann, bob = person("ann", labs=Role.ADMIN), person("bob", labs=Role.OPERATOR)
+    stale = Membership.objects.get(user=bob)
+    Membership.objects.filter(user=bob).update(role=Role.ADMIN)
+    Membership.objects.filter(user=ann).delete()
+    with pytest.raises(UserError, match="last admin"):
+        services.remove(bob, stale)
+    before = AuditEntry.objects.count()
+    Membership.objects.create(project=labs, user=ann, role=Role.ADMIN)
+    Membership.objects.filter(user=bob).delete()
+    for change in (
+        lambda: services.set_role(ann, stale, Role.VIEWER),
+        lambda: services.remove(ann, stale),
+    ):
+        with pytest.raises(Http404):
+            change()
+    assert AuditEntry.objects.count() == before
 
 
 def test_members_cannot_do_what_admins_do(labs: Project) -> None:

@@ -15,9 +15,9 @@ from django.views.decorators.http import require_http_methods, require_POST
 from webapp.api import tokens
 from webapp.api.models import ApiToken, Scope
 from webapp.core import audit
+from webapp.core.account_views import check_password, password_field
 from webapp.core.errors import UserError
 from webapp.core.forms import speak
-from webapp.core.models import User
 from webapp.core.users import signed_in
 from webapp.projects.models import Project
 
@@ -46,26 +46,35 @@ class TokenForm(forms.Form):
         help_text="In one project it acts by your role there, without an administrator's powers.",
     )  # fmt: skip
 
-    def __init__(self, person: User, *args: Any, **named: Any) -> None:
+    password = password_field()
+
+    def __init__(self, request: HttpRequest, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
+        self.request, person = request, signed_in(request)
         self.fields["project"].queryset = tokens.may_be_limited_to(person)  # type: ignore[attr-defined]
         speak(self.fields)
+
+    def clean_password(self) -> str:
+        """A token outlives the session, and a new password: an open browser alone makes none."""
+        check_password(self.request, self.cleaned_data["password"])
+        return str(self.cleaned_data["password"])
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def index(request: HttpRequest) -> HttpResponse:
     """One's tokens, and a form for another; a new one's secret stands in this one answer only."""
     person, secret = signed_in(request), ""
-    form = TokenForm(person, request.POST if request.method == "POST" else None)
+    form = TokenForm(request, request.POST if request.method == "POST" else None)
     if form.is_bound and form.is_valid():
+        wanted = {name: form.cleaned_data[name] for name in ("name", "scope", "days", "project")}
         try:
             with transaction.atomic():
-                token, secret = tokens.make(person, **form.cleaned_data)
+                token, secret = tokens.make(person, **wanted)
                 audit.record(person, "token.create", token, scope=token.scope)
         except UserError as error:
             form.add_error(error.field, error.sentence)
         else:
-            form = TokenForm(person)
+            form = TokenForm(request)
     page = Paginator(tokens.of(person), PAGE).get_page(request.GET.get("page"))
     context = {"form": form, "secret": secret, "page": page}
     status = 400 if form.is_bound else 200

@@ -19,7 +19,7 @@ from webapp.core.forms import speak
 from webapp.core.users import signed_in
 
 
-def _check_password(request: HttpRequest, password: str) -> None:
+def check_password(request: HttpRequest, password: str) -> None:
     """Raise ValidationError where it is wrong, or was tried too often."""
     user, address = signed_in(request), address_of(request)
     count = throttling.of_account("password", user.get_username(), address)
@@ -30,6 +30,14 @@ def _check_password(request: HttpRequest, password: str) -> None:
     throttling.succeeded(count, None)
 
 
+def password_field() -> forms.CharField:
+    """Asks for the present password, which whoever only found the browser open does not know."""
+    return forms.CharField(
+        label="Present password", strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
+    )  # fmt: skip
+
+
 class EmailForm(forms.Form):
     """Where mails that reset the password go."""
 
@@ -37,10 +45,7 @@ class EmailForm(forms.Form):
         max_length=254, required=False, label="Mail address",
         help_text="A link for a new password goes there. Empty: none.",
     )  # fmt: skip
-    password = forms.CharField(
-        label="Present password", strip=False,
-        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
-    )  # fmt: skip
+    password = password_field()
 
     def __init__(self, request: HttpRequest, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -50,7 +55,7 @@ class EmailForm(forms.Form):
 
     def clean_password(self) -> str:
         """Whoever only found the browser open shall not take the account over."""
-        _check_password(self.request, self.cleaned_data["password"])
+        check_password(self.request, self.cleaned_data["password"])
         return str(self.cleaned_data["password"])
 
 
@@ -65,7 +70,7 @@ class PasswordForm(PasswordChangeForm):
 
     def clean_old_password(self) -> str:
         """The present one, tried only so often."""
-        _check_password(self.request, self.cleaned_data["old_password"])
+        check_password(self.request, self.cleaned_data["old_password"])
         return str(self.cleaned_data["old_password"])
 
 

@@ -12,7 +12,7 @@ from django.contrib import messages
 from django.contrib.auth import login
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.forms import UserCreationForm
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
@@ -65,23 +65,32 @@ def invitation(request: HttpRequest) -> HttpResponse:
         return _page(request, None, None, 404)
     user = request.user
     if isinstance(user, User):
-        if request.method != "POST":
-            return _page(request, found, None)
-        return _joined(request, token, user)
+        is_sent = request.method == "POST"
+        return _joined(request, token, user) if is_sent else _page(request, found, None)
     form = AccountForm(request.POST if request.method == "POST" else None)
     if not (form.is_bound and form.is_valid()):
         return _page(request, found, form, 400 if form.is_bound else 200)
-    with transaction.atomic():
-        # Not by create_user, which joins the first project.
-        account = form.save(commit=False)
-        account.email = found.email
-        account.save()
-        audit.record(account, "account.make", account)
-        answer = _joined(request, token, account)
-        if answer.status_code == 404:
-            transaction.set_rollback(True)
-            return answer
-    login(request, account, backend=_BACKEND)
+    # Not by create_user, which joins the first project.
+    account = form.save(commit=False)
+    account.email = found.email
+    try:
+        answer = _made_and_joined(request, token, account)
+    except IntegrityError:  # the same form, sent twice at once
+        form.add_error("username", "Username: somebody has it by now; choose another.")
+        return _page(request, found, form, 400)
+    if answer.status_code != 404:
+        login(request, account, backend=_BACKEND)
+    return answer
+
+
+@transaction.atomic
+def _made_and_joined(request: HttpRequest, token: str, account: User) -> HttpResponse:
+    """Make the account and let it join; neither where the link opens nothing any more."""
+    account.save()
+    audit.record(account, "account.make", account)
+    answer = _joined(request, token, account)
+    if answer.status_code == 404:
+        transaction.set_rollback(True)
     return answer
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
-from django.db.models import Count
+from django.shortcuts import get_object_or_404
 
 from webapp.checkpoints.models import Checkpoint, Upload
 from webapp.core import audit
@@ -124,16 +124,17 @@ def remove(actor: User, membership: Membership) -> None:
 
 def members(project: Project) -> list[Membership]:
     """Who is in it, by name."""
-    found = project.memberships.select_related("user").order_by("user__username")
-    return list(found.annotate(made=Count("user__run", distinct=True)))
+    return list(project.memberships.select_related("user").order_by("user__username"))
 
 
 def _lock(actor: User, membership: Membership, *, or_oneself: bool = False) -> None:
     """Let one change of a project's members happen after the other.
 
-    Raises PermissionDenied where the actor is no admin of it (any more).
+    Raises PermissionDenied where the actor is no admin of it (any more), and Http404 where the
+    membership is gone; its role is the present one afterwards.
     """
     Project.objects.select_for_update().get(pk=membership.project_id)
+    membership.role = get_object_or_404(Membership, pk=membership.pk).role
     if or_oneself and membership.user_id == actor.pk:
         return
     if not has_role(actor, membership.project_id, Role.ADMIN):

@@ -19,6 +19,7 @@ from webapp.api.models import ApiToken
 from webapp.checkpoints import uploads
 from webapp.core.errors import UserError
 from webapp.core.logs import JsonFormatter, TextFormatter
+from webapp.core.models import AuditEntry
 from webapp.projects.models import Membership, Project, Role
 from webapp.runs.models import Run, State
 
@@ -164,7 +165,7 @@ def test_secrets_are_struck_out_of_logs(user: Any) -> None:
 def test_the_page_shows_a_secret_once(client: Client, user: Any) -> None:
     client.force_login(user)
     form = {"name": "laptop", "scope": "read", "days": 30, "project": ""}
-    made = client.post("/accounts/tokens/", form)
+    made = client.post("/accounts/tokens/", form | {"password": "a long enough password"})
     secret = made.content.decode().split("<code>retort_")[1].split("</code>")[0]
     assert tokens.find(f"retort_{secret}") is not None
     assert made["Cache-Control"] == "no-store"
@@ -172,6 +173,28 @@ def test_the_page_shows_a_secret_once(client: Client, user: Any) -> None:
     token = ApiToken.objects.get()
     assert client.post(f"/accounts/tokens/{token.pk}/revoke/").status_code == 302
     assert tokens.find(f"retort_{secret}") is None
+    [entry] = AuditEntry.objects.filter(action="token.create")
+    assert (entry.user_key, entry.kind, entry.key) == (user.pk, "apitoken", str(token.pk))
+
+
+def test_an_open_browser_alone_makes_no_token(user: Any) -> None:
+    """It would outlive the session, and a new password."""
+    browser = Client(enforce_csrf_checks=True)
+    browser.force_login(user)
+    browser.get("/accounts/tokens/")
+    csrf = browser.cookies["csrftoken"].value
+    form = {"name": "laptop", "scope": "admin", "days": 366, "project": ""}
+    for password in ("", "a guess", *["another guess"] * 9):
+        sent = form | {"password": password, "csrfmiddlewaretoken": csrf}
+        answer = browser.post("/accounts/tokens/", sent)
+        assert answer.status_code == 400
+        assert "retort_" not in answer.content.decode()
+    assert "Too many tries" in answer.content.decode()
+    answer = browser.post(
+        "/api/v1/tokens", {"name": "laptop"}, "application/json", headers={"X-CSRFToken": csrf}
+    )
+    assert answer.status_code == 403
+    assert not ApiToken.objects.exists()
 
 
 def test_nobody_revokes_anothers_token(client: Client, user: Any, admin: Any) -> None:

@@ -75,9 +75,11 @@ def costs_list(request: HttpRequest, wanted: Query[CostsWanted]) -> dict[str, An
     """What leases took that ended in a period, the dearest first."""
     person = signed_in(request)
     until = wanted.until or timezone.now().date()
+    if not all(2000 <= day.year < 2200 for day in (wanted.since or until, until)):
+        raise UserError("since: give days of this century.", "since")
     since = wanted.since or until - timedelta(days=cost_views.DAYS - 1)
-    if not 2000 <= since.year <= until.year < 2200 or since > until:
-        raise UserError("since: give days of this century, the earlier one first.", "since")
+    if since > until:
+        raise UserError("since: give the earlier day first.", "since")
     entries = cost_views.entries_of(person, since, until)
     rows = sorted(cost_views.GROUPS[wanted.by][2](entries, person), key=cost_views.dearest)
     total = ledger.total(row.cost for row in rows)

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from webapp.api import tokens
 from webapp.api.auth import WRITE, token_of
+from webapp.api.errors import ForbiddenError
 from webapp.api.framework import Query, Router, Schema
 from webapp.api.models import ApiToken, Scope
 from webapp.api.paging import Page, Paged, page
@@ -65,8 +66,13 @@ def tokens_list(request: HttpRequest, wanted: Query[Paged]) -> dict[str, Any]:
 
 @router.post("", response={201: NewToken}, auth=WRITE)
 def tokens_make(request: HttpRequest, body: TokenIn) -> Any:
-    """Make a token, which may do no more than the one that asks, and lives no longer."""
-    person = signed_in(request)
+    """Make a token, which may do no more than the one that asks, and lives no longer.
+
+    A session makes none here: the page of tokens asks for the password.
+    """
+    person, asking = signed_in(request), token_of(request)
+    if asking is None:
+        raise ForbiddenError("A session makes no token; make one on the page of API tokens.")
     project = None
     if body.project is not None:
         project = tokens.may_be_limited_to(person).filter(pk=body.project).first()
@@ -75,7 +81,7 @@ def tokens_make(request: HttpRequest, body: TokenIn) -> Any:
     with transaction.atomic():
         token, secret = tokens.make(
             person, name=body.name, scope=body.scope, days=body.days, project=project,
-            within=token_of(request),
+            within=asking,
         )  # fmt: skip
         audit.record(person, "token.create", token, project=project, scope=token.scope)
     token.secret = secret  # type: ignore[attr-defined]
