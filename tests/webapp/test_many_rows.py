@@ -82,6 +82,7 @@ def filled(owner: User, size: int) -> dict[str, str]:
     problem = found.benchmark.problems.order_by("-position")[0]
     return {
         "leaderboard": "/",
+        "leaderboard again": "/",
         "one benchmark": "/?benchmark=arithmetic&sort=arithmetic:cons@n",
         "comparison": f"/compare/?e={sides[0]},{sides[1]}",
         "evaluation": f"/evaluations/{found.pk}/",
@@ -96,9 +97,10 @@ def filled(owner: User, size: int) -> dict[str, str]:
     }
 
 
-# With those of the session and the person; one more than they are.
+# With those of the session and the person; one more than they are. The first one reads the scores.
 MOST = {
-    "leaderboard": 10, "one benchmark": 10, "comparison": 11, "evaluation": 16, "drill-down": 11,
+    "leaderboard": 15, "leaderboard again": 9, "one benchmark": 9, "comparison": 13,
+    "evaluation": 16, "drill-down": 11,
     "run": 14, "runs": 9, "checkpoints": 9, "checkpoint": 21, "costs": 5, "costs by student": 7,
     "projects": 5,
 }  # fmt: skip

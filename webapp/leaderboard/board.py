@@ -22,11 +22,12 @@ from evaluator.rating import Mode
 from evaluator.statistics import ranks, reproduction_z
 from webapp.checkpoints.queries import undecontaminated
 from webapp.core.models import User
-from webapp.leaderboard import columns, published, queries, standings
+from webapp.leaderboard import columns, published, queries, scores, standings
 from webapp.leaderboard.choice import SIZES, Choice
 from webapp.leaderboard.columns import Column
 from webapp.leaderboard.published import Figure, Model
-from webapp.leaderboard.queries import Facts, Measured
+from webapp.leaderboard.queries import Measured
+from webapp.leaderboard.scores import Facts, Scores
 from webapp.leaderboard.standings import Places, Standings
 from webapp.runs.models import Evaluation
 
@@ -151,17 +152,19 @@ def build(user: User, choice: Choice) -> Board:
     A project is no filter like the others: usual measurements, ranks and counts are then those of
     its runs alone.
     """
-    here = queries.benchmarks(user)
+    seen = scores.current().seen(user)
+    here = seen.counts()
     known = _known(here, choice.project)
+    given = seen.of_project(choice.project)
+    facts = given.checkpoints()
     among = queries.scored(user, choice.project)
-    facts = queries.checkpoints(user, among)
     shown = _columns(choice, known)
     names = dict.fromkeys(column.benchmark for column in shown if column.benchmark)
-    found = Standings.read(among, names)
+    found = Standings.read(given, names)
     ranked = _ranked_column(choice, shown)
     rankable = _rankable(ranked, found)
     placed = _ranks(rankable) if len(rankable) <= MOST_RANKED else {}
-    kept = [pk for pk, each in facts.items() if _keeps(choice, each)]
+    kept = [pk for pk, each in facts.items() if _keeps(choice, each, seen)]
     standing = found.places(
         kept if choice.published != "only" else (),
         same=choice.same, since=choice.since, until=choice.until,
@@ -240,14 +243,14 @@ def _ranked_column(choice: Choice, shown: Sequence[Column]) -> Column | None:
     return next((c for c in scores if c.benchmark == wanted), scores[0] if scores else None)
 
 
-def _keeps(choice: Choice, facts: Facts) -> bool:
-    kinds = {"student": facts.is_student, "base": facts.is_parent, "": True}
+def _keeps(choice: Choice, facts: Facts, seen: Scores) -> bool:
+    kinds = {"student": lambda: facts.is_student, "base": lambda: seen.is_parent(facts)}
     return (
         choice.family in ("", facts.family)
         and choice.teacher in ("", facts.teacher)
         and choice.owner in ("", facts.owner)
         and (not choice.tag or choice.tag in facts.tags)
-        and kinds[choice.kind]
+        and (not choice.kind or kinds[choice.kind]())
         and _sized(choice, facts.parameters)
     )
 

@@ -22,7 +22,7 @@ from evaluator.statistics import mean_interval
 from webapp.benchmarks.models import Problem
 from webapp.checkpoints.queries import undecontaminated
 from webapp.core.models import User
-from webapp.leaderboard import passports
+from webapp.leaderboard import passports, scores
 from webapp.leaderboard.evaluations import seen
 from webapp.runs.models import Completion, Evaluation
 
@@ -205,17 +205,18 @@ def others(user: User, evaluations: Sequence[Evaluation], most: int = 30) -> lis
     Each has ``is_parent``: whether its checkpoint is the parent of one of these.
     """
     parents = {each.checkpoint.parent_id for each in evaluations if each.checkpoint} - {None}
+    seen = scores.current().seen(user)
     names = {each.benchmark.name for each in evaluations}
-    query = graded(user)
     if names:
-        query = query.filter(benchmark__name__in=names)
-    query = query.exclude(pk__in=[each.pk for each in evaluations])
-    return list(
-        query.select_related("checkpoint", "benchmark")
+        seen = seen.on(names)
+    pks = seen.newest(most, first=parents, without={each.pk for each in evaluations})
+    rows = (
+        Evaluation.objects.select_related("checkpoint", "benchmark")
         .only("checkpoint__name", "benchmark__title", "samples", "created_at", "pass_at_1")
         .annotate(is_parent=Q(checkpoint__in=[*parents, 0]))  # an empty list is no condition
-        .order_by("-is_parent", "-created_at")[:most]
+        .in_bulk(pks)
     )
+    return [rows[pk] for pk in pks if pk in rows]
 
 
 def compare(evaluations: Sequence[Evaluation], baseline: Evaluation) -> Comparison:

@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.db import models
+from django.db.models.functions import Now
+
+
+class Change(models.Model):
+    """A note that what leaderboards say may have changed; triggers make it (``changes.sql``)."""
+
+    at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"change {self.pk}"
 
 
 class Dispute(models.Model):

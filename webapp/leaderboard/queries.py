@@ -8,40 +8,15 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from django.db.models import Count as Counted
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import QuerySet
 from django.db.models.fields.json import KeyTransform
 
 from evaluator.protocol import PRESETS
 from evaluator.statistics import Count
-from webapp.checkpoints.models import Checkpoint
 from webapp.core.models import User
 from webapp.leaderboard import evaluations, passports
 from webapp.projects.access import seen_by
 from webapp.runs.models import Evaluation
-
-_ARCHITECTURE_ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What is known of a checkpoint apart from its scores; blank where nothing is."""
-
-    pk: int
-    name: str
-    family: str
-    parameters: int | None
-    dtype: str
-    teacher: str
-    owner: str
-    tags: tuple[str, ...]
-    parent: int | None
-    is_parent: bool
-
-    @property
-    def is_student(self) -> bool:
-        """Whether it was trained from another checkpoint, or by a distillation."""
-        return self.parent is not None or bool(self.teacher)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,50 +76,6 @@ def scored(user: User, project: str = "") -> QuerySet[Evaluation]:
         metrics__isnull=False, checkpoint__isnull=False, checkpoint__archived_at=None
     )
     return found.filter(run__project__name=project) if project else found
-
-
-def benchmarks(user: User) -> list[tuple[str, str, str, int]]:
-    """(name, newest title, project, evaluations) of what was measured, in order of names."""
-    rows = (
-        scored(user)
-        .order_by("benchmark__name", "benchmark__created_at")
-        .values_list("benchmark__name", "benchmark__title", "run__project__name")
-        .annotate(count=Counted("pk"))
-    )
-    titles = {name: title for name, title, _, _ in rows}
-    return [(name, titles[name], project, count) for name, _, project, count in rows]
-
-
-def checkpoints(user: User, among: QuerySet[Evaluation]) -> dict[int, Facts]:
-    """The checkpoints that have a score ``among`` these, by primary key."""
-    students = seen_by(user, Checkpoint.objects.filter(parent=OuterRef("pk")))
-    rows = (
-        Checkpoint.objects.filter(Exists(among.filter(checkpoint=OuterRef("pk"))))
-        .annotate(
-            teacher=KeyTransform("teacher", "produced_by__config"),
-            is_parent=Exists(students),
-        )
-        .order_by("pk")
-        .values_list(
-            "pk", "name", "architecture", "parameters", "dtype", "teacher", "owner__username",
-            "tags", "parent_id", "is_parent",
-        )
-    )  # fmt: skip
-    return {
-        pk: Facts(
-            pk, name, family_of(architecture), parameters, dtype, str(teacher or ""), owner,
-            tuple(tags), parent, is_parent,
-        )
-        for pk, name, architecture, parameters, dtype, teacher, owner, tags, parent, is_parent
-        in rows
-    }  # fmt: skip
-
-
-def family_of(architecture: str) -> str:
-    """The architecture without what its model is for: Qwen2 of Qwen2ForCausalLM."""
-    for ending in _ARCHITECTURE_ENDINGS:
-        architecture = architecture.removesuffix(ending)
-    return architecture
 
 
 def measured(evaluations: Iterable[int]) -> list[Measured]:

@@ -1,7 +1,7 @@
 """Who stands where on the leaderboard, told from numbers alone.
 
-An installation holds tens of thousands of scores, a page fifty rows. So their keys come as columns
-in one query, the rows' order is made of them, and what the rows say is read for one page only.
+An installation holds tens of thousands of scores, a page some rows. So the rows' order is made of
+columns of numbers (``scores``), and what the rows say is read for one page only.
 """
 
 from __future__ import annotations
@@ -14,18 +14,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from django.contrib.postgres.aggregates import ArrayAgg
-from django.db.models import FloatField, QuerySet
+from django.db.models import QuerySet
 from django.db.models.fields.json import KeyTransform
-from django.db.models.functions import Cast, Extract, Left
 
 from webapp.leaderboard import columns
 from webapp.leaderboard.columns import Column
+from webapp.leaderboard.scores import Floats, Ints, Scores
 from webapp.runs.models import Evaluation
 
-Ints = npt.NDArray[np.int64]
 DAY_SECONDS = 86_400
-HASH = 20  # characters of a hash, which tell any two apart: 80 bits
 
 
 @dataclass(frozen=True)
@@ -37,31 +34,21 @@ class Standings:
     checkpoint: Ints
     benchmark: Ints  # an index of ``names``
     measurement: Ints  # one number for each benchmark and measurement hash
-    created: npt.NDArray[np.float64]  # seconds since 1970
-    score: npt.NDArray[np.float64]  # pass@1; nan where samples have no verdict
+    created: Floats  # seconds since 1970
+    score: Floats  # pass@1; nan where samples have no verdict
 
     @classmethod
-    def read(cls, among: QuerySet[Evaluation], names: Iterable[str]) -> Standings:
-        """Those ``among`` the evaluations that are on these benchmarks: one query."""
+    def read(cls, scores: Scores, names: Iterable[str]) -> Standings:
+        """Those of the scores that are on these benchmarks."""
         wanted = list(names)
-        given = among.filter(benchmark__name__in=wanted).order_by().aggregate(
-            pk=ArrayAgg("pk"), checkpoint=ArrayAgg("checkpoint_id"),
-            name=ArrayAgg("benchmark__name"), hash=ArrayAgg(Left("measurement_hash", HASH)),
-            created=ArrayAgg(Cast(Extract("created_at", "epoch"), FloatField())),
-            score=ArrayAgg("pass_at_1"),
-        )  # fmt: skip
-        numbers: dict[tuple[str, str], int] = {}
-        pairs = zip(given["name"] or (), given["hash"] or (), strict=True)
         places = {name: place for place, name in enumerate(wanted)}
+        of = np.array([places.get(name, -1) for name, _ in scores.benchmarks], dtype=np.int64)
+        benchmark = of[scores.benchmark]
+        there = benchmark >= 0
         every = cls(
-            wanted,
-            np.array(given["pk"] or (), dtype=np.int64),
-            np.array(given["checkpoint"] or (), dtype=np.int64),
-            np.array([places[name] for name in given["name"] or ()], dtype=np.int64),
-            np.array([numbers.setdefault(p, len(numbers)) for p in pairs], dtype=np.int64),
-            np.array(given["created"] or (), dtype=np.float64),
-            np.array(given["score"] or (), dtype=np.float64),  # None becomes nan
-        )
+            wanted, scores.pk[there], scores.checkpoint[there], benchmark[there],
+            scores.measurement[there], scores.created[there], scores.score[there],
+        )  # fmt: skip
         return every._newest()
 
     def _newest(self) -> Standings:
@@ -147,7 +134,7 @@ class Places:
         return not self.usual.all()
 
     @property
-    def newest(self) -> npt.NDArray[np.float64]:
+    def newest(self) -> Floats:
         """When the newest evaluation of each row was made, in seconds since 1970."""
         found = np.zeros(len(self))
         np.maximum.at(found, self.row, self.standings.created)

@@ -21,6 +21,7 @@ from webapp.config.celery import SETTLE, TIDY, app
 from webapp.core import accounts
 from webapp.core.hosts import host_name
 from webapp.housekeeping import retention
+from webapp.leaderboard import scores
 from webapp.projects import invitations
 from webapp.runs import hosts, leases, settling
 from workers import gpus, judging
@@ -39,6 +40,7 @@ def tidy() -> None:
     retention.tidy()
     accounts.tidy()
     invitations.forget_old()
+    scores.forget_changes()
 
 
 @app.task(name=SETTLE)

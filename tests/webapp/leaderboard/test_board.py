@@ -431,22 +431,16 @@ def test_queries_and_size_of_the_page_do_not_grow_with_the_rows(
     counts = []
     for more in (9, 190):
         copies(found, more)
-        with django_assert_max_num_queries(10) as captured:
+        page.get("/")  # the scores are read anew
+        with django_assert_max_num_queries(9) as captured:
             response = page.get("/")
         counts.append(len(captured))
         assert len(response.content) < 300_000
     assert counts[0] == counts[1]
-    assert (
-        len(
-            ours(
-                user,
-            )
-        )
-        == 200
-    )
+    assert len(ours(user)) == 200
     assert "Page 1 of" in text_of(response)
     assert text_of(response).count('name="e"') <= board.ROWS_PER_PAGE
-    with django_assert_max_num_queries(10):
+    with django_assert_max_num_queries(9):
         lines = text_of(page.get("/leaderboard.csv")).count("\n")
     assert lines == 201
 

@@ -118,9 +118,19 @@ def outcome_bar(counts: Mapping[str, int]) -> SafeString:
 
 
 @register.simple_tag
-def score_bar(value: float, low: float | None = None, high: float | None = None) -> SafeString:
-    """A score with its interval, drawn."""
-    return drawing.score_bar(value, low, high)
+def score(value: float | None, low: float | None = None, high: float | None = None) -> SafeString:
+    """A share with its interval, in percent and drawn; bounds alone where it has no value."""
+    if value is None:
+        told = BLANK if low is None else f"between {percent(low)} and {percent(high)}"
+        return format_html('<span class="quiet">{}</span>', told)
+    span = SafeString("")
+    if low is not None:
+        span = format_html(
+            '<span class="range"><span class="sr">95 % interval </span>{} – {}</span>',
+            percent(low), percent(high),
+        )  # fmt: skip
+    bar = drawing.score_bar(value, low, high)
+    return format_html('<div class="score"><b>{}</b>{}{}</div>', percent(value), bar, span)
 
 
 @register.simple_tag
