@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,6 +25,7 @@ _ALLOWED = {".json", ".safetensors", ".txt", ".md", ".model", ".jinja", ".tiktok
 _ALLOWED_NAMES = {"license", "notice", ".gitattributes", "use_policy"}
 _ARCHITECTURE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 MOST_CONTEXT_TOKENS = 2**31 - 1  # what the database's column holds
+_HASH_BYTES = 1 << 22  # at a time
 _MAX_JSON_BYTES = 100_000_000
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
@@ -42,10 +44,11 @@ class CheckpointInfo:
     content_hash: str
 
 
-def inspect(folder: Path) -> CheckpointInfo:
+def inspect(folder: Path, *, hashed: bool = True) -> CheckpointInfo:
     """Read and verify the checkpoint in ``folder`` without loading it.
 
-    Raises CheckpointError with one sentence: what is missing, torn or unsafe.
+    Raises CheckpointError with one sentence: what is missing, torn or unsafe. Without ``hashed``
+    the content hash is left to whoever asked, and blank.
     """
     files = _files(folder)
     for path in files:
@@ -78,11 +81,11 @@ def inspect(folder: Path) -> CheckpointInfo:
     return CheckpointInfo(
         architecture=architecture,
         parameters=sum(elements.values()),
-        size_bytes=sum(path.stat().st_size for path in files),
+        size_bytes=size_bytes(folder),
         dtype=elements.most_common(1)[0][0],
         context_tokens=_context_tokens(settings),
         has_chat_template=_has_chat_template(folder),
-        content_hash=content_hash(folder),
+        content_hash=content_hash(folder) if hashed else "",
     )
 
 
@@ -99,9 +102,17 @@ def note(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def content_hash(folder: Path) -> str:
-    """SHA-256 over the sorted (relative name, SHA-256) of every file: a checkpoint's address."""
-    rows = [[path.relative_to(folder).as_posix(), _sha256(path)] for path in _files(folder)]
+def size_bytes(folder: Path) -> int:
+    """What its files take together."""
+    return sum(path.stat().st_size for path in _files(folder))
+
+
+def content_hash(folder: Path, go_on: Callable[[], None] = lambda: None) -> str:
+    """SHA-256 over the sorted (relative name, SHA-256) of every file: a checkpoint's address.
+
+    ``go_on`` is called every few megabytes, to raise where nobody waits for it any more.
+    """
+    rows = [[path.relative_to(folder).as_posix(), _sha256(path, go_on)] for path in _files(folder)]
     return hashlib.sha256(canonical_json(rows).encode()).hexdigest()
 
 
@@ -125,9 +136,13 @@ def _files(folder: Path) -> list[Path]:
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(path: Path, go_on: Callable[[], None]) -> str:
+    digest, block = hashlib.sha256(), bytearray(_HASH_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            digest.update(memoryview(block)[:count])
+            go_on()
+    return digest.hexdigest()
 
 
 def is_adapter(name: str) -> bool:

@@ -7,7 +7,6 @@ Torch is imported here, and transformers reads files that somebody else wrote: a
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import resource
@@ -17,9 +16,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from distiller import checkpoints, confining, headers
 from distiller.checkpoints import CheckpointInfo
@@ -36,6 +38,7 @@ _ENDLESS = (
     f"chat template: does not end within {TEMPLATE_SECONDS:g} s for one short question; use the "
     "template the model was published with."
 )
+_SAID = TypeAdapter(CheckpointInfo)
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
@@ -45,7 +48,7 @@ class AbandonedError(DistillerError):
     transient = True
 
 
-def verify(folder: Path) -> CheckpointInfo:
+def verify(folder: Path, *, hashed: bool = True) -> CheckpointInfo:
     """Inspect the folder, then hold every tensor against the architecture that its config names.
 
     The model class follows from ``model_type``; its names, shapes and ties are transformers' own,
@@ -54,8 +57,9 @@ def verify(folder: Path) -> CheckpointInfo:
     too many, of another shape, or no floating-point number. Of a quantised checkpoint's tensors
     nothing is checked but that the files hold what they promise (:func:`unchecked` says so): their
     names and shapes are the method's, and loading them takes its library and often a GPU.
+    Without ``hashed`` the content hash is blank.
     """
-    info = checkpoints.inspect(folder)
+    info = checkpoints.inspect(folder, hashed=hashed)
     _require_loadable(folder)
     if unchecked(folder):
         return info
@@ -101,15 +105,16 @@ def verify_in_child(
 
     What a hostile tokenizer or template can reach ends with that process, and is the folder itself
     where ``distiller/confining.py`` works. It was told no secret: its environment is the path of
-    programs and no more. Raises CheckpointError with its sentence; AbandonedError as soon as
-    ``wanted`` says no.
+    programs and no more. Nor is it believed in what would let one checkpoint pass for another: the
+    content hash and the size are looked up here. Raises CheckpointError with its sentence;
+    AbandonedError as soon as ``wanted`` says no.
     """
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     seconds = timeout_seconds or TIMEOUT_SECONDS + size / HASH_BYTES_PER_SECOND
     root = str(Path(__file__).resolve().parents[1])
     with tempfile.TemporaryFile() as said, tempfile.TemporaryDirectory() as home:
         command = [sys.executable, "-m", "distiller", "verify", str(folder),
-                   "--memory-bytes", str(memory_bytes), "--json"]  # fmt: skip
+                   "--memory-bytes", str(memory_bytes), "--json", "--unhashed"]  # fmt: skip
         wall = not confining.why_not()
         child = subprocess.Popen(
             confining.confined(command, folder),
@@ -134,7 +139,7 @@ def verify_in_child(
         said.seek(max(size - _ANSWER_BYTES, 0))
         lines = said.read().decode("utf-8", "replace").strip().splitlines() or [""]
     if code == 0:
-        return CheckpointInfo(**json.loads(lines[-1]))
+        return _told(lines[-1], folder, wanted)
     if code == 2:
         raise CheckpointError(lines[-1])
     if code == -signal.SIGXCPU:
@@ -146,6 +151,26 @@ def verify_in_child(
         )
     raise CheckpointError(
         f"{folder.name}: could not be verified ({lines[-1][:300] or f'exit code {code}'})."
+    )
+
+
+def _told(line: str, folder: Path, wanted: Callable[[], bool]) -> CheckpointInfo:
+    """What the child says of the folder, as far as it may be anybody's word."""
+
+    def go_on() -> None:
+        if not wanted():
+            raise AbandonedError(f"{folder.name}: the verification was given up.")
+
+    try:
+        said = _SAID.validate_json(line)
+    except ValidationError:
+        raise CheckpointError(
+            f"{folder.name}: what looked at it said nothing of use; give another folder."
+        ) from None
+    return replace(
+        said,
+        size_bytes=checkpoints.size_bytes(folder),
+        content_hash=checkpoints.content_hash(folder, go_on),
     )
 
 

@@ -17,6 +17,9 @@ def verify(
         int | None, typer.Option(min=1, help="Memory that looking at it may take.")
     ] = None,
     *,
+    unhashed: Annotated[
+        bool, typer.Option("--unhashed", help="Leave the content hash out, which reads every file.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check every file and hold every tensor against the config, without loading the weights.
@@ -27,11 +30,12 @@ def verify(
 
     if memory_bytes is not None:
         verifying.limit_memory(memory_bytes)
-    info = verifying.verify(folder)
+    info = verifying.verify(folder, hashed=not unhashed)
     if as_json:
         print(json_line(asdict(info)))
         return
     print(printable(f"{info.architecture}, {info.parameters:,} parameters in {info.dtype}"))
-    print(f"content hash: {info.content_hash}")
+    if info.content_hash:
+        print(f"content hash: {info.content_hash}")
     if sentence := verifying.unchecked(folder):
         print(f"not checked: {printable(sentence)}")

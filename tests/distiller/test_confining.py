@@ -6,6 +6,7 @@ succeeded, and is run without the wall as well, so that it is known to be an att
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -102,6 +103,43 @@ def test_what_a_hostile_file_runs_reaches_nothing(
 def test_a_checkpoint_is_verified_behind_the_wall(world: dict[str, Any]) -> None:
     folder = Path(world["FOLDER"])
     assert verifying.verify_in_child(folder) == checkpoints.inspect(folder)
+
+
+SAID = {
+    "architecture": "A", "parameters": 1, "size_bytes": 0, "dtype": "F32", "context_tokens": None,
+    "has_chat_template": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("claimed", ["0" * 64, "../../elsewhere", ""])
+def test_a_child_that_was_taken_over_passes_for_no_other_checkpoint(
+    world: dict[str, Any], monkeypatch: pytest.MonkeyPatch, claimed: str
+) -> None:
+    """Its word would have been the address: another's weights, or another folder of the store."""
+    folder = Path(world["FOLDER"])
+    line = json.dumps(SAID | {"content_hash": claimed})
+    monkeypatch.setattr(
+        confining, "confined", lambda *_: [sys.executable, "-c", f"print({line!r})"]
+    )
+    found = verifying.verify_in_child(folder)
+    assert found.content_hash == checkpoints.content_hash(folder)
+    assert found.size_bytes == checkpoints.inspect(folder).size_bytes > 0
+    assert found.architecture == "A"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "no JSON", "[" * 5000, "[]", "{}", json.dumps(SAID), "null",
+     json.dumps(SAID | {"content_hash": 7}), json.dumps(SAID | {"content_hash": "", "dtype": [1]})],
+)  # fmt: skip
+def test_a_child_that_says_something_else_is_a_refusal(
+    world: dict[str, Any], monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.setattr(
+        confining, "confined", lambda *_: [sys.executable, "-c", f"print({line!r})"]
+    )
+    with pytest.raises(CheckpointError, match="said nothing of use"):
+        verifying.verify_in_child(Path(world["FOLDER"]))
 
 
 @needs_bubblewrap
