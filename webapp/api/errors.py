@@ -103,6 +103,8 @@ def answer_refusals(api: NinjaAPI) -> None:
 def _field(error: dict[str, Any]) -> str:
     """Where it is, without the place in the request: ``limit``, ``recipe.name``."""
     parts = [str(each) for each in error["loc"][1:]]
+    if error["loc"][0] == "body" and parts[:1] == ["body"]:  # what our handlers call it
+        del parts[0]
     return ".".join(parts) or str(error["loc"][0])
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.http import HttpRequest
 
+from webapp.api.framework import Schema
 from webapp.core.errors import UserError
 
 
@@ -16,3 +18,17 @@ def cleaned(form: forms.Form) -> dict[str, Any]:
     for field, sentences in form.errors.items():
         raise UserError(str(sentences[0]), None if field == "__all__" else field)
     raise UserError("body: cannot be followed.", "body")
+
+
+def only_known(request: HttpRequest, body: type[Schema] | None = None) -> None:
+    """Refuse fields of a form with a file that are neither ``body``'s nor the file.
+
+    As unknown fields of JSON are, which the framework looks at. Raises UserError.
+    """
+    known = {"file", *(body.model_fields if body is not None else ())}
+    for name in (*request.POST, *request.FILES):
+        if name not in known:
+            shown = name[:60]
+            raise UserError(
+                f"{shown}: the form has no such field; it has {', '.join(sorted(known))}.", shown
+            )

@@ -100,7 +100,7 @@ def send(
             path = path.replace(f"{{{parameter['name']}}}", str(key))
     if operation.startswith("comparison"):
         path += f"?e={world.keys['evaluations']}&e={world.keys['other']}"
-    if operation == "runs_cancel":
+    if operation in ("runs_cancel", "runs_priority", "runs_retry"):
         path = path.replace(str(world.keys["runs"]), str(world.keys["open_run"]))
     named: dict[str, Any] = {}
     if (form := form_of(operation)) is not None:

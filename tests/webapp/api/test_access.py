@@ -57,7 +57,7 @@ LINES = {
     "runs_distil": "uses", "runs_check": "uses", "runs_evaluate": "uses", "runs_import": "adds",
     "runs_distil_estimate": "uses", "runs_evaluate_estimate": "uses", "runs_recipe": "uses",
     "chats_keep": "adds", "runs_presets": "everyone", "populations_list": "everyone",
-    "checkpoints_graph": "seen", "runs_graph": "seen",
+    "checkpoints_graph": "seen", "runs_latest": "seen", "runs_graph": "seen",
     "benchmarks_add": "staff", "prompt_sets_add": "staff", "contests_add": "staff",
     "members_role": "project", "members_remove": "project", "invitations_list": "project",
     "invitations_make": "project", "invitations_revoke": "project", "audit_list": "admins",

@@ -48,6 +48,20 @@ def test_an_admin_of_both_moves_it(world: World, by_token: Callable[..., Client]
     assert edit(by_token(world.owner), key, notes="mine?").status_code == 404
 
 
+def test_a_run_tells_no_product_that_was_moved_away(
+    world: World, by_token: Callable[..., Client], admin: Any
+) -> None:
+    run = make_run(world.owner, "taught", Run.Kind.DISTILLATION, project=world.project)
+    away = Project.objects.create(name="away")
+    for project in (world.project, away):
+        make_checkpoint(
+            world.owner, f"child-{project.name}", project=project, produced_by=run,
+        )  # fmt: skip
+    for person, products in ((world.owner, 1), (admin, 2)):
+        told = by_token(person).get(f"/api/v1/runs/{run.pk}").json()["products"]
+        assert [each["name"] for each in told] == ["child-theirs", "child-away"][:products]
+
+
 def test_nobody_else_moves_it_and_nothing_else_is_changed(
     world: World, by_token: Callable[..., Client]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
 from distiller.recipe import Recipe
-from tests.webapp.api.rows import member
+from tests.webapp.api.rows import make_world, member
 from tests.webapp.launch_scene import CHATS, RECIPE, install, pasted, shown
 from webapp.core.models import AuditEntry
 from webapp.projects.models import Project, Role
 from webapp.runs.launching import presets
-from webapp.runs.models import KeptChats, Run
+from webapp.runs.models import KeptChats, Run, Stage, State
 
 pytestmark = pytest.mark.django_db
 
@@ -122,6 +123,21 @@ def test_others_chats_are_as_unknown_as_none(
             assert answer.status_code == 422
             told.add(answer.json()["sentence"].replace(repr(file), "FILE"))
     assert told == {"corpus: general: FILE was not uploaded here; upload it."}
+
+
+def test_what_is_written_last_is_told_while_a_model_writes(
+    user: Any, by_token: Callable[..., Client], settings: Any, tmp_path: Path
+) -> None:
+    world = make_world(user, Project.objects.order_by("pk")[0], "own")
+    client, path = by_token(user), f"{RUNS}/{world.keys['runs']}/latest"
+    assert client.get(path).json() == []  # the run has ended
+    stages = Stage.objects.filter(run=world.keys["runs"], kind="evaluate")
+    stages.update(state=State.RUNNING)
+    told = client.get(path).json()
+    assert len(told) == 3
+    assert all(each["beginning"] for each in told)
+    shutil.rmtree(settings.MEDIA_ROOT / "runs")
+    assert client.get(path).json()["field"] == "run"
 
 
 @pytest.mark.parametrize("way", ["distil", "check", "distil/estimate", "distil/recipe"])

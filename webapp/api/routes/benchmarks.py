@@ -13,7 +13,7 @@ from django.utils.datastructures import MultiValueDict
 from pydantic import Field
 
 from webapp.api.auth import ADMIN, require_staff
-from webapp.api.forms import cleaned
+from webapp.api.forms import cleaned, only_known
 from webapp.api.framework import File, Form, Query, Router, Schema, UploadedFile
 from webapp.api.paging import Page, Paged, cut, page
 from webapp.api.schemas import In, Name
@@ -137,6 +137,7 @@ def benchmarks_add(request: HttpRequest, body: Form[BenchmarkIn], file: File[Upl
 
     The same problems give the version that is there.
     """
+    only_known(request, BenchmarkIn)
     return adding.add_benchmark(require_staff(request), body.name, file)
 
 
@@ -153,6 +154,7 @@ def contests_add(request: HttpRequest, body: Form[YardstickIn], file: File[Uploa
     Evaluations of programs are rated again. A contest whose id is there is replaced.
     """
     person = require_staff(request)
+    only_known(request, YardstickIn)
     form = ContestForm(body.model_dump(), MultiValueDict({"file": [file]}))
     return adding.add_yardstick(person, cleaned(form)["yardstick"])
 
@@ -185,6 +187,7 @@ def prompt_sets_list(request: HttpRequest, wanted: Query[Paged]) -> dict[str, An
 @prompt_sets.post("", response={201: PromptSetOut}, auth=ADMIN)
 def prompt_sets_add(request: HttpRequest, body: Form[PromptSetIn], file: File[UploadedFile]) -> Any:
     """Install a version of a prompt set from a file, as a benchmark's is read."""
+    only_known(request, PromptSetIn)
     return adding.add_prompt_set(require_staff(request), body.name, body.like, file)
 
 

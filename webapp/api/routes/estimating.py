@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from pydantic import Field
 
 from webapp.api.auth import WRITE
+from webapp.api.forms import only_known
 from webapp.api.framework import File, Router, Schema, UploadedFile
 from webapp.api.places import place
 from webapp.api.routes.launching import (
@@ -143,6 +144,7 @@ def chats_keep(request: HttpRequest, file: File[UploadedFile]) -> Any:
     """
     person = signed_in(request)
     require_place(person)
+    only_known(request)
     with transaction.atomic():
         try:
             path = chats.keep(file, person)

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from distiller.recipe import Recipe
 from webapp.api.auth import WRITE
-from webapp.api.forms import cleaned
+from webapp.api.forms import cleaned, only_known
 from webapp.api.framework import File, Form, Router, Schema, UploadedFile
 from webapp.api.places import place
 from webapp.api.routes.runs import RunDetail, detail
@@ -24,7 +24,7 @@ from webapp.core import audit
 from webapp.core.errors import UserError
 from webapp.core.models import User
 from webapp.core.users import signed_in
-from webapp.projects.access import seen_by
+from webapp.projects.access import place_for, seen_by
 from webapp.runs import files, queries, services
 from webapp.runs.devices import Devices
 from webapp.runs.launch_views import launch_import
@@ -113,7 +113,7 @@ def _launched(request: HttpRequest, launch: Callable[[], Run]) -> dict[str, Any]
     with transaction.atomic():
         run = launch()
         audit.record(person, "run.launch", run, what=run.kind)
-    return detail(queries.run_view(run.pk, person))
+    return detail(queries.run_view(run.pk, person), person)
 
 
 @router.post("/distil", response={201: RunDetail}, auth=WRITE)
@@ -159,11 +159,9 @@ def _keys(rows: QuerySet[Any], names: Sequence[str], field: str) -> list[int]:
 
 
 def _given(person: User, values: dict[str, Any], project: int | None) -> MultiValueDict[str, Any]:
-    """Values as a form gets them; a project only where it was named."""
-    chosen = place(person, project)
+    """Values as a form gets them; where no project was named, the one that is begun with."""
     given = {key: each if isinstance(each, list) else [each] for key, each in values.items()}
-    if chosen is not None:
-        given["project"] = [chosen.pk]
+    given["project"] = [place_for(person, place(person, project)).pk]
     return MultiValueDict({key: each for key, each in given.items() if each != [None]})
 
 
@@ -196,6 +194,7 @@ def runs_evaluate(request: HttpRequest, body: EvaluateIn) -> Any:
 @router.post("/import", response={201: RunDetail}, auth=WRITE)
 def runs_import(request: HttpRequest, body: Form[ImportIn], file: File[UploadedFile]) -> Any:
     """Take in and grade a file of completions made elsewhere (JSON lines, also .gz)."""
+    only_known(request, ImportIn)
     person = signed_in(request)
     values: dict[str, Any] = body.model_dump(exclude={"project"})
     values["benchmark"] = _keys(latest_benchmarks(), [body.benchmark], "benchmark")[0]

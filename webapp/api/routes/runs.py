@@ -12,17 +12,22 @@ from django.http import Http404, HttpRequest
 from django.shortcuts import get_object_or_404
 from pydantic import Field
 
+from evaluator.errors import StoreError
 from webapp.api.auth import WRITE
 from webapp.api.framework import Query, Router, Schema
 from webapp.api.paging import Page, Paged, cut, page
 from webapp.api.schemas import Done, In, Name, Named
 from webapp.core import audit
+from webapp.core.errors import UserError
+from webapp.core.models import User
 from webapp.core.users import signed_in
 from webapp.housekeeping import removal
 from webapp.projects.access import may_manage, seen_by
 from webapp.runs import files, queries, services, turns, waiting
 from webapp.runs.models import Run, State
 from webapp.runs.queries import RunFilter, RunView, StageView
+from webapp.runs.texts import GlimpseView
+from webapp.runs.views import NEWEST
 
 router = Router(tags=["runs"])
 
@@ -75,7 +80,7 @@ class RunDetail(RunOut):
     stages: list[StageOut]
     waiting: str = Field(description="Why nothing of it goes on just now; blank: it does.")
     evaluations: list[int]
-    products: list[Named] = Field(description="Checkpoints that it made.")
+    products: list[Named] = Field(description="Checkpoints that it made and one sees.")
 
 
 class LogOut(Schema):
@@ -84,6 +89,17 @@ class LogOut(Schema):
     stage: int
     title: str
     log_tail: str
+
+
+class GlimpseOut(Schema):
+    """The beginning and the end of a completion that has just come."""
+
+    problem_id: str
+    sample: int
+    beginning: str
+    end: str = Field(description="Blank: the beginning is all of it.")
+    left_out: int = Field(description="Characters between the two.")
+    error: str
 
 
 class RunsWanted(Paged):
@@ -145,7 +161,7 @@ def _stages(views: Sequence[StageView]) -> list[dict[str, Any]]:
     ]
 
 
-def detail(view: RunView) -> dict[str, Any]:
+def detail(view: RunView, person: User) -> dict[str, Any]:
     """A run with its stages."""
     run = view.run
     return out(view) | {
@@ -153,7 +169,7 @@ def detail(view: RunView) -> dict[str, Any]:
         "stages": _stages(view.stages),
         "waiting": "" if view.is_final else waiting.reason(run),
         "evaluations": list(run.evaluations.order_by("pk").values_list("pk", flat=True)),
-        "products": list(run.products.only("pk", "name").order_by("pk")),
+        "products": list(seen_by(person, run.products.only("pk", "name").order_by("pk"))),
     }
 
 
@@ -172,7 +188,7 @@ def runs_list(request: HttpRequest, wanted: Query[RunsWanted]) -> dict[str, Any]
 @router.get("/{int:pk}", response=RunDetail)
 def runs_one(request: HttpRequest, pk: int) -> dict[str, Any]:
     """A run with its stages and how far each is."""
-    return detail(seen(request, pk))
+    return detail(seen(request, pk), signed_in(request))
 
 
 @router.get("/{int:pk}/log", response=list[LogOut])
@@ -182,6 +198,19 @@ def runs_log(request: HttpRequest, pk: int) -> list[dict[str, Any]]:
         {"stage": each.stage.pk, "title": each.stage.title, "log_tail": each.stage.log_tail}
         for each in seen(request, pk).logs
     ]
+
+
+@router.get("/{int:pk}/latest", response=list[GlimpseOut])
+def runs_latest(request: HttpRequest, pk: int) -> list[GlimpseView]:
+    """What the run's models wrote last, the newest first; empty while none is writing."""
+    found = queries.writing_stage(seen(request, pk))
+    if found is None:
+        return []
+    stage, thinking = found
+    try:
+        return [GlimpseView.of(row, thinking) for row in files.newest_rows(stage, NEWEST)]
+    except (StoreError, OSError) as error:
+        raise UserError(f"run: what it wrote last cannot be read ({error}).", "run") from None
 
 
 @router.get("/{int:pk}/examples/{which}", response=Page[dict[str, Any]])
