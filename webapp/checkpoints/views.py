@@ -14,6 +14,7 @@ from webapp.checkpoints.forms import DetailsForm
 from webapp.checkpoints.lineage import lineage_of
 from webapp.checkpoints.moving import places_to_move
 from webapp.core.errors import UserError
+from webapp.core.text import storable
 from webapp.core.users import signed_in
 from webapp.projects.access import (
     ELSEWHERE,
@@ -33,7 +34,7 @@ PAGE = 50
 def index(request: HttpRequest) -> HttpResponse:
     """The checkpoints that one sees; the archived ones on a list of their own."""
     viewer = signed_in(request)
-    archived, tag = "archived" in request.GET, request.GET.get("tag", "")[:40]
+    archived, tag = "archived" in request.GET, storable(request.GET.get("tag", ""))[:40]
     page = Paginator(queries.checkpoints(viewer, archived=archived, tag=tag), PAGE)
     context = {
         "page": page.get_page(request.GET.get("page")),

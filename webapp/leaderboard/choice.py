@@ -8,6 +8,8 @@ from datetime import date
 
 from django.http import QueryDict
 
+from webapp.core.text import storable
+
 SIZES: Mapping[str, tuple[str, float, float]] = {  # title, parameters from, and below
     "tiny": ("below 1B", 0, 1e9),
     "small": ("1B to 3B", 1e9, 3e9),
@@ -74,9 +76,9 @@ def read(query: QueryDict) -> Choice:
             return None
 
     sort = query.get("sort", "")
-    texts = {key: query.get(key, "")[:200] for key in _TEXTS}
+    texts = {key: storable(query.get(key, ""))[:200] for key in _TEXTS}
     return Choice(
-        benchmark=query.get("benchmark", "")[:60],
+        benchmark=storable(query.get("benchmark", ""))[:60],
         keys=tuple(part for value in query.getlist("c") for part in value.split(",") if part)[:100],
         sort=sort.removeprefix("-")[:100],
         flipped=sort.startswith("-"),
