@@ -17,6 +17,7 @@ Answer = TypeVar("Answer", bound=BaseModel)
 
 _PAGE = 200
 _TIMEOUT_SECONDS = 60.0
+_FILE_SECONDS = 900.0  # of a form with a file, which the server reads before it answers
 _BLOCK = 1 << 16
 
 
@@ -121,6 +122,93 @@ class Retort:
         """Launch the measurement of each checkpoint on each benchmark, all by their names."""
         body = {"checkpoints": [*checkpoints], "benchmarks": [*benchmarks], **_given(more)}
         return self._one(models.RunDetail, "POST", "/runs/evaluate", json=body)
+
+    def estimate_distil(self, yaml: str, **more: Any) -> list[models.Figure]:
+        """What a distillation would take; arguments as of :meth:`distil`."""
+        body = {"yaml": yaml, **_given(more)}
+        told = _json(self.request("POST", "/api/v1/runs/distil/estimate", json=body))
+        return [_validated(models.Figure, row) for row in told]
+
+    def estimate_evaluate(
+        self, checkpoints: Sequence[str], benchmarks: Sequence[str], **more: Any
+    ) -> models.Plan:
+        """What :meth:`evaluate` would ask for."""
+        body = {"checkpoints": [*checkpoints], "benchmarks": [*benchmarks], **_given(more)}
+        return self._one(models.Plan, "POST", "/runs/evaluate/estimate", json=body)
+
+    def written_recipe(self, yaml: str) -> models.Written:
+        """A recipe with every default."""
+        return self._one(models.Written, "POST", "/runs/distil/recipe", json={"yaml": yaml})
+
+    def run_graph(self, key: int) -> models.Graph:
+        """What a run used, and what it made."""
+        return self._one(models.Graph, "GET", f"/runs/{key}/graph")
+
+    # --- checkpoints
+
+    def checkpoints(self, *, most: int | None = None, **query: Any) -> Iterator[models.Checkpoint]:
+        """Checkpoints, the newest first; ``query``: name, exact, tag, archived."""
+        return self._pages(models.Checkpoint, "/checkpoints", query, most)
+
+    def checkpoint(self, name: str) -> models.Checkpoint:
+        """The checkpoint of this name, archived ones too. Raises ClientError."""
+        for archived in (False, True):
+            for found in self.checkpoints(most=1, exact=name, archived=archived):
+                return found
+        raise ClientError(f"checkpoint: none that you see is called {name!r}.", status=404)
+
+    def edit_checkpoint(self, key: int, **words: Any) -> models.Checkpoint:
+        """Change notes, tags, licence, prompts_licence or project; what is left out stays."""
+        return self._one(models.Checkpoint, "PATCH", f"/checkpoints/{key}", json=_given(words))
+
+    def checkpoint_graph(self, key: int) -> models.Graph:
+        """A checkpoint's ancestors, its scores and its students."""
+        return self._one(models.Graph, "GET", f"/checkpoints/{key}/graph")
+
+    # --- what administrators add
+
+    def benchmarks(self, *, most: int | None = None) -> Iterator[models.Benchmark]:
+        """Every version of every benchmark, the newest first."""
+        return self._pages(models.Benchmark, "/benchmarks", {}, most)
+
+    def add_benchmark(self, name: str, file: Path) -> models.Benchmark:
+        """Install a version of a benchmark."""
+        return _read(models.Benchmark, self._send("/benchmarks", file, name=name))
+
+    def prompt_sets(self, *, most: int | None = None) -> Iterator[models.PromptSet]:
+        """Every version of every prompt set, the newest first."""
+        return self._pages(models.PromptSet, "/prompt-sets", {}, most)
+
+    def add_prompt_set(self, name: str, file: Path, like: str = "math_500") -> models.PromptSet:
+        """Install a version of a prompt set, whose file has the columns of benchmark ``like``."""
+        return _read(models.PromptSet, self._send("/prompt-sets", file, name=name, like=like))
+
+    def contests(self, *, most: int | None = None) -> Iterator[models.Contest]:
+        """The contests that programs are rated by."""
+        return self._pages(models.Contest, "/benchmarks/contests", {}, most)
+
+    def add_contest(self, file: Path, *, population: bool = False) -> models.Added:
+        """Install a contest bundle, or the ratings that percentiles refer to."""
+        kind = "population" if population else "contest"
+        return _read(models.Added, self._send("/benchmarks/contests", file, kind=kind))
+
+    def keep_chats(self, file: Path) -> str:
+        """Bring general chats in; what a recipe names them by."""
+        told = _json(self._send("/chats", file))
+        return _validated(models.Kept, told).file
+
+    def _send(self, path: str, file: Path, **fields: str) -> httpx.Response:
+        """A form with a file. Raises ClientError."""
+        try:
+            with file.open("rb") as body:
+                return self.request(
+                    "POST", f"/api/v1{path}", data=fields, files={"file": (file.name, body)},
+                    timeout=_FILE_SECONDS,
+                )  # fmt: skip
+        except OSError as error:
+            raise ClientError(f"file: {file} cannot be read ({error.strerror}).") from error
+
+    # --- figures
 
     def evaluations(self, *, most: int | None = None, **query: Any) -> Iterator[models.Evaluation]:
         """Evaluations, the newest first; ``query``: checkpoint, benchmark, run, scored."""

@@ -11,9 +11,27 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from webapp.client import sending, settings, showing
+from webapp.client import adding, planning, sending, settings, showing
 from webapp.client.api import Retort
 from webapp.client.errors import ClientError
+from webapp.client.options import (
+    AsJson,
+    Benchmarks,
+    Checkpoints,
+    Devices,
+    Engine,
+    MaxTokens,
+    Priority,
+    Project,
+    Protocol,
+    Recipe,
+    RunKey,
+    Samples,
+    StageDevices,
+    connected,
+    group,
+    text_of,
+)
 from webapp.client.showing import percent, say
 
 _HELP = """Talk to a Retort server: bring checkpoints in, launch runs, wait for them, read scores.
@@ -21,9 +39,11 @@ _HELP = """Talk to a Retort server: bring checkpoints in, launch runs, wait for 
 \b
   retort login --server https://retort.example.org
   retort upload ./my-checkpoint --name me/my-checkpoint
+  retort estimate evaluate --checkpoint me/my-checkpoint --benchmark aime_2024
   retort launch evaluate --checkpoint me/my-checkpoint --benchmark aime_2024
   retort wait 17
   retort scores --benchmark aime_2024
+  retort report 31 --form pdf
 
 RETORT_SERVER and RETORT_TOKEN stand before what login kept. Exit codes: 0 done, 1 the run failed,
 2 it cannot be done, 3 the run was cancelled, 130 interrupted.
@@ -33,23 +53,12 @@ app = typer.Typer(
     help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-launch = typer.Typer(help="Launch a run.", no_args_is_help=True, rich_markup_mode=None)
+launch = group("Launch a run.")
 app.add_typer(launch, name="launch")
 
 END_CODES = {"finished": 0, "failed": 1, "cancelled": 3}
 _AT_ONCE = ("html", "json", "csv", "parquet")
 _POLL_SECONDS = 2.0
-
-RunKey = Annotated[int, typer.Argument(metavar="RUN", help="The run's number.", min=1)]
-Project = Annotated[int | None, typer.Option(help="Number of the project; see retort whoami.")]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
-Recipe = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", dir_okay=False)]
-Priority = Annotated[int, typer.Option(help="0 is usual; only administrators may raise it.")]
-
-
-def _retort() -> Retort:
-    kept = settings.load()
-    return Retort(kept.server, kept.token)
 
 
 @app.command()
@@ -83,7 +92,7 @@ def logout() -> None:
 @app.command()
 def whoami(as_json: AsJson = False) -> None:
     """Who the token speaks for, and in which projects."""
-    with _retort() as retort:
+    with connected() as retort:
         me = retort.me()
     if as_json:
         say(me.model_dump_json())
@@ -105,7 +114,7 @@ def upload(
     """Send a checkpoint's folder; interrupted, the same command goes on where it was."""
     name = name or folder.resolve().name
     files = sending.files_of(folder)
-    with _retort() as retort:
+    with connected() as retort:
         if fresh:
             for each in retort.uploads():
                 if each.name == name:
@@ -134,14 +143,14 @@ def distil(
     *,
     project: Project = None,
     priority: Priority = 0,
-    generate_devices: Annotated[int, typer.Option(min=1)] = 1,
-    train_devices: Annotated[int, typer.Option(min=1)] = 1,
-    evaluate_devices: Annotated[int, typer.Option(min=1)] = 1,
+    generate_devices: StageDevices = 1,
+    train_devices: StageDevices = 1,
+    evaluate_devices: StageDevices = 1,
 ) -> None:
     """Distil by a recipe: draw traces, filter, train, measure."""
-    with _retort() as retort:
+    with connected() as retort:
         run = retort.distil(
-            _text(recipe), project=project, priority=priority, generate_devices=generate_devices,
+            text_of(recipe), project=project, priority=priority, generate_devices=generate_devices,
             train_devices=train_devices, evaluate_devices=evaluate_devices,
         )  # fmt: skip
     _launched(run.id, run.name)
@@ -150,38 +159,31 @@ def distil(
 @launch.command()
 def check(recipe: Recipe, project: Project = None) -> None:
     """Only check a recipe, as a distillation by it begins."""
-    with _retort() as retort:
-        run = retort.check(_text(recipe), project=project)
+    with connected() as retort:
+        run = retort.check(text_of(recipe), project=project)
     _launched(run.id, run.name)
 
 
 @launch.command()
 def evaluate(
     *,
-    checkpoint: Annotated[list[str], typer.Option(help="A name; may be given again.")],
-    benchmark: Annotated[list[str], typer.Option(help="A name; may be given again.")],
-    protocol: Annotated[str, typer.Option(help="A preset: quick, r1, …")] = "quick",
-    samples: Annotated[int | None, typer.Option(help="n; without it the preset's.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Of the longest answer.")] = None,
-    engine: Annotated[str, typer.Option(help="transformers or vllm")] = "transformers",
-    devices: Annotated[int, typer.Option(help="GPUs for each model.", min=1)] = 1,
+    checkpoint: Checkpoints,
+    benchmark: Benchmarks,
+    protocol: Protocol = "quick",
+    samples: Samples = None,
+    max_tokens: MaxTokens = None,
+    engine: Engine = "transformers",
+    devices: Devices = 1,
     project: Project = None,
     priority: Priority = 0,
 ) -> None:
     """Measure each checkpoint on each benchmark."""
-    with _retort() as retort:
+    with connected() as retort:
         run = retort.evaluate(
             checkpoint, benchmark, protocol=protocol, samples=samples, max_tokens=max_tokens,
             engine=engine, devices=devices, project=project, priority=priority,
         )  # fmt: skip
     _launched(run.id, run.name)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ClientError(f"recipe: {path} cannot be read ({error}).") from None
 
 
 def _launched(key: int, name: str) -> None:
@@ -197,7 +199,7 @@ def runs(
     as_json: AsJson = False,
 ) -> None:
     """List runs, the newest first."""
-    with _retort() as retort:
+    with connected() as retort:
         found = list(retort.runs(most=most, state=state, owner=owner))
     if as_json:
         say(json.dumps([json.loads(each.model_dump_json()) for each in found]))
@@ -214,7 +216,7 @@ def wait(
     every: Annotated[float, typer.Option(help="Seconds between looks.", min=0.1)] = _POLL_SECONDS,
 ) -> None:
     """Wait for a run's end with a bar for each stage; the exit code says how it ended."""
-    with _retort() as retort, showing.stage_bars() as show:
+    with connected() as retort, showing.stage_bars() as show:
         found = retort.run(run)
         show(found)
         while not found.final:
@@ -228,7 +230,7 @@ def wait(
 @app.command()
 def log(run: RunKey) -> None:
     """Show the last lines of a run's stages."""
-    with _retort() as retort:
+    with connected() as retort:
         for each in retort.log(run):
             say(f"== {each.title}")
             for line in each.log_tail.splitlines():
@@ -238,7 +240,7 @@ def log(run: RunKey) -> None:
 @app.command()
 def cancel(run: RunKey) -> None:
     """Cancel a run."""
-    with _retort() as retort:
+    with connected() as retort:
         retort.cancel(run)
     say(f"Run {run} is cancelled.")
 
@@ -246,7 +248,7 @@ def cancel(run: RunKey) -> None:
 @app.command()
 def retry(run: RunKey) -> None:
     """Go on with a run that ended; what was accepted is not done again."""
-    with _retort() as retort:
+    with connected() as retort:
         retort.retry(run)
     say(f"Run {run} goes on.")
 
@@ -263,7 +265,7 @@ def scores(
     as_csv: Annotated[bool, typer.Option("--csv", help="As CSV, for a spreadsheet.")] = False,
 ) -> None:
     """Show scored evaluations, the newest first."""
-    with _retort() as retort:
+    with connected() as retort:
         found = list(
             retort.evaluations(most=most, scored=True, benchmark=benchmark, checkpoint=checkpoint)
         )
@@ -287,7 +289,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Set evaluations side by side on the problems that they share."""
-    with _retort() as retort:
+    with connected() as retort:
         found = retort.compare(evaluations, base)
     if as_json:
         say(found.model_dump_json())
@@ -316,7 +318,7 @@ def report(
     """Write an evaluation's report to a file; a bundle is signed and holds everything."""
     kind = "zip" if form == "bundle" else form
     target = out or Path(f"evaluation-{evaluation}.{kind}")
-    with _retort() as retort:
+    with connected() as retort:
         path = f"/evaluations/{evaluation}/report/{kind}"
         if kind not in _AT_ONCE:
             made = retort.ask_report(evaluation, kind)
@@ -330,6 +332,10 @@ def report(
             path = f"/evaluations/{evaluation}/reports/{made.id}/file"
         size = retort.download(path, target)
     say(f"{target}: {size:,} bytes")
+
+
+planning.install(app)
+adding.install(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

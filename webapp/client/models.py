@@ -120,6 +120,130 @@ class Evaluation(_Answer):
     created_at: datetime
 
 
+class Checkpoint(_Answer):
+    """A set of weights; or a model known by an endpoint or by its completions only."""
+
+    id: int
+    name: str
+    project: Named
+    owner: str
+    content_hash: str
+    parameters: int | None
+    has_files: bool
+
+
+class Node(_Answer):
+    """Something in a lineage; ``here``: what was asked about."""
+
+    key: str
+    role: str
+    name: str
+    note: str
+    missing: bool
+    here: bool
+
+
+class Edge(_Answer):
+    """From what was used to what was made of it, by keys of nodes."""
+
+    source: str
+    target: str
+
+
+class Graph(_Answer):
+    """A lineage."""
+
+    nodes: list[Node]
+    edges: list[Edge]
+
+
+class Figure(_Answer):
+    """A line of an estimate, with what it rests on."""
+
+    name: str
+    value: str
+    basis: str
+
+
+class Column(_Answer):
+    """What is measured on a benchmark."""
+
+    benchmark: str
+    samples: int
+    metrics: list[str]
+    completions: int
+
+
+class Plan(_Answer):
+    """What a launch of evaluations asks for."""
+
+    evaluations: int
+    completions: int
+    temperature: float
+    max_tokens: int
+    columns: list[Column]
+    times: list[Figure]
+
+
+class Written(_Answer):
+    """A recipe with every default, and the same work as commands."""
+
+    yaml: str
+    commands: str
+
+
+class Kept(_Answer):
+    """Chats that are there now."""
+
+    file: str
+
+
+class Benchmark(_Answer):
+    """One version of a benchmark."""
+
+    id: int
+    name: str
+    title: str
+    content_hash: str
+    grader: str
+    problem_count: int
+    source: str
+
+
+class PromptSet(_Answer):
+    """One version of a prompt set."""
+
+    id: int
+    name: str
+    content_hash: str
+    prompt_count: int
+
+
+class Contest(_Answer):
+    """A contest that programs are ranked in."""
+
+    contest_id: str
+    name: str
+    scoring: str
+    participants: int
+    problem_count: int
+
+
+class Population(_Answer):
+    """The ratings that percentiles refer to."""
+
+    name: str
+    size: int
+
+
+class Added(_Answer):
+    """What a contest bundle, or a population, brought."""
+
+    contests: list[Contest]
+    population: Population | None
+    rated_again: int
+
+
 class Contrast(_Answer):
     """A paired difference from the baseline."""
 

@@ -8,63 +8,27 @@ import os
 import stat
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.webapp.api.rows import World, make_world
+from tests.webapp.api.conftest import SERVER
+from tests.webapp.api.rows import World
 from tests.webapp.models import model_files, write
-from webapp.api import tokens
 from webapp.checkpoints import uploads
 from webapp.checkpoints.models import Upload
-from webapp.client import ClientError, Retort, cli, sending
-from webapp.client.settings import Settings, checked_server, save, settings_file
-from webapp.config.wsgi import application
+from webapp.client import ClientError, Retort, cli, options, sending
+from webapp.client.settings import Settings, checked_server, settings_file
 from webapp.leaderboard import reports
 from webapp.leaderboard.models import Report
-from webapp.projects.models import Project
 from webapp.runs.models import Run, Stage, State
 
 ROOT = Path(__file__).resolve().parents[3]
 
 # The server in a thread of this process, for what a test in one transaction could not show.
 listening = pytest.mark.django_db(transaction=True)
-SERVER = "http://127.0.0.1:1"
-
-
-@pytest.fixture
-def world(user: Any) -> World:
-    return make_world(user, Project.objects.order_by("pk")[0], "own")
-
-
-@pytest.fixture
-def secret(world: World) -> str:
-    return tokens.make(world.owner, name="laptop", scope="write")[1]
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.delenv("RETORT_TOKEN", raising=False)
-
-
-@pytest.fixture
-def signed_in(secret: str, home: None, monkeypatch: Any, in_one_transaction: None) -> None:
-    """The command speaks to the server in this very thread, and so in the test's transaction."""
-    transport = httpx.WSGITransport(application)
-    monkeypatch.setattr(cli, "Retort", partial(Retort, transport=transport))
-    save(Settings(SERVER, secret))
-
-
-@pytest.fixture
-def signed_in_there(secret: str, home: None, live_server: Any, monkeypatch: Any) -> Settings:
-    """The command speaks to a server that listens."""
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{secret}\n"))
-    assert cli.main(["login", "--server", live_server.url, "--token-stdin"]) == 0
-    return Settings(live_server.url, secret)
 
 
 @listening
@@ -121,7 +85,7 @@ def test_who_and_what_is_listed(signed_in: None, world: World, capsys: Any) -> N
 @pytest.mark.django_db
 def test_pages_hold_each_row_once(signed_in: None, secret: str, monkeypatch: Any) -> None:
     monkeypatch.setattr("webapp.client.api._PAGE", 2)
-    with cli.Retort(SERVER, secret) as retort:
+    with options.Retort(SERVER, secret) as retort:
         listed = [run.id for run in retort.runs()]
     assert listed == list(Run.objects.order_by("-pk").values_list("pk", flat=True))
     assert len(listed) > 2
@@ -177,11 +141,6 @@ def test_other_files_under_the_same_name_need_a_word(
     assert cli.main([*command, "--fresh"]) == 0
 
 
-@pytest.mark.django_db
-@pytest.mark.django_db
-@pytest.mark.django_db
-@pytest.mark.django_db
-@pytest.mark.django_db
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("state", "code"), [(State.FINISHED, 0), (State.FAILED, 1), (State.CANCELLED, 3)]

@@ -38,6 +38,7 @@ def test_the_examples_work(user: Any, live_server: Any, tmp_path: Path) -> None:
     shell = blocks("sh").replace("scripts/retort", str(ROOT / "scripts" / "retort"))
     first, second = world.keys["evaluations"], world.keys["other"]
     shell = shell.replace("compare 1 2", f"compare {first} {second}")
+    shell = shell.replace("--name my", "--name own").replace("my-model", "own-model")
     shell = shell.replace("report 1 ", f"report {first} ")
     done = subprocess.run(
         ["sh", "-eu", "-c", shell], cwd=tmp_path, env=environment, capture_output=True, text=True,
