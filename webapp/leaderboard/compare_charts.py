@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import plotly.graph_objects as go
-
-from webapp.leaderboard.charts import Figure, plain
+from webapp.core.charts import Figure, figure
+from webapp.leaderboard.charts import over_k
 from webapp.leaderboard.compare import Comparison, Score
 
 Curves = Mapping[str, Sequence[tuple[int, float]]]  # by letter
@@ -18,26 +17,20 @@ def curve_figure(name: str, curves: Curves, found: Comparison) -> Figure | None:
     drawn = {letter: points for letter, points in curves.items() if len(points) > 1}
     if not drawn:
         return None
-    figure = go.Figure()
-    for side in found.sides:
-        if points := drawn.get(side.letter):
-            figure.add_scatter(
-                x=[k for k, _ in points],
-                y=[100 * share for _, share in points],
-                mode="lines+markers",
-                line={"width": 2, "dash": "dot" if side.is_baseline else "solid"},
-                name=side.letter,
-                meta={"series": side.number},
-                hovertemplate=f"{side.letter}, k = %{{x}}: %{{y:.1f}} %<extra></extra>",
-            )
-    ks = sorted({k for points in drawn.values() for k, _ in points})
-    figure.update_layout(
-        template=None,
-        xaxis={"type": "log", "title": {"text": "k (samples)"}, "tickvals": ks,
-               "ticktext": [str(k) for k in ks]},
-        yaxis={"title": {"text": f"{name} (%)"}, "rangemode": "tozero"},
-    )  # fmt: skip
-    return plain(figure)
+    traces = [
+        {
+            "x": [k for k, _ in points],
+            "y": [100 * share for _, share in points],
+            "mode": "lines+markers",
+            "line": {"width": 2, "dash": "dot" if side.is_baseline else "solid"},
+            "name": side.letter,
+            "meta": {"series": side.number},
+            "hovertemplate": f"{side.letter}, k = %{{x}}: %{{y:.1f}} %<extra></extra>",
+        }
+        for side in found.sides
+        if (points := drawn.get(side.letter))
+    ]
+    return figure(traces, over_k(f"{name} (%)", {k for each in drawn.values() for k, _ in each}))
 
 
 def tokens_figure(scores: Sequence[Score]) -> Figure | None:
@@ -45,44 +38,44 @@ def tokens_figure(scores: Sequence[Score]) -> Figure | None:
     placed = [score for score in scores if score.value is not None and score.tokens is not None]
     if len(placed) < 2:
         return None
-    figure = go.Figure()
     frontier = sorted((s for s in placed if s.on_frontier), key=lambda s: s.tokens or 0.0)
-    figure.add_scatter(
-        x=[score.tokens for score in frontier],
-        y=[_percent(score.value) for score in frontier],
-        mode="lines",
-        line={"width": 1, "dash": "dot", "shape": "hv"},
-        name="frontier",
-        hoverinfo="skip",
-        meta={"series": 0},
-    )
-    for score in placed:
-        y = _percent(score.value)
-        figure.add_scatter(
-            x=[score.tokens],
-            y=[y],
-            mode="markers+text",
-            text=[score.side.letter],
-            textposition="middle right",
-            cliponaxis=False,
-            marker={"size": 10},
-            error_y={
-                "type": "data",
-                "array": [_percent(score.high) - y],
-                "arrayminus": [y - _percent(score.low)],
-                "thickness": 1.5,
-            },
-            name=score.side.letter,
-            meta={"series": score.side.number},
-            hovertemplate=f"{score.side.letter}: %{{y:.1f}} %, %{{x:,.0f}} tokens<extra></extra>",
-        )
-    figure.update_layout(
-        template=None,
-        showlegend=False,  # every point bears its letter
-        xaxis={"title": {"text": "tokens per completion (mean)"}},
-        yaxis={"title": {"text": "pass@1 (%)"}, "rangemode": "tozero"},
-    )
-    return plain(figure)
+    line = {
+        "x": [score.tokens for score in frontier],
+        "y": [_percent(score.value) for score in frontier],
+        "mode": "lines",
+        "line": {"width": 1, "dash": "dot", "shape": "hv"},
+        "name": "frontier",
+        "hoverinfo": "skip",
+        "meta": {"series": 0},
+    }
+    layout = {
+        "showlegend": False,  # every point bears its letter
+        "xaxis": {"title": {"text": "tokens per completion (mean)"}},
+        "yaxis": {"title": {"text": "pass@1 (%)"}, "rangemode": "tozero"},
+    }
+    return figure([line, *map(_point, placed)], layout)
+
+
+def _point(score: Score) -> dict[str, Any]:
+    y, letter = _percent(score.value), score.side.letter
+    return {
+        "x": [score.tokens],
+        "y": [y],
+        "mode": "markers+text",
+        "text": [letter],
+        "textposition": "middle right",
+        "cliponaxis": False,
+        "marker": {"size": 10},
+        "error_y": {
+            "type": "data",
+            "array": [_percent(score.high) - y],
+            "arrayminus": [y - _percent(score.low)],
+            "thickness": 1.5,
+        },
+        "name": letter,
+        "meta": {"series": score.side.number},
+        "hovertemplate": f"{letter}: %{{y:.1f}} %, %{{x:,.0f}} tokens<extra></extra>",
+    }
 
 
 def _percent(share: float | None) -> float:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import plotly.graph_objects as go
-
-Figure = dict[str, Any]
+from webapp.core.charts import Figure, figure
 
 
 def loss_figure(points: Sequence[tuple[int, dict[str, Any]]]) -> Figure | None:
@@ -15,17 +13,15 @@ def loss_figure(points: Sequence[tuple[int, dict[str, Any]]]) -> Figure | None:
     drawn = [(step, values["loss"]) for step, values in points if values.get("loss") is not None]
     if not drawn:
         return None
-    figure = go.Figure(
-        go.Scatter(
-            x=[step for step, _ in drawn],
-            y=[loss for _, loss in drawn],
-            mode="lines" if len(drawn) > 1 else "markers",
-            name="loss",
-            hovertemplate="step %{x}<br>loss %{y:.4f}<extra></extra>",
-        )
-    )
-    figure.update_layout(
-        xaxis_title="optimizer step", yaxis_title="loss (nats per token)", template=None
-    )
-    plain: Figure = figure.to_plotly_json()
-    return plain
+    loss = {
+        "x": [step for step, _ in drawn],
+        "y": [loss for _, loss in drawn],
+        "mode": "lines" if len(drawn) > 1 else "markers",
+        "name": "loss",
+        "hovertemplate": "step %{x}<br>loss %{y:.4f}<extra></extra>",
+    }
+    layout = {
+        "xaxis": {"title": {"text": "optimizer step"}},
+        "yaxis": {"title": {"text": "loss (nats per token)"}},
+    }
+    return figure([loss], layout)
