@@ -174,3 +174,11 @@ def test_what_a_member_made_stays_when_they_go(labs: Project, admin: User) -> No
     made.refresh_from_db()
     assert made.owner == hand
     assert client_of(hand).get(made.get_absolute_url()).status_code == 404
+
+
+def test_projects_are_listed_by_name(admin: User) -> None:
+    for name in ("beta", "Alpha", "gamma"):
+        services.make(admin, name)
+    page = text_of(client_of(admin).get("/projects/"))
+    places = [page.index(f">{name}</a>") for name in ("Alpha", "beta", "gamma")]
+    assert places == sorted(places)

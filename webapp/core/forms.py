@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from django import forms
+from django.forms.utils import pretty_name
 
 
 def speak(fields: Mapping[str, forms.Field]) -> None:
     """Give every field sentences in place of Django's own, which name neither field nor remedy."""
     for name, field in fields.items():
-        label = field.label or name.replace("_", " ")
+        label = field.label or pretty_name(name)  # as the page calls it
         field.error_messages.update(
             {code: f"{label}: {rest}" for code, rest in _rests(field).items()}
         )

@@ -8,6 +8,7 @@ from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count
+from django.db.models.functions import Lower
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -87,7 +88,7 @@ def index(request: HttpRequest) -> HttpResponse:
     if form.is_bound and not user.is_staff:
         raise PermissionDenied
     held = dict(Membership.objects.filter(user=user).values_list("project", "role"))
-    found = projects_of(user).annotate(member_count=Count("memberships"))
+    found = projects_of(user).annotate(member_count=Count("memberships")).order_by(Lower("name"))
     context = {
         "rows": [(project, held.get(project.pk, "")) for project in found],
         "form": form if user.is_staff else None,
