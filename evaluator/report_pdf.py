@@ -34,15 +34,9 @@ def write_pdf(html: str, target: Path) -> None:
     """
     part = target.with_name(f".{target.name}.part")
     command = [sys.executable, "-m", "evaluator.report_pdf", str(part.absolute())]
-    root = str(Path(__file__).resolve().parents[1])
-    environment = {
-        "PATH": os.defpath, "LANG": "C.UTF-8", "PYTHONPATH": root,
-        "PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "0",
-        "HOME": os.environ.get("HOME", "/"),
-    }  # fmt: skip
     try:
         done = subprocess.run(
-            command, input=html.encode(errors="replace"), capture_output=True, env=environment,
+            command, input=html.encode(errors="replace"), capture_output=True, env=_environment(),
             timeout=WALL_SECONDS, check=False,
         )  # fmt: skip
         said = done.stderr.decode(errors="replace").strip()
@@ -64,7 +58,19 @@ def write_pdf(html: str, target: Path) -> None:
 def available() -> bool:
     """Whether PDFs can be made here."""
     check = [sys.executable, "-c", "import weasyprint"]
-    return not subprocess.run(check, capture_output=True, check=False, timeout=60).returncode
+    done = subprocess.run(
+        check, capture_output=True, check=False, timeout=60, env=_environment()
+    )  # fmt: skip
+    return not done.returncode
+
+
+def _environment() -> dict[str, str]:
+    """What the child is told: no secret, and nothing that differs from host to host."""
+    return {
+        "PATH": os.defpath, "LANG": "C.UTF-8",
+        "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+        "PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "0", "HOME": os.environ.get("HOME", "/"),
+    }  # fmt: skip
 
 
 def _refuse(url: str, *_: object, **__: object) -> dict[str, object]:

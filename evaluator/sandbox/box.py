@@ -93,7 +93,7 @@ def _launcher() -> Path:
         for extra in (["-static"], []):  # a static one starts sooner
             done = subprocess.run(
                 [compiler, "-O2", "-x", "c", *extra, "-o", str(output), str(source)],
-                capture_output=True, check=False,
+                env={"PATH": os.environ.get("PATH", os.defpath)}, capture_output=True, check=False,
             )  # fmt: skip
             if done.returncode == 0:
                 return store.keep(name, output.read_bytes(), executable=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -123,7 +124,10 @@ def by_tag(tag: str) -> Language | None:
 
 @functools.cache
 def _tool_version(tool: str) -> str:
-    done = subprocess.run([tool, "--version"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [tool, "--version"], env={"PATH": os.environ.get("PATH", os.defpath)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     return done.stdout.partition("\n")[0]
 
 

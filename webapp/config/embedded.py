@@ -251,6 +251,7 @@ class Servers:
                 # Messages are doorbells: losing them changes nothing, so none are kept on disk.
                 "--save", "", "--appendonly", "no",
             ],
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
