@@ -13,6 +13,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
+from evaluator.errors import StoreError
 from evaluator.store import SegmentWriter
 from webapp.benchmarks.models import Benchmark
 from webapp.config import celery
@@ -287,6 +288,39 @@ def test_whatever_the_judge_delivers_the_upkeep_goes_on(
     judged.refresh_from_db()
     assert judged.state == State.FAILED
     assert "What the judge delivered cannot be used" in judged.error
+
+
+def test_segments_that_cannot_be_had_now_are_asked_for_again(
+    judged: Run, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(celery, "ask_to_settle", lambda: None)
+    claim = judging.claim("me")
+    assert claim is not None
+    stage = judging.stage_of(claim)
+    judging.write_spec(stage, "cpu")
+    writer = SegmentWriter(files.segments_folder(stage), prefix=claim.prefix)
+    for found in Completion.objects.select_related("problem"):
+        writer.append({"problem_id": found.problem.problem_id, **VERDICT})
+    sealed = writer.seal()
+    assert sealed is not None
+    judging.accept_segment(claim, name=sealed.name, size_bytes=sealed.bytes, sha256=sealed.sha256)
+    judging.finish_shard(claim, WHOLE)
+    fetch, tries = files.store.fetch, []
+
+    def away(relative: str) -> Path:
+        tries.append(connection.in_atomic_block)
+        if len(tries) == 1:
+            raise StoreError("store: the bucket does not answer.")
+        return fetch(relative)
+
+    monkeypatch.setattr(files.store, "fetch", away)
+    assert settling.settle() == []
+    judged.refresh_from_db()
+    assert judged.state in leases.LIVE
+    assert settling.settle() == [claim.stage_id]
+    judged.refresh_from_db()
+    assert judged.state != State.FAILED, judged.error
+    assert tries[:2] == [False, False]  # the run is not locked meanwhile
 
 
 def test_a_failure_that_the_judge_reports_fails_the_run(

@@ -7,6 +7,7 @@ like anything that comes from beside untrusted programs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from webapp.core.errors import UserError
 from webapp.core.text import storable
 from webapp.runs import completions, files, leases, stages
 from webapp.runs.models import Completion, Segment, Shard, Stage, State
+
+logger = logging.getLogger(__name__)
 
 # What making sense of a segment or of a result raises where they hold anything but verdicts.
 _UNUSABLE = (
@@ -40,6 +43,8 @@ def settle() -> list[int]:
 
 def _settle(stage_id: int) -> bool:
     stage = Stage.objects.select_related("evaluation").get(pk=stage_id)
+    if not _brought(stage):
+        return False
     with transaction.atomic():
         run = leases.lock_run(stage.run_id)
         stage.refresh_from_db(fields=["state"])
@@ -62,6 +67,24 @@ def _settle(stage_id: int) -> bool:
             told = storable(" ".join(str(error).split())[:500])
             sentence = f"What the judge delivered cannot be used ({told}); retry the run."
             leases.fail_run(run, last, sentence, stage.log_tail)
+    return True
+
+
+def _brought(stage: Stage) -> bool:
+    """Have what a whole stage delivered on this host, before its run is locked for long.
+
+    False while it cannot be transferred: that is no fault of the run's, and the next round tries.
+    """
+    if stage.shards.exclude(state=State.FINISHED).exists():
+        return True  # nothing is read
+    for name in Segment.objects.filter(shard__stage=stage).values_list("name", flat=True):
+        try:
+            files.segment_path(stage, name)
+        except StoreError as error:
+            logger.warning("stage %s waits for its segments: %s", stage.pk, error)
+            return False
+        except UserError:
+            return True  # for good: whoever reads it says so
     return True
 
 
