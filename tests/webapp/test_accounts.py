@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.hashers import check_password
+from django.contrib.auth.hashers import check_password, get_hasher
 from django.core import mail
 from django.core.mail.backends.locmem import EmailBackend
 from django.core.management import CommandError, call_command
@@ -19,6 +19,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from tests.webapp.samples import text_of
+from tests.webapp.test_access import veiled
 from tests.webapp.test_projects import client_of
 from webapp.api import tokens
 from webapp.core import audit, sessions, throttling
@@ -224,6 +225,32 @@ def test_the_answer_does_not_wait_for_the_mail(ada: User, settings: Any) -> None
         if thread.name == "mail":
             thread.join(30)
     assert len(mail.outbox) == 1
+
+
+def test_nobody_learns_who_has_an_account(ada: User, settings: Any, monkeypatch: Any) -> None:
+    """The same words, and a password hashed once, for a name that there is and one that is none."""
+    settings.EMAIL_CONFIGURED = True
+    monkeypatch.setattr(sending, "send_later", lambda messages: None)
+    User.objects.create_user("gone", password=PASSWORD, is_active=False)
+    hashed: list[str] = []
+    hasher = get_hasher()
+    plain = type(hasher).encode
+
+    def counted(self: Any, password: str, *others: Any) -> Any:
+        hashed.append(password)
+        return plain(self, password, *others)
+
+    monkeypatch.setattr(type(hasher), "encode", counted)
+
+    def told(answer: Any, typed: str) -> tuple[int, str]:
+        return answer.status_code, veiled(answer.content).replace(f'value="{typed}"', "")
+
+    names = ("ada", "bob", "gone")
+    pages = {told(sign_in(name, "a guess at it"), name) for name in names}
+    assert len(pages) == 1
+    assert hashed == ["a guess at it"] * len(names)
+    mails = ("ada@example.org", "bob@example.org", "gone@example.org")
+    assert len({told(Client().post(RESET, {"email": each}), each) for each in mails}) == 1
 
 
 def test_nobody_is_flooded_with_links(ada: User, settings: Any, monkeypatch: Any) -> None:
