@@ -80,11 +80,14 @@ def _runs() -> set[str]:
 
 
 def _chats() -> set[str]:
-    """Files of chats that recipes name by their path."""
+    """Files of chats that recipes name by their path, or that somebody uploaded just now."""
+    since = timezone.now() - timedelta(hours=settings.RETORT_GARBAGE_HOURS)
+    fresh = KeptChats.objects.filter(kept_at__gt=since).values_list("path", flat=True)
     configs = Run.objects.annotate(text=Cast("config", TextField())).filter(text__contains="chats/")
-    return {
+    named = {
         path for text in configs.values_list("text", flat=True) for path in _CHATS.findall(text)
     }
+    return named | set(fresh)
 
 
 # Folder of the store → what in it is referred to. A file or folder directly below is one entry,

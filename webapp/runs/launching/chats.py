@@ -18,6 +18,7 @@ from typing import Any
 
 from django.core.files.uploadedfile import UploadedFile
 from django.db import transaction
+from django.utils import timezone
 
 from distiller.errors import DistillerError
 from distiller.mixing import read_chats
@@ -26,6 +27,7 @@ from evaluator.errors import StoreError
 from webapp.checkpoints.uploads import require_quota
 from webapp.core import store
 from webapp.core.errors import UserError
+from webapp.core.locks import lock_store
 from webapp.core.models import User
 from webapp.projects.access import seen_by
 from webapp.runs.models import KeptChats, Run
@@ -59,6 +61,7 @@ def keep(uploaded: UploadedFile[Any], owner: User) -> str:
             raise UserError("general chats: the file holds none; give at least one.", _FIELD)
         relative = f"chats/{digest}.jsonl"
         with transaction.atomic():
+            lock_store()  # no sweep between the row and the file
             _count(owner, relative, part.stat().st_size)
             part.replace(store.path_of(relative))
             store.publish(relative)  # other hosts' children read them
@@ -76,7 +79,8 @@ def _count(owner: User, path: str, size_bytes: int) -> None:
     """Have them count in the owner's quota, where they do not yet. Raises UserError."""
     # One at a time for each person: the quota is looked at and used in one go.
     User.objects.select_for_update().get(pk=owner.pk)
-    if not KeptChats.objects.filter(owner=owner, path=path).exists():
+    # Whoever uploads them again means to use them: their time begins anew.
+    if not KeptChats.objects.filter(owner=owner, path=path).update(kept_at=timezone.now()):
         require_quota(owner, size_bytes, "general chats", _FIELD)
         KeptChats.objects.create(owner=owner, path=path, size_bytes=size_bytes)
 
