@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.exceptions import ObjectDoesNotExist, PermissionDenied, RequestDataTooBig
+from django.core.exceptions import (
+    ObjectDoesNotExist,
+    PermissionDenied,
+    RequestDataTooBig,
+    TooManyFieldsSent,
+    TooManyFilesSent,
+)
 from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
+from django.http.multipartparser import MultiPartParserError
 from pydantic import Field
 
 from webapp.api.framework import HttpError, NinjaAPI, Schema, Throttled, ValidationError
@@ -26,6 +33,7 @@ MEANINGS = {
     403: "The token's scope or its owner's role does not allow it.",
     404: "There is no such thing, or none that the owner of the token may see.",
     409: "A piece of a file does not begin where the file ends: ask where, and send the rest.",
+    411: "The body's length is not told.",
     413: "The body is larger than is taken.",
     422: "A field cannot be followed; nothing was done.",
     429: "Too many requests; Retry-After says how many seconds to wait.",
@@ -77,12 +85,20 @@ def answer_refusals(api: NinjaAPI) -> None:
         return refusal(422, f"{field}: {_told(first)}.", field)
 
     def http(request: HttpRequest, error: HttpError) -> HttpResponse:
+        if isinstance(error.__cause__, UserError):  # of a body that could not be read
+            return user_error(request, error.__cause__)
         if error.status_code == 400:  # a body that is no JSON
             return refusal(422, "body: is no JSON; send an object.", "body")
         return refusal(error.status_code, str(error))
 
     def too_big(request: HttpRequest, error: Exception) -> HttpResponse:
         return refusal(413, "body: is larger than is taken here.", "body")
+
+    def too_many(request: HttpRequest, error: Exception) -> HttpResponse:
+        return refusal(413, "body: has more fields or files than are taken here.", "body")
+
+    def no_form(request: HttpRequest, error: Exception) -> HttpResponse:
+        return refusal(422, "body: is no form; send multipart/form-data.", "body")
 
     def throttled(request: HttpRequest, error: Throttled) -> HttpResponse:
         return refusal(429, "Too many requests; wait a little.")
@@ -95,6 +111,7 @@ def answer_refusals(api: NinjaAPI) -> None:
         PermissionDenied: denied, ForbiddenError: forbidden,
         UnauthenticatedError: unauthenticated, ValidationError: invalid, HttpError: http,
         Throttled: throttled, RequestDataTooBig: too_big, UnreadablePostError: broken,
+        TooManyFilesSent: too_many, TooManyFieldsSent: too_many, MultiPartParserError: no_form,
     }  # fmt: skip
     for kind, handler in handlers.items():
         api.add_exception_handler(kind, handler)

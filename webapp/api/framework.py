@@ -19,12 +19,14 @@ from ninja.main import NinjaAPI
 from ninja.openapi.schema import OpenAPISchema
 from ninja.operation import Operation
 from ninja.params import File, Form, Query
+from ninja.parser import Parser
 from ninja.router import Router
 from ninja.schema import Schema
 from ninja.throttling import SimpleRateThrottle
 from ninja.utils import check_csrf
 
 __all__ = [
-    "File", "Form", "HttpError", "NinjaAPI", "OpenAPISchema", "Operation", "Query", "Router",
-    "Schema", "SimpleRateThrottle", "Throttled", "UploadedFile", "ValidationError", "check_csrf",
+    "File", "Form", "HttpError", "NinjaAPI", "OpenAPISchema", "Operation", "Parser", "Query",
+    "Router", "Schema", "SimpleRateThrottle", "Throttled", "UploadedFile", "ValidationError",
+    "check_csrf",
 ]  # fmt: skip

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
+
+from django.http import HttpRequest
 
 from webapp.api.auth import READ, Throttle
 from webapp.api.errors import answer_refusals
-from webapp.api.framework import NinjaAPI, Operation
+from webapp.api.framework import NinjaAPI, Operation, Parser
 from webapp.api.openapi import DESCRIPTION
+from webapp.core import bodies
 
 # (Resource, module of webapp.api.routes that answers for it, name of its router there).
 RESOURCES = (
@@ -40,6 +44,14 @@ RESOURCES = (
 )
 
 
+class BodyParser(Parser):
+    """Reads bodies as JSON of bounded depth."""
+
+    def parse_body(self, request: HttpRequest) -> Any:
+        """The body's value. Raises UserError and ValueError, which the framework wraps."""
+        return bodies.read_json(request.body)
+
+
 class Api(NinjaAPI):
     """An API whose operations are called as their functions are: ``runs_cancel``."""
 
@@ -53,6 +65,7 @@ def build() -> Api:
     api = Api(
         title="Retort", version="1", description=DESCRIPTION, auth=READ, docs_url=None,
         openapi_url=None, throttle=[Throttle()], urls_namespace="api-v1",
+        parser=BodyParser(),
     )  # fmt: skip
     answer_refusals(api)
     for resource, module, name in RESOURCES:
