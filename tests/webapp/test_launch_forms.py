@@ -234,6 +234,9 @@ def test_imported_scores_go_under_nobody_elses_and_no_models_name(
         ("file", completions([])), ("file", completions([{"problem_id": "nowhere"}])),
         ("file", completions([{"problem_id": "nowhere", "completion": "1"}])),
         ("file", completions([{"problem_id": "sum-000", "completion": "1", "sample": -1}])),
+        *(("file", completions([{"problem_id": "sum-000", "completion": "1", "sample": last}]))
+          for last in (1024, 2**31 - 1, 2**31, 10**30)),
+        ("file", completions([{"problem_id": "sum-000", "completion": "1", "finish_reason": [1]}])),
         ("file", SimpleUploadedFile("c.jsonl.gz", b"not gzip")),
         ("file", SimpleUploadedFile("c.jsonl", b"\x80\x04K\x01.")),
     ],

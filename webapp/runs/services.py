@@ -17,6 +17,7 @@ from evaluator.engines.replay import each_completion
 from evaluator.errors import InputError
 from evaluator.graders.extraction import detect_thinking
 from evaluator.protocol import (
+    MOST_SAMPLES,
     Protocol,
     Thinking,
     measurement_hash,
@@ -253,6 +254,12 @@ def _look_through(path: Path, benchmark: Benchmark, model: str | None) -> tuple[
                     "file",
                 )
             samples = max(samples, each.sample + 1)
+            if samples > MOST_SAMPLES:
+                raise UserError(
+                    f"file: sample {each.sample} of {each.problem_id[:60]!r} is beyond the "
+                    f"{MOST_SAMPLES} that a problem can have here; leave the rest out.",
+                    "file",
+                )
             yield each.text
 
     try:
