@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from django.test import Client
+
+from tests.serving import served, serving
 
 ROOT = Path(__file__).resolve().parents[3]
 SLOW = 24  # connections; the server answers in 8 threads
@@ -22,35 +18,8 @@ SLOW = 24  # connections; the server answers in 8 threads
 @pytest.fixture
 def server(process_environment: dict[str, str]) -> Iterator[int]:
     """The web server as ``manage.py up`` starts it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    command = [
-        sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1",
-        "--port", str(port), "--blocking-threads", "8", "--no-ws",
-        "webapp.config.wsgi:application",
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, env=process_environment,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 60
-        while not served(port):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    with serving(process_environment) as port:
         yield port
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def served(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=3) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 def opened(port: int) -> socket.socket:
