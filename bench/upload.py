@@ -15,11 +15,9 @@ import hashlib
 import http.client
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from bench._installation import installation
 from bench._machine import ROOT, write
 
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -169,27 +168,12 @@ def main() -> None:
     parser.add_argument("--piece", type=size, default=size("16M"), help="of a request (16M)")
     parser.add_argument("--parallel", type=int, default=3, help="files at a time (3)")
     options = parser.parse_args()
-    var = Path(tempfile.mkdtemp(prefix="retort-bench-"))
-    var.chmod(0o711)
-    for name in ("DATABASE_URL", "CELERY_BROKER_URL"):
-        os.environ.pop(name, None)
-    os.environ |= {"RETORT_VAR": str(var), "DJANGO_SETTINGS_MODULE": "webapp.config.settings"}
-    import django
+    with installation() as (var, owner):
+        from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 
-    django.setup()
-    from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
-    from django.core.management import call_command
+        from webapp.checkpoints import uploads
+        from webapp.core.sessions import SessionStore
 
-    from webapp.checkpoints import uploads
-    from webapp.config.embedded import Servers
-    from webapp.core.models import User
-    from webapp.core.sessions import SessionStore
-
-    servers = Servers(var)
-    try:
-        servers.ensure_running()
-        call_command("migrate", verbosity=0)
-        owner = User.objects.create_user("bench")
         session = SessionStore()
         session[SESSION_KEY] = str(owner.pk)
         session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
@@ -209,9 +193,6 @@ def main() -> None:
             web.wait(timeout=30)
         print(json.dumps(found, indent=1))
         write("upload", found, packages=["Django", "granian", "psycopg"])
-    finally:
-        servers.stop()
-        shutil.rmtree(var, ignore_errors=True)
 
 
 def start_web(port: int, var: Path) -> subprocess.Popen[bytes]:

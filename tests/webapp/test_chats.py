@@ -37,10 +37,8 @@ def here(user: Any, settings: Any, tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-def page(here: Any, user: Any) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
+def page(here: Any, page: Client) -> Client:
+    return page
 
 
 @pytest.mark.parametrize("name", ["chats.jsonl", "chats.jsonl.gz"])

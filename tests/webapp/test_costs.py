@@ -26,13 +26,6 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def page(user: Any) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
-
-
-@pytest.fixture
 def scene(user: Any, admin: Any) -> Any:
     """Two people's runs, one of them a distillation with a student; names that are no formulas."""
     config = recipe().model_dump(mode="json")

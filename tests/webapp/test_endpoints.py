@@ -37,13 +37,6 @@ def endpoint(user: Any) -> Endpoint:
     )  # fmt: skip
 
 
-@pytest.fixture
-def page(user: Any) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 def filled(**changes: Any) -> dict[str, Any]:
     return {
         "name": "new", "base_url": "http://127.0.0.1:9/v1", "model": "m", "key": KEY,

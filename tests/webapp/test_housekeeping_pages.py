@@ -15,6 +15,7 @@ from distiller.checkpoints import inspect
 from tests.distiller.samples import recipe
 from tests.webapp import samples
 from tests.webapp.models import model_files, write
+from tests.webapp.test_projects import client_of
 from webapp.checkpoints import queries, services
 from webapp.checkpoints.models import Checkpoint
 from webapp.runs import files
@@ -29,20 +30,9 @@ def store(settings: Any, tmp_path: Path) -> Path:
     return tmp_path / "files"
 
 
-def client(user: Any) -> Client:
-    page = Client()
-    page.force_login(user)
-    return page
-
-
-@pytest.fixture
-def page(user: Any) -> Client:
-    return client(user)
-
-
 @pytest.fixture
 def stranger(django_user_model: Any) -> Client:
-    return client(django_user_model.objects.create_user("stranger"))
+    return client_of(django_user_model.objects.create_user("stranger"))
 
 
 @pytest.fixture
@@ -120,7 +110,7 @@ def test_only_owners_and_administrators_decide(
     ):
         assert stranger.get(address).status_code == 403
         assert stranger.post(address, {"act": "delete"}).status_code == 403
-        assert client(admin).get(address).status_code == 200
+        assert client_of(admin).get(address).status_code == 200
     assert "Archive or delete" not in text_of(stranger.get(checkpoint.get_absolute_url()))
     assert stranger.get(reverse("housekeeping:disk")).status_code == 403
 
@@ -155,7 +145,7 @@ def test_storage_says_what_is_taken(
     assert "5.2 KB" in text  # the checkpoint's own size
     assert "The whole disk" not in text
     assert "Uploads that get no bytes for 7 days" in text
-    disk = text_of(client(admin).get(reverse("housekeeping:disk")))
+    disk = text_of(client_of(admin).get(reverse("housekeeping:disk")))
     assert "2.0 KB" in disk
     assert "runs" in disk
 

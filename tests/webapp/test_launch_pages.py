@@ -40,17 +40,10 @@ from webapp.runs.models import Run, State, TrainingPoint
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def here(user: Any, settings: Any, tmp_path: Path) -> Any:
     """The base of what can be launched."""
     return install(user, settings, tmp_path)
-
-
-@pytest.fixture
-def page(here: Any, user: Any) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 # --- presets, pastes, clones

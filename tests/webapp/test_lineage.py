@@ -21,13 +21,6 @@ pytestmark = pytest.mark.django_db
 PRICE = {"input_per_million": 1.0, "output_per_million": 4.0, "currency": "EUR"}
 
 
-@pytest.fixture
-def page(user: Any) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 def distillation(user: Any, **changes: Any) -> Run:
     chosen = recipe("base", generation={"samples": 4, "stop_after": 2, "price": PRICE}, **changes)
     run = make_run(user, "run", "distillation", state=State.RUNNING,

@@ -28,13 +28,6 @@ from webapp.runs.models import Run
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-@pytest.fixture
-def page(user: Any) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 def distilled(user: Any, name: str, teacher: Checkpoint, base: Checkpoint) -> Checkpoint:
     prompts, _ = PromptSet.objects.get_or_create(
         name="sums", content_hash="e" * 64, path="prompts/e.jsonl", prompt_count=300

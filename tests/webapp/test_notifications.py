@@ -313,13 +313,6 @@ def test_a_mail_server_that_is_down_is_asked_again(
 # --- settings
 
 
-@pytest.fixture
-def page(user: Any) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 def test_the_secret_is_shown_once_and_kept_sealed(
     user: Any, page: Client, receiver: Receiver
 ) -> None:

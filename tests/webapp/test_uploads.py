@@ -217,13 +217,6 @@ def address(file: UploadFile) -> str:
     return reverse("checkpoints:tus-file", args=[file.upload_id, file.pk])
 
 
-@pytest.fixture
-def page(user: Any) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 def patch(page: Client, address: str, data: bytes, offset: int, **headers: str) -> Any:
     more = {name.replace("_", "-"): value for name, value in headers.items()}
     named = TUS | {"Upload-Offset": str(offset)} | more

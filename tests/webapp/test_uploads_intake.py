@@ -411,13 +411,6 @@ def test_the_child_knows_no_secret_and_ends_with_its_parents_wish(
 # --- the pages
 
 
-@pytest.fixture
-def page(user: Any) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 def test_the_uploads_page_follows_it_to_its_end(user: Any, page: Client, in_process: None) -> None:
     upload = sent(user, model_files())
     uploads.submit(upload)

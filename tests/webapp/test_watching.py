@@ -23,13 +23,6 @@ from webapp.runs.models import Run, Shard, Stage, State
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def page(user: Any) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 # --- time left
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,27 @@ def benchmark(transactional_db: None) -> Any:
     from webapp.benchmarks.services import install_benchmark
 
     return install_benchmark("arithmetic", arithmetic.generate(120, seed=5), "made by a test")
+
+
+@pytest.fixture
+def at_work() -> Callable[[str], threading.Thread]:
+    """Let a worker of this name do what the queue ``gpu`` has, in a thread."""
+    from django.db import connection
+
+    from workers.tasks.stages import do_work
+
+    def work(worker: str) -> None:
+        try:
+            do_work(worker, ["gpu"])
+        finally:
+            connection.close()
+
+    def begin(worker: str) -> threading.Thread:
+        thread = threading.Thread(target=work, args=[worker])
+        thread.start()
+        return thread
+
+    return begin
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
 
 from webapp.runs import files, services
 from webapp.runs.models import Device, DeviceRequest, Run, Shard, Stage, State
@@ -44,19 +43,13 @@ def test_cancelling_frees_devices_lease_and_processes_within_ten_seconds(
     evaluate: Stage,
     child: Callable[[str], None],
     wait_until: Callable[..., Any],
+    at_work: Callable[[str], threading.Thread],
     group_members: Callable[[int], list[int]],
 ) -> None:
     Stage.objects.filter(pk=evaluate.pk).update(devices=2)
     child("stubborn")  # it, and what it has started, are deaf to SIGTERM
 
-    def work() -> None:
-        try:
-            do_work("node/1", ["gpu"])
-        finally:
-            connection.close()
-
-    worker = threading.Thread(target=work)
-    worker.start()
+    worker = at_work("node/1")
     note = files.segments_folder(evaluate) / "group"
     wait_until(lambda: note.exists() and note.read_text())
     group = int(note.read_text())

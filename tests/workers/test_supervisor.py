@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import connection
 
 from webapp.runs import files, leases, services
 from webapp.runs.models import Completion, Run, Segment, Shard, Stage, State
@@ -106,18 +105,12 @@ def test_cancelling_kills_the_whole_group_within_ten_seconds(
     evaluate: Stage,
     child: Behave,
     wait_until: Callable[..., Any],
+    at_work: Callable[[str], threading.Thread],
     group_members: Callable[[int], list[int]],
 ) -> None:
     child("stubborn")
 
-    def work() -> None:
-        try:
-            do_work("me", ["gpu"])
-        finally:
-            connection.close()
-
-    worker = threading.Thread(target=work)
-    worker.start()
+    worker = at_work("me")
     note = files.segments_folder(evaluate) / "group"
     wait_until(lambda: note.exists() and note.read_text())
     group = int(note.read_text())
