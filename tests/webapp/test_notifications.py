@@ -366,6 +366,15 @@ def test_a_test_message_says_what_became_of_it(
     assert not Notification.objects.exists()
 
 
+def test_nobody_is_flooded_with_test_mails(user: Any, page: Client, mailbox: Mailbox) -> None:
+    """The address is whatever somebody wrote there, and mails come in the installation's name."""
+    for number in range(12):
+        wishes(user, email=f"anybody-{number % 3}@example.org")
+        answer = page.post("/notifications/test/email/", follow=True)
+    assert len(mailbox.messages) == 5
+    assert "Too many tries: wait" in answer.content.decode()
+
+
 def test_somebody_elses_messages_are_not_listed(user: Any, admin: Any, receiver: Receiver) -> None:
     wishes(user, webhook_url=receiver.url)
     ended(user, name="of ada alone")

@@ -21,7 +21,7 @@ from django.db.models.functions import Now
 from django.urls import reverse
 from django.utils import timezone
 
-from webapp.core import sealing
+from webapp.core import sealing, throttling
 from webapp.core.errors import UserError
 from webapp.core.models import User
 from webapp.notifications import webhook
@@ -193,8 +193,14 @@ def _deliver(notification: Notification) -> None:
 
 
 def test_delivery(user: User, channel: str) -> None:
-    """Send a message that says it is a test. Raises UserError with what went wrong."""
+    """Send a message that says it is a test. Raises UserError with what went wrong.
+
+    Mails may be sent to anybody's address, so that there are few of them.
+    """
     wish = preference_of(user)
+    mails = throttling.of_account("test-mail", user.get_username(), "")
+    if channel == Channel.EMAIL and wish.email and (wait := throttling.begin([mails])):
+        raise UserError(f"{channel}: {throttling.in_words(wait)}")
     run = Run(pk=0, name="A test of notifications", kind=Run.Kind.EVALUATION, owner=user)
     run.finished_at = timezone.now()
     try:
