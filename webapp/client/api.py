@@ -219,6 +219,14 @@ class Retort:
         query = {"e": [*evaluations]} | ({} if base is None else {"base": base})
         return self._one(models.Comparison, "GET", "/comparison", params=query)
 
+    def import_completions(
+        self, file: Path, checkpoint: str, benchmark: str, project: int | None = None
+    ) -> models.RunDetail:
+        """Have completions made elsewhere graded; ``checkpoint`` is whose they are."""
+        fields = {"checkpoint": checkpoint, "benchmark": benchmark}
+        fields |= {} if project is None else {"project": str(project)}
+        return _read(models.RunDetail, self._send("/runs/import", file, **fields))
+
     # --- uploads (webapp/client/sending.py sends the files)
 
     def begin_upload(
@@ -228,6 +236,11 @@ class Retort:
         listed = [{"path": path, "length_bytes": length} for path, length in files.items()]
         body = {"name": name, "files": listed, **_given({"project": project})}
         return self._one(models.UploadDetail, "POST", "/uploads", json=body)
+
+    def fetch_from_hub(self, repository: str, **more: Any) -> models.UploadDetail:
+        """Have a worker fetch a model; ``more``: revision, name, project."""
+        body = {"repository": repository, **_given(more)}
+        return self._one(models.UploadDetail, "POST", "/uploads/hub", json=body)
 
     def uploads(self) -> list[models.Upload]:
         """Uploads that are not through."""

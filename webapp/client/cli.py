@@ -14,6 +14,7 @@ import typer
 from webapp.client import adding, planning, sending, settings, showing
 from webapp.client.api import Retort
 from webapp.client.errors import ClientError
+from webapp.client.models import Upload
 from webapp.client.options import (
     AsJson,
     Benchmarks,
@@ -122,16 +123,36 @@ def upload(
         begun = sending.begin_or_go_on(retort, name, files, project)
         with showing.byte_bar(name, sum(files.values())) as arrived:
             sending.send(retort, begun, folder, arrived)
-        state = retort.finish_upload(begun.id)
-        while wait and state.state in ("fetching", "checking"):
-            time.sleep(_POLL_SECONDS)
-            state = retort.upload(begun.id)
-    if state.state == "refused":
-        raise ClientError(f"It was refused: {state.reason}")
-    if state.checkpoint is None:
-        say("All of it is there; a worker verifies it next.")
+        _taken_in(retort, retort.finish_upload(begun.id), wait=wait)
+
+
+@app.command()
+def fetch(
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A model on the hub.")],
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit; main without it.")] = "",
+    name: Annotated[str, typer.Option(help="What it is called there; else as on the hub.")] = "",
+    project: Project = None,
+    wait: Annotated[bool, typer.Option(help="Wait until it is verified.")] = True,
+) -> None:
+    """Have the server fetch a checkpoint from the hub; nothing goes through this machine."""
+    with connected() as retort:
+        begun = retort.fetch_from_hub(repository, revision=revision, name=name, project=project)
+        _taken_in(retort, begun, wait=wait)
+
+
+def _taken_in(retort: Retort, upload: Upload, *, wait: bool) -> None:
+    """Say what became of an upload, whose pieces are there or are the server's to fetch."""
+    while wait and upload.state in ("fetching", "checking"):
+        time.sleep(_POLL_SECONDS)
+        upload = retort.upload(upload.id)
+    if upload.state == "refused":
+        raise ClientError(f"It was refused: {upload.reason}")
+    if upload.checkpoint is not None:
+        say(f"{upload.name} is checkpoint {upload.checkpoint}.")
+    elif upload.state == "fetching":
+        say("A worker fetches it next; retort checkpoints lists it when it is verified.")
     else:
-        say(f"{state.name} is checkpoint {state.checkpoint}.")
+        say("All of it is there; a worker verifies it next.")
 
 
 # --- runs
@@ -183,6 +204,22 @@ def evaluate(
             checkpoint, benchmark, protocol=protocol, samples=samples, max_tokens=max_tokens,
             engine=engine, devices=devices, project=project, priority=priority,
         )  # fmt: skip
+    _launched(run.id, run.name)
+
+
+@launch.command("import")
+def import_completions(
+    file: Annotated[Path, typer.Argument(help="JSON lines, also .gz.", dir_okay=False)],
+    checkpoint: Annotated[str, typer.Option(help="Who wrote them: a name of its own.")],
+    benchmark: Annotated[str, typer.Option(help="What they answer.")],
+    project: Project = None,
+) -> None:
+    """Have completions graded that were made elsewhere.
+
+    A line is an object with problem_id, completion and, where there are several, sample.
+    """
+    with connected() as retort:
+        run = retort.import_completions(file, checkpoint, benchmark, project=project)
     _launched(run.id, run.name)
 
 

@@ -16,7 +16,7 @@ from tests.webapp.api.rows import World
 from tests.webapp.launch_scene import CHATS
 from webapp.api import tokens
 from webapp.benchmarks.models import Benchmark, Contest, PromptSet, RatingPopulation
-from webapp.checkpoints.models import Checkpoint
+from webapp.checkpoints.models import Checkpoint, Upload
 from webapp.client import cli
 from webapp.client.settings import Settings, save
 from webapp.projects.models import Membership, Project, Role
@@ -79,6 +79,36 @@ def test_chats_are_sent_and_named(signed_in: None, recipe: Path, capsys: Any) ->
     assert path in told(capsys, "recipe", str(recipe))
     assert cli.main(["chats", str(file.with_name("none"))]) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_completions_are_imported(
+    signed_in: None, world: World, tmp_path: Path, capsys: Any
+) -> None:
+    file = tmp_path / "c.jsonl"
+    file.write_text(json.dumps({"problem_id": "sum-000", "sample": 0, "completion": "1"}))
+    whose = ("--checkpoint", "elsewhere", "--benchmark", "arithmetic")
+    shown = told(capsys, "launch", "import", str(file), *whose)
+    run = Run.objects.order_by("-pk")[0]
+    assert f"Run {run.pk}: elsewhere on" in shown
+    assert run.stages.filter(kind="import").exists()
+    file.write_text("nonsense")
+    assert cli.main(["launch", "import", str(file), *whose]) == 2
+    assert "c.jsonl" in capsys.readouterr().err
+
+
+def test_the_server_fetches_from_the_hub(
+    signed_in: None, world: World, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    assert "retort checkpoints" in told(capsys, "fetch", "them/model", "--no-wait")
+    under_way = Upload.objects.get(name="them/model", owner=world.owner)
+    assert under_way.source == Upload.Source.HUB
+
+    def refuse(seconds: float) -> None:
+        Upload.objects.filter(name="mine").update(state=Upload.State.REFUSED, reason="not there")
+
+    monkeypatch.setattr("webapp.client.cli.time.sleep", refuse)
+    assert cli.main(["fetch", "them/other", "--name", "mine"]) == 2
+    assert "It was refused: not there" in capsys.readouterr().err
 
 
 def test_lineage_and_checkpoints_go_by_name(signed_in: None, world: World, capsys: Any) -> None:
