@@ -93,11 +93,12 @@ def _begin_elsewhere(
 ) -> HttpResponse:
     if form.is_bound and form.is_valid():
         try:
-            row = begin(form.cleaned_data)
+            with transaction.atomic():
+                row = begin(form.cleaned_data)
+                audit.record(row.owner, "upload.begin", row, source=row.source, origin=row.origin)
         except UserError as error:
             form.add_error(error.field if error.field in form.fields else None, error.sentence)
         else:
-            audit.record(row.owner, "upload.begin", row, source=row.source, origin=row.origin)
             return redirect(row)
     status = 400 if form.is_bound else 200
     return render(request, template, {"form": form, **_shared(request)}, status=status)
@@ -129,10 +130,11 @@ def begin_upload(request: HttpRequest) -> HttpResponse:
             raise UserError("files: every name needs its length in bytes.", "files")
         pairs = list(zip(paths, map(int, lengths), strict=True))
         place = chosen_place(owner, request.POST.get("project", ""))
-        begun = uploads.begin(owner, request.POST.get("name", ""), pairs, place)
+        with transaction.atomic():
+            begun = uploads.begin(owner, request.POST.get("name", ""), pairs, place)
+            audit.record(owner, "upload.begin", begun)
     except UserError as error:
         return _refused(error)
-    audit.record(owner, "upload.begin", begun)
     return JsonResponse(_for_script(begun), status=201)
 
 

@@ -9,6 +9,7 @@ from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.forms import PasswordChangeForm
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
@@ -123,9 +124,10 @@ def password(request: HttpRequest) -> HttpResponse:
 def end_session(request: HttpRequest, name: str) -> HttpResponse:
     """End one of one's sessions; one's own asks to sign in again."""
     user = signed_in(request)
-    if not sessions.end(user, name):
-        raise Http404
-    audit.record(user, "session.revoke", session=name)
+    with transaction.atomic():
+        if not sessions.end(user, name):
+            raise Http404
+        audit.record(user, "session.revoke", session=name)
     messages.success(request, "That session has ended.")
     return redirect("core:profile")
 
@@ -134,7 +136,8 @@ def end_session(request: HttpRequest, name: str) -> HttpResponse:
 def end_other_sessions(request: HttpRequest) -> HttpResponse:
     """End all of one's sessions but this one."""
     user = signed_in(request)
-    ended = sessions.end_all(user, but=request.session.session_key)
-    audit.record(user, "session.revoke_others", ended=ended)
+    with transaction.atomic():
+        ended = sessions.end_all(user, but=request.session.session_key)
+        audit.record(user, "session.revoke_others", ended=ended)
     messages.success(request, "Your other sessions have ended.")
     return redirect("core:profile")

@@ -45,11 +45,12 @@ def register(request: HttpRequest) -> HttpResponse:
     form = RegisterForm(owner, request.POST if request.method == "POST" else None)
     if form.is_bound and form.is_valid():
         try:
-            endpoint = services.register(owner=owner, **form.cleaned_data)
+            with transaction.atomic():
+                endpoint = services.register(owner=owner, **form.cleaned_data)
+                audit.record(owner, "endpoint.register", endpoint, base_url=endpoint.base_url)
         except UserError as error:
             form.add_error(_known(form, error.field), error.sentence)
         else:
-            audit.record(owner, "endpoint.register", endpoint, base_url=endpoint.base_url)
             return redirect(endpoint)
     context = {"form": form}
     return render(request, "endpoints/register.html", context, status=400 if form.is_bound else 200)
