@@ -22,7 +22,7 @@ from tests.webapp.samples import text_of
 from tests.webapp.test_access import veiled
 from tests.webapp.test_projects import client_of
 from webapp.api import tokens
-from webapp.core import audit, sessions, throttling
+from webapp.core import accounts, audit, sessions, throttling
 from webapp.core import mail as sending
 from webapp.core.models import AuditEntry, Session, Tries, User
 
@@ -422,3 +422,13 @@ def test_cookies_are_out_of_scripts_reach(ada: User, settings: Any) -> None:
 )
 def test_a_browser_has_a_name(agent: str, name: str) -> None:
     assert sessions.name_of(agent) == name
+
+
+def test_an_administrator_is_made_only_where_nobody_has_an_account(db: None) -> None:
+    made = accounts.first_administrator()
+    assert made is not None
+    root, password = made
+    assert root.is_superuser
+    assert root.check_password(password)
+    assert accounts.first_administrator() is None
+    assert User.objects.count() == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 from urllib.error import URLError
 
 import pytest
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -191,14 +193,15 @@ def test_up_gives_untrusted_programs_a_worker_of_few_rights(tmp_path: Path) -> N
 
     from webapp.config.embedded import Servers
 
-    var = tmp_path / "var"
+    var, printed = tmp_path / "var", tmp_path / "stderr"
     port = free_port()
     environment = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG")}
-    process = subprocess.Popen(
-        [sys.executable, "manage.py", "up", "--cpu", "--port", str(port)],
-        cwd=ROOT, env=environment | {"RETORT_VAR": str(var)}, start_new_session=True,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    with printed.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "manage.py", "up", "--cpu", "--port", str(port)],
+            cwd=ROOT, env=environment | {"RETORT_VAR": str(var)}, start_new_session=True,
+            stderr=file,
+        )  # fmt: skip
     try:
         answer(port, "/accounts/login/").close()
         with psycopg.connect(
@@ -212,6 +215,12 @@ def test_up_gives_untrusted_programs_a_worker_of_few_rights(tmp_path: Path) -> N
                 time.sleep(0.2)
             query = "SELECT usename FROM pg_stat_activity WHERE usename = 'retort_judge'"
             assert connection.execute(query).fetchone() is not None
+            accounts = connection.execute("SELECT username, password, is_staff FROM core_user")
+            [(name, kept, is_staff)] = accounts.fetchall()
+        told = re.findall(r"Sign in as (\w+) with the password (\S+)", printed.read_text())
+        assert is_staff
+        assert [known for known, _ in told] == [name]
+        assert PBKDF2PasswordHasher().verify(told[0][1], kept)  # the suite has a quicker one
         (plain, served), (judge, judged) = sorted(found, key=lambda row: row[1] == "judge")
         assert (served, judged) == ("gpu,cpu,upkeep", "judge")
         assert judge.startswith("judge:")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 from django.conf import settings
 from django.contrib.auth.tokens import default_token_generator
 from django.core.exceptions import PermissionDenied
@@ -14,6 +16,16 @@ from django.utils.http import urlsafe_base64_encode
 from webapp.core import audit, sessions, throttling
 from webapp.core.errors import UserError
 from webapp.core.models import User
+
+_PASSWORD_BYTES = 12  # of the first administrator
+
+
+def first_administrator() -> tuple[User, str] | None:
+    """Where nobody has an account: an administrator and the password, to be shown this once."""
+    if User.objects.exists():
+        return None
+    password = secrets.token_urlsafe(_PASSWORD_BYTES)
+    return User.objects.create_superuser("admin", password=password), password
 
 
 def reset_link(user: User) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from evaluator.benchmarks import arithmetic
 from webapp.benchmarks import services as benchmarks
 from webapp.checkpoints.models import Checkpoint
 from webapp.checkpoints.services import register_folder
+from webapp.core.accounts import first_administrator
 from webapp.core.errors import UserError
 from webapp.core.models import User
 from webapp.core.processes import Processes
@@ -82,13 +82,15 @@ class Command(BaseCommand):
         self.stdout.write(json.dumps({"demo": result}))
 
     def _administrator(self) -> User:
-        """The first administrator; where there is none, one whose password is shown this once."""
-        admin = User.objects.filter(is_superuser=True).order_by("pk").first()
-        if admin is None:
-            password = secrets.token_urlsafe(12)
-            admin = User.objects.create_superuser("admin", password=password)
-            self.stderr.write(f"Sign in as admin with the password {password}")
-        return admin
+        """The first administrator; where nobody has an account, one who is made and told."""
+        if (made := first_administrator()) is not None:
+            admin, password = made
+            self.stderr.write(f"Sign in as {admin} with the password {password}")
+            return admin
+        found = User.objects.filter(is_superuser=True).order_by("pk").first()
+        if found is None:
+            raise CommandError("No account is an administrator: run manage.py createsuperuser.")
+        return found
 
     def _distil(self, owner: User, processes: Processes) -> Run:
         """Install what the distillation needs, launch it and see it through."""

@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection
 
 from webapp.config.celery import CPU, GPU, JUDGE, UPKEEP
+from webapp.core.accounts import first_administrator
 from webapp.core.errors import UserError
 from webapp.core.processes import Processes
 from webapp.runs.management.commands.judge_role import JUDGE_ROLE, make_role
@@ -39,6 +40,9 @@ class Command(BaseCommand):
             with Processes() as processes:
                 processes.start_web(options["host"], options["port"])
                 _start_workers(processes, options["workers"])
+                if (made := first_administrator()) is not None:
+                    admin, password = made
+                    self.stderr.write(f"Sign in as {admin} with the password {password}")
                 self.stderr.write(f"http://{options['host']}:{options['port']}/ (Ctrl-C stops it)")
                 sentence = processes.wait()
         except KeyboardInterrupt:
