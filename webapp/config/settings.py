@@ -1,4 +1,4 @@
-"""Settings, typed and read from the environment (docs/operations.md lists the variables)."""
+"""Settings, typed and read from the environment (README.md and docs/operations.md tell of the variables)."""
 
 from __future__ import annotations
 
