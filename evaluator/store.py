@@ -30,6 +30,7 @@ JOURNAL = ".journal"
 SEAL_SECONDS = 5.0
 SEAL_ROWS = 1000
 SEAL_BYTES = 8 << 20  # of text, so that memory does not grow with the length of responses
+MOST_BYTES = 512 << 20  # of a segment's text: one endpoint's answer may have 64 MiB, escapes more
 
 Row = dict[str, Any]
 
@@ -162,15 +163,21 @@ def write_durably(path: Path, data: bytes) -> None:
 def read_segment(path: Path, *, sha256: str | None = None) -> Iterator[tuple[int, Row]]:
     """Yield (offset, row) of a segment; offsets are bytes in the decompressed text.
 
-    Raises StoreError when the file is torn or is not the one that ``sha256`` names.
+    Raises StoreError when the file is torn, is not the one that ``sha256`` names, or would unpack
+    to more than ``MOST_BYTES``: a worker next to untrusted programs may have written it.
     """
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise StoreError(f"segment {path.name}: larger than any that is sealed here.")
         data = path.read_bytes()
     except OSError as error:
         raise StoreError(f"segment {path.name}: cannot be read ({error.strerror}).") from error
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise StoreError(f"segment {path.name}: its bytes are not the ones that were sealed.")
     try:
+        # Its beginning says how much it holds, and the library holds it to that.
+        if not 0 <= zstandard.frame_content_size(data) <= MOST_BYTES:
+            raise StoreError(f"segment {path.name}: holds more than any that is sealed here.")
         frame = zstandard.ZstdDecompressor().decompressobj()
         text = frame.decompress(data)
     except zstandard.ZstdError as error:

@@ -9,12 +9,13 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluator.errors import StoreError
 from evaluator.records import Completion, FinishReason
-from evaluator.store import SUFFIX, SegmentWriter, Store, read_row, read_segment
+from evaluator.store import MOST_BYTES, SUFFIX, SegmentWriter, Store, read_row, read_segment
 
 # Lone surrogates included: model output can hold them.
 texts = st.text(st.characters(blacklist_categories=()), max_size=40)
@@ -56,6 +57,25 @@ def test_a_segment_cut_at_any_byte_is_refused(tmp_path: Path) -> None:
             list(read_segment(torn, sha256=sealed.sha256))
         with pytest.raises(StoreError):
             list(read_segment(torn))
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_packed_bomb_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """Whether its beginning tells its size or not; a worker that was taken over may write one."""
+    chunks = MOST_BYTES // (1 << 20) + 1
+    packer = zstandard.ZstdCompressor().compressobj(**({"size": chunks << 20} if told else {}))
+    packed = b"".join(packer.compress(b"\n" * (1 << 20)) for _ in range(chunks)) + packer.flush()
+    assert len(packed) < 1 << 20
+    (tmp_path / "bomb").write_bytes(packed)
+    monkeypatch.setattr(zstandard, "ZstdDecompressor", None)
+    with pytest.raises(StoreError, match="holds more than any"):
+        list(read_segment(tmp_path / "bomb"))
+    with (tmp_path / "long").open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    with pytest.raises(StoreError, match="larger than any"):
+        list(read_segment(tmp_path / "long"))
 
 
 def test_another_file_under_the_same_name_is_refused(tmp_path: Path) -> None:
