@@ -50,7 +50,7 @@ fuzz: $(VENV)/.dev
 
 .PHONY: system-packages
 system-packages:
-	sh scripts/system_packages.sh chromium bubblewrap rabbitmq-server libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0
+	sh scripts/system_packages.sh chromium bubblewrap rabbitmq-server nginx libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Retort needs Python 3.11 or newer." if sys.version_info < (3, 11) else 0)'

@@ -6,6 +6,7 @@ for package in "$@"; do
     case "$package" in
         bubblewrap) program=bwrap ;;
         rabbitmq-server) program=/usr/sbin/rabbitmq-server ;; # not on everybody's PATH
+        nginx) program=/usr/sbin/nginx ;;
         lib*) # a library is there when the loader knows it: libpango-1.0-0 is libpango-1.0.so.0
             library=$(echo "$package" | sed 's/-\{0,1\}[0-9]*$//')
             PATH="$PATH:/sbin:/usr/sbin" ldconfig -p | grep -q "$library\.so" || missing="$missing $package"

@@ -67,7 +67,8 @@ def test_every_variable_is_one_that_the_settings_read() -> None:
     assert len(active_example()) >= 8
     for name, service in COMPOSE["services"].items():
         if service.get("image", "").startswith("retort-"):
-            assert set(service.get("environment", {})) <= known_variables(), name
+            told = {key for key, value in service.get("environment", {}).items() if value}
+            assert told <= known_variables(), name
     text = (DEPLOY / "compose.yaml").read_text()
     assert set(re.findall(r"\$\{(\w+)", text)) <= set(active_example())
     for unit in UNITS:
@@ -75,6 +76,15 @@ def test_every_variable_is_one_that_the_settings_read() -> None:
             assert {each.split("=")[0] for each in line.split()} <= known_variables(), unit.name
     dockerfile = (DEPLOY / "Dockerfile").read_text()
     assert set(re.findall(r"\b(RETORT_\w+)=", dockerfile)) <= known_variables()
+
+
+def test_compose_tells_secrets_to_whom_they_concern() -> None:
+    services = COMPOSE["services"]
+    secret = re.compile("KEY|PASSWORD|SECRET|TOKEN")
+    for name, service in services.items():
+        assert not re.search(r"\$\{\w*(KEY|PASSWORD)", str(service.get("command", ""))), name
+    told = active_example() | services["judge"]["environment"]
+    assert {name for name, value in told.items() if secret.search(name) and value} == set()
 
 
 def test_compose_names_only_what_there_is() -> None:
@@ -91,7 +101,9 @@ def test_compose_names_only_what_there_is() -> None:
             assert service["image"] in built, name
         assert set(service.get("depends_on", {})) <= set(services), name
         for volume in service.get("volumes", []):
-            assert volume.partition(":")[0] in COMPOSE["volumes"], name
+            source = volume.partition(":")[0]
+            if source != "./tls":  # whose files the administrator brings
+                assert source in COMPOSE["volumes"] or (DEPLOY / source).is_file(), name
         for dependency, how in service.get("depends_on", {}).items():
             if how["condition"] == "service_healthy":
                 assert "healthcheck" in services[dependency]
