@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from django.test import Client
 from tests.serving import served, serving
 
 ROOT = Path(__file__).resolve().parents[3]
+HUNG_UP = 0  # a server that reads no further may not be heard any more
 SLOW = 24  # connections; the server answers in 8 threads
 
 
@@ -37,6 +39,33 @@ def test_who_never_ends_the_headers_holds_nobody_up(server: int) -> None:
     finally:
         for each in held:
             each.close()
+
+
+def status_of(port: int, head: str, body: bytes = b"") -> int:
+    """The status that a request by hand is answered with; the server may hang up early."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
+        with contextlib.suppress(ConnectionResetError):
+            return int(connection.recv(65536).split()[1])
+    return HUNG_UP
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_and_long_headers_and_bodies_without_a_length_are_refused(server: int) -> None:
+    get = "GET /accounts/login/ HTTP/1.1\nHost: 127.0.0.1"
+    post = "POST /api/v1/runs/distil HTTP/1.1\nHost: 127.0.0.1\nContent-Type: application/json"
+    few = "".join(f"\nX-{i}: 1" for i in range(50))
+    assert status_of(server, get + few) == 200
+    assert status_of(server, get + "".join(f"\nX-{i}: 1" for i in range(5000))) in (431, HUNG_UP)
+    assert status_of(server, get + "\nCookie: " + "a" * 2_000_000) in (431, HUNG_UP)
+    chunked = post + "\nTransfer-Encoding: chunked"
+    assert status_of(server, chunked, b"2\r\n{}\r\n0\r\n\r\n") == 411
+    # Of bodies that lie about their length: more than is taken, and less than comes.
+    assert status_of(server, post + "\nContent-Length: 99999999999", b"{}") == 401
+    assert status_of(server, post + "\nContent-Length: 1", b"{" + b" " * 10) == 401
+    assert status_of(server, post + "\nContent-Length: -1", b"{}") == 400
+    assert served(server)
 
 
 @pytest.mark.django_db
