@@ -1,4 +1,4 @@
-"""Settings, typed and read from the environment (README.md and docs/operations.md tell of the variables)."""
+"""Settings, typed and read from the environment: README.md and docs/operations.md tell of them."""
 
 from __future__ import annotations
 
