@@ -148,8 +148,8 @@ class _Keeper:
 
     def current(self) -> Scores:
         """All scores as they are now: one query where nothing changed."""
-        kept = self._kept
-        if kept is not None and kept[0] == _version():
+        version, kept = _version(), self._kept
+        if kept is not None and kept[0] == version:
             return kept[1]
         with self._reading:
             # Before the scores: what changes in between is read too soon, never too late.
