@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from evaluator import signing
+
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
@@ -26,7 +28,7 @@ COMPOSE_ONLY = {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "JUDGE_PASSWORD"}
 def known_variables() -> set[str]:
     """What the settings read from the environment."""
     text = (ROOT / "webapp" / "config" / "settings.py").read_text()
-    return set(re.findall(r'env\.\w+\(\s*"(\w+)"', text)) | FOREIGN
+    return set(re.findall(r'env\.\w+\(\s*"(\w+)"', text)) | FOREIGN | {signing.VARIABLE}
 
 
 def example() -> dict[str, str]:
@@ -85,6 +87,20 @@ def test_compose_tells_secrets_to_whom_they_concern() -> None:
         assert not re.search(r"\$\{\w*(KEY|PASSWORD)", str(service.get("command", ""))), name
     told = active_example() | services["judge"]["environment"]
     assert {name for name, value in told.items() if secret.search(name) and value} == set()
+
+
+def test_the_judge_has_no_way_to_the_key_that_signs_reports() -> None:
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    [key] = re.findall(rf"\b{signing.VARIABLE}=(\S+)", dockerfile)
+    folder = str(Path(key).parent)
+    assert folder in yaml.safe_load(re.findall(r"^VOLUME (.*)$", dockerfile, re.M)[0])
+    mounted = {
+        name: [volume.split(":")[1] for volume in service.get("volumes", ())]
+        for name, service in COMPOSE["services"].items()
+    }
+    holders = {name for name, places in mounted.items() if folder in places}
+    assert holders == {"web", "worker-cpu", "worker-gpu"}
+    assert not any(folder.startswith(f"{place}/") for place in mounted["judge"])
 
 
 def test_compose_names_only_what_there_is() -> None:
