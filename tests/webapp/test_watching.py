@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.webapp import samples
-from webapp.runs import leases, queries, services
+from webapp.runs import files, leases, queries, services
 from webapp.runs.leases import Claim
-from webapp.runs.models import Run, Shard, Stage, State
+from webapp.runs.models import Run, Segment, Shard, Stage, State
 
 pytestmark = pytest.mark.django_db
 
@@ -155,6 +155,13 @@ def test_what_was_written_last_is_shown_while_it_is_written(user: Any, page: Cli
     assert "<script>" not in text
     assert "characters" in text
     assert len(text) < 20_000
+    # A damaged segment is said to be one.
+    segment = Segment.objects.filter(shard__stage__run=run).latest("pk")
+    path = files.segment_path(segment.shard.stage, segment.name)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert "What it wrote last cannot be read" in samples.text_of(page.get(address))
+    path.write_bytes(whole)
     # Once the run is final the page stops asking (htmx's status 286).
     run.stages.update(state=State.FINISHED)
     Run.objects.filter(pk=run.pk).update(state=State.FINISHED)

@@ -12,6 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
+from evaluator.errors import StoreError
 from webapp.core import audit
 from webapp.core.errors import UserError
 from webapp.core.numbers import query_number
@@ -111,9 +112,14 @@ def latest(request: HttpRequest, pk: int) -> HttpResponse:
     """What the run's models wrote last, while one is writing; a status of 286 ends the polling."""
     view = _run_view(request, pk)
     found = queries.writing_stage(view)
-    rows = files.newest_rows(found[0], NEWEST) if found else []
+    rows, unreadable = [], ""
+    try:
+        rows = files.newest_rows(found[0], NEWEST) if found else []
+    except (StoreError, UserError, OSError) as error:
+        unreadable = f"What it wrote last cannot be read ({error})."
     context = {
         "run": view.run,
+        "unreadable": unreadable,
         "stage": found[0] if found else None,
         "newest": [GlimpseView.of(row, found[1]) for row in rows] if found else [],
     }
