@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from tests.webapp.samples import text_of
 from tests.webapp.test_projects import client_of, person
-from webapp.core.models import AuditEntry, User
+from webapp.core.models import AuditEntry, Session, User
 from webapp.projects import invitations
 from webapp.projects.access import first_project
 from webapp.projects.invitation_views import AccountForm
@@ -191,6 +191,15 @@ def test_an_ended_link_opens_nothing(boss: User, labs: Project, end: Any) -> Non
     told = [re.sub(nonces, "", each.content.decode()) for each in (answer, unknown)]
     assert told[0] == told[1]
     assert User.objects.count() == before
+
+
+def test_a_made_up_link_leaves_no_session(boss: User, labs: Project) -> None:
+    stranger, before = Client(), Session.objects.count()
+    answer = stranger.get(reverse("projects:invitation-link", args=["x" * 43]))
+    assert answer.status_code == 302
+    assert not stranger.cookies
+    assert stranger.get(answer["Location"]).status_code == 404
+    assert Session.objects.count() == before
 
 
 def test_no_token_is_logged(boss: User, labs: Project, caplog: Any) -> None:

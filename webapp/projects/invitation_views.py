@@ -49,8 +49,8 @@ class AccountForm(_UserForm):
 @login_not_required
 @require_safe
 def link(request: HttpRequest, token: str) -> HttpResponse:
-    """The link itself: looks the same whether it opens something or not."""
-    if invitations.is_token(token):
+    """The link itself; one that opens nothing makes no session, and the next page says so."""
+    if invitations.find(token) is not None:
         request.session[_KEPT] = token
     return redirect("projects:invitation")
 
