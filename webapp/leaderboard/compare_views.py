@@ -64,7 +64,7 @@ def index(request: HttpRequest) -> HttpResponse:
     sort = _one_of(request.GET.get("sort"), heatmap.SORTS)
     found = compare.compare(chosen, baseline)
     rows = heatmap.rows(found, show, sort)
-    page = Paginator(rows, heatmap.per_page(found)).get_page(request.GET.get("page"))
+    page = Paginator(rows, heatmap.ROWS_PER_PAGE).get_page(request.GET.get("page"))
     following = _next(found)
     contrasts = [score.contrast.paired for score in found.scores if score.contrast]
     context |= {

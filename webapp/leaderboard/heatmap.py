@@ -11,7 +11,7 @@ from evaluator.spreadsheet import Cell, csv_text
 from webapp.benchmarks.models import Problem
 from webapp.leaderboard.compare import Comparison, Key, ProblemRef, Score, Side, Tally
 
-CELLS_PER_PAGE, ROWS_PER_PAGE = 240, 50  # what keeps a page small
+ROWS_PER_PAGE = 30  # all of AIME, and of up to eight evaluations still a light page
 SHOWS = ("all", "changes", "wins", "losses")
 SORTS = ("position", "gain", "loss", "hardest")
 
@@ -65,11 +65,6 @@ def rows(found: Comparison, show: str = "all", sort: str = "position") -> list[R
 
 def _share(cell: CellView) -> float:
     return (cell.tally.share if cell.tally else None) or 0.0
-
-
-def per_page(found: Comparison) -> int:
-    """Rows of one page: fewer where there are more evaluations."""
-    return min(ROWS_PER_PAGE, CELLS_PER_PAGE // len(found.sides))
 
 
 def _keeps(row: Row, show: str) -> bool:
