@@ -26,7 +26,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 SHARED_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The longest file goes first: as the last one it would keep one process alone for minutes.
+    items.sort(key=lambda item: "tests/hosts/" not in item.nodeid)
     if SHARED_DATA.is_dir():
         return
     for item in items:
