@@ -113,13 +113,17 @@ def free_port() -> int:
 
 
 def processes_of(marker: str) -> dict[int, str]:
-    """Live processes whose environment names ``marker``."""
-    found = {}
+    """Live processes whose environment names ``marker``, and what serves the port it ends with.
+
+    The web server writes its name over its environment.
+    """
+    found, served = {}, f"granian wsgi 127.0.0.1:{marker.rpartition('-')[2]} "
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
             try:
-                if marker.encode() in (folder / "environ").read_bytes():
-                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+                line = (folder / "cmdline").read_text().replace("\0", " ")
+                if marker.encode() in (folder / "environ").read_bytes() or served in line:
+                    found[int(folder.name)] = line
             except OSError:
                 continue
     return found

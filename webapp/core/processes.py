@@ -49,6 +49,8 @@ class Processes:
             [
                 "-m", "granian", "--interface", "wsgi", "--host", host, "--port", str(port),
                 "--workers", str(WEB_PROCESSES), "--blocking-threads", "8", "--no-ws",
+                # One that is told to end while it begins may never hear of it.
+                "--workers-kill-timeout", "10",
                 "webapp.config.wsgi:application",
             ],
         )  # fmt: skip
