@@ -144,6 +144,26 @@ def test_chats_of_a_refused_form_go_after_the_grace_time(
     assert "upload them again" in again.context["form"].errors["general_file"][0]
 
 
+def test_chats_that_are_uploaded_again_are_new_again(
+    user: Any, settings: Any, tmp_path: Path
+) -> None:
+    settings.MEDIA_ROOT = tmp_path / "files"
+
+    def upload() -> Path:
+        path = chats.keep(SimpleUploadedFile("c.jsonl", CHATS), user)
+        return Path(settings.MEDIA_ROOT / path)
+
+    kept = upload()
+    for again in (True, False):
+        long_ago = timezone.now() - timedelta(hours=2 * settings.RETORT_GARBAGE_HOURS)
+        KeptChats.objects.update(kept_at=long_ago)
+        if again:
+            assert upload() == kept
+        garbage.collect(grace=timedelta(0))
+        assert kept.exists() is again
+    assert not KeptChats.objects.exists()
+
+
 def storage_before(user: Any) -> int:
     """What the person's checkpoints take."""
     return sum(each.size_bytes for each in Checkpoint.objects.filter(owner=user))

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import call_command
 from django.utils import timezone
 from hypothesis import HealthCheck
@@ -41,8 +40,7 @@ from webapp.housekeeping.models import TidiedStage, Unreferenced
 from webapp.leaderboard.models import Report
 from webapp.projects.access import first_project
 from webapp.runs import files
-from webapp.runs.launching import chats
-from webapp.runs.models import Evaluation, KeptChats, Run, Shard, Stage, State
+from webapp.runs.models import Evaluation, Run, Shard, Stage, State
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -263,21 +261,6 @@ def test_chats_and_reports_that_rows_name_are_kept(user: Any, store: Path) -> No
     garbage.collect(grace=0 * HOUR)
     assert [path.name for path in (store / "chats").iterdir()] == [f"{'a' * 64}.jsonl"]
     assert [path.name for path in (store / "reports").glob("*/*")] == ["report.pdf"]
-
-
-def test_chats_that_are_uploaded_again_are_new_again(user: Any, store: Path) -> None:
-    def upload() -> str:
-        text = b'{"prompt": "hello", "response": "hi"}\n'
-        return chats.keep(SimpleUploadedFile("chats.jsonl", text), user)
-
-    path = upload()
-    for again in (True, False):
-        KeptChats.objects.update(kept_at=timezone.now() - 2 * settings.RETORT_GARBAGE_HOURS * HOUR)
-        if again:
-            assert upload() == path
-        garbage.collect(grace=0 * HOUR)
-        assert (store / path).exists() is again
-    assert not KeptChats.objects.exists()
 
 
 def test_a_link_is_removed_and_not_what_it_points_to(store: Path, tmp_path: Path) -> None:

@@ -255,6 +255,26 @@ VERDICT = {"sample": 0, "outcome": "correct", "answer": "1", "reason": ""}
 WHOLE = {"metrics": {"pass@1": {"value": 1.0}, "measurement_hash": "a", "run_fingerprint": "b"}}
 
 
+def delivered(verdict: dict[str, Any] | None, told: dict[str, Any]) -> int:
+    """Claim a shard and deliver right verdicts but for ``verdict``; returns the stage's id.
+
+    None delivers rows that are no objects.
+    """
+    claim = judging.claim("me")
+    assert claim is not None
+    stage = judging.stage_of(claim)
+    judging.write_spec(stage, "cpu")
+    writer = SegmentWriter(files.segments_folder(stage), prefix=claim.prefix)
+    for found in Completion.objects.select_related("problem"):
+        row = {"problem_id": found.problem.problem_id, **VERDICT}
+        writer.append(row | verdict if verdict is not None else [row])  # type: ignore[arg-type]
+    sealed = writer.seal()
+    assert sealed is not None
+    judging.accept_segment(claim, name=sealed.name, size_bytes=sealed.bytes, sha256=sealed.sha256)
+    judging.finish_shard(claim, told)
+    return claim.stage_id
+
+
 @pytest.mark.parametrize(
     ("verdict", "told"),
     [
@@ -272,19 +292,8 @@ def test_whatever_the_judge_delivers_the_upkeep_goes_on(
 ) -> None:
     """Who broke out of the sandbox of programs writes what they like into the judge's segments."""
     monkeypatch.setattr(celery, "ask_to_settle", lambda: None)
-    claim = judging.claim("me")
-    assert claim is not None
-    stage = judging.stage_of(claim)
-    judging.write_spec(stage, "cpu")
-    writer = SegmentWriter(files.segments_folder(stage), prefix=claim.prefix)
-    for found in Completion.objects.select_related("problem"):
-        row = {"problem_id": found.problem.problem_id, **VERDICT}
-        writer.append(row | verdict if verdict is not None else [row])  # type: ignore[arg-type]
-    sealed = writer.seal()
-    assert sealed is not None
-    judging.accept_segment(claim, name=sealed.name, size_bytes=sealed.bytes, sha256=sealed.sha256)
-    judging.finish_shard(claim, told)
-    assert settling.settle() == [claim.stage_id]
+    stage_id = delivered(verdict, told)
+    assert settling.settle() == [stage_id]
     judged.refresh_from_db()
     assert judged.state == State.FAILED
     assert "What the judge delivered cannot be used" in judged.error
@@ -294,17 +303,7 @@ def test_segments_that_cannot_be_had_now_are_asked_for_again(
     judged: Run, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(celery, "ask_to_settle", lambda: None)
-    claim = judging.claim("me")
-    assert claim is not None
-    stage = judging.stage_of(claim)
-    judging.write_spec(stage, "cpu")
-    writer = SegmentWriter(files.segments_folder(stage), prefix=claim.prefix)
-    for found in Completion.objects.select_related("problem"):
-        writer.append({"problem_id": found.problem.problem_id, **VERDICT})
-    sealed = writer.seal()
-    assert sealed is not None
-    judging.accept_segment(claim, name=sealed.name, size_bytes=sealed.bytes, sha256=sealed.sha256)
-    judging.finish_shard(claim, WHOLE)
+    stage_id = delivered({}, WHOLE)
     fetch, tries = files.store.fetch, []
 
     def away(relative: str) -> Path:
@@ -317,7 +316,7 @@ def test_segments_that_cannot_be_had_now_are_asked_for_again(
     assert settling.settle() == []
     judged.refresh_from_db()
     assert judged.state in leases.LIVE
-    assert settling.settle() == [claim.stage_id]
+    assert settling.settle() == [stage_id]
     judged.refresh_from_db()
     assert judged.state != State.FAILED, judged.error
     assert tries[:2] == [False, False]  # the run is not locked meanwhile
