@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations
 from statistics import NormalDist
 
 import numpy as np
@@ -287,100 +286,15 @@ def _t_inside(angle: float, freedom: int) -> float:
     return (2 / math.pi * (angle + math.sin(angle) * total)) if odd else math.sin(angle) * total
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: npt.ArrayLike) -> list[float]:
     """Holm-adjusted p values, in the order given. (Holm 1979.)"""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
-
-
-# Every pair of rows is compared. Beyond so many pairs the exact law of each takes longer than a
-# page may; its normal approximation takes a hundred rows in a tenth of a second.
-EXACT_PAIRS = 435  # thirty rows
-
-
-def ranks(rows: Sequence[Sequence[Count]]) -> list[int]:
-    """Rank of each row: 1 + the number of rows that are significantly better (PROTOCOLS §2).
-
-    ``rows`` hold (correct, samples) of the same problems in the same order. A pair ties unless the
-    test of :func:`compare_paired` separates it at the 5 % level after Holm's correction over all
-    pairs; sign flips are exact up to ``EXACT_PAIRS`` pairs, and beyond that normal with a
-    continuity correction, as are redistributions (:func:`sign_flip_p_normal`,
-    :func:`redistribution_p_normal`). Raises ValueError for rows of different length or none.
-    """
-    if not rows:
-        return []
-    if len({len(row) for row in rows}) != 1 or not rows[0]:
-        raise ValueError("ranks need the same problems in every row, at least one")
-    counts = np.array(rows, dtype=np.int64)  # (R, N, 2)
-    right, samples = counts[..., 0], counts[..., 1]
-    scores = right * (math.lcm(*np.unique(samples).tolist()) // samples)  # (R, N)
-    first, second = np.triu_indices(len(rows), k=1)
-    few = len(first) <= EXACT_PAIRS
-    p_values = _p_exact(rows, scores) if few else _p_normal(right, samples, scores)
-    totals = scores.sum(axis=1)
-    behind = np.where(totals[first] > totals[second], second, first)
-    told_apart = np.array(holm(p_values)) < SIGNIFICANCE
-    beaten: list[int] = np.bincount(behind[told_apart], minlength=len(rows)).tolist()
-    return [1 + count for count in beaten]
-
-
-def _p_exact(rows: Sequence[Sequence[Count]], scores: npt.NDArray[np.int64]) -> list[float]:
-    """Every pair's p: of the first row with the second, with the third …"""
-    p_values = []
-    for a, b in combinations(range(len(rows)), 2):
-        p = sign_flip_p((scores[a] - scores[b]).tolist())
-        # a p above the level separates nothing whatever the other test says
-        if p < SIGNIFICANCE and not _same_n(rows[a], rows[b]):
-            p = max(p, redistribution_p(rows[a], rows[b]))
-        p_values.append(p)
-    return p_values
-
-
-def _p_normal(
-    right: npt.NDArray[np.int64], samples: npt.NDArray[np.int64], scores: npt.NDArray[np.int64]
-) -> list[float]:
-    """What :func:`_p_exact` gives, by the normal law; all are (R, N)."""
-    p_values: list[float] = []
-    for row in range(len(scores) - 1):
-        p = np.array(sign_flip_p_normal(scores[row] - scores[row + 1 :]))
-        doubtful = (samples[row] != samples[row + 1 :]).any(axis=1) & (p < SIGNIFICANCE)
-        if doubtful.any():
-            others = right[row + 1 :][doubtful], samples[row + 1 :][doubtful]
-            stricter = redistribution_p_normal(right[row], samples[row], *others)
-            p[doubtful] = np.maximum(p[doubtful], stricter)
-        p_values += p.tolist()
-    return p_values
-
-
-def redistribution_p_normal(
-    right: npt.NDArray[np.int64],
-    samples: npt.NDArray[np.int64],
-    others_right: npt.NDArray[np.int64],
-    others_samples: npt.NDArray[np.int64],
-) -> list[float]:
-    """:func:`redistribution_p` of one run (N,) with each of many (M, N), by the normal law.
-
-    T is the sum of independent hypergeometric counts times their steps: of mean 0, and drawn in by
-    half of the steps' greatest common divisor.
-    """
-    every = samples + others_samples
-    denominator = math.lcm(*np.unique(samples).tolist(), *np.unique(others_samples).tolist())
-    one, other = denominator // samples, denominator // others_samples
-    observed = np.abs((right * one - others_right * other).sum(axis=1)).astype(float)
-    share = (right + others_right) / every
-    spread = share * (1 - share) * samples * others_samples / np.maximum(every - 1, 1)
-    variance = ((one + other).astype(float) ** 2 * spread).sum(axis=1)
-    units = np.gcd.reduce(np.where(spread > 0, one + other, 0), axis=1)
-    reach = np.maximum(observed - units / 2, 0.0)
-    return [
-        math.erfc(distance / math.sqrt(2 * spread)) if spread else 1.0
-        for distance, spread in zip(reach.tolist(), variance.tolist(), strict=True)
-    ]
+    given = np.asarray(p_values, dtype=float)
+    order = np.argsort(given, kind="stable")
+    left = np.arange(len(given), 0, -1)  # hypotheses, less those before it
+    adjusted = np.empty(len(given))
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, left * given[order]))
+    found: list[float] = adjusted.tolist()
+    return found
 
 
 def sign_flip_p_normal(differences: npt.NDArray[np.int64]) -> list[float]:

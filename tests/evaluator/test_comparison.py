@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluator.comparison import against
+from evaluator.ranking import ranks
 from evaluator.spreadsheet import csv_text
-from evaluator.statistics import compare_paired, holm, ranks
+from evaluator.statistics import compare_paired, holm
 
 Counts = list[tuple[int, int]]
 RUNS = st.integers(1, 10).flatmap(
@@ -143,7 +144,7 @@ def test_real_models_are_separated_where_a_sign_test_separates_them(
         assert noise == (bool(differing) and expected >= 0.05)
         separated += found.significant
     assert 0 < separated < len(rows) * (len(rows) - 1)
-    placed = ranks(rows)
+    placed = ranks([[right for right, _ in row] for row in rows], [1] * len(rows))
     best = max(range(len(rows)), key=lambda i: sum(c for c, _ in rows[i]))
     assert placed[best] == 1
     assert len(set(placed)) < len(placed), "so few problems leave ties"

@@ -14,12 +14,11 @@ from functools import cached_property, lru_cache
 from operator import itemgetter
 from typing import Any
 
-from django.db.models import QuerySet
-
 from evaluator import programs_report
 from evaluator.programs_report import RatingRow
+from evaluator.ranking import ranks
 from evaluator.rating import Mode
-from evaluator.statistics import ranks, reproduction_z
+from evaluator.statistics import reproduction_z
 from webapp.checkpoints.queries import undecontaminated
 from webapp.core.models import User
 from webapp.leaderboard import columns, published, queries, scores, standings
@@ -27,9 +26,8 @@ from webapp.leaderboard.choice import SIZES, Choice
 from webapp.leaderboard.columns import Column
 from webapp.leaderboard.published import Figure, Model
 from webapp.leaderboard.queries import Measured
-from webapp.leaderboard.scores import Facts, Scores
+from webapp.leaderboard.scores import Facts, Scores, Version
 from webapp.leaderboard.standings import Places, Standings
-from webapp.runs.models import Evaluation
 
 ROWS_PER_PAGE = 25  # of up to a dozen columns: what keeps a page light
 # Every pair is tested, and among more rows hardly one would be told from another by then.
@@ -157,7 +155,6 @@ def build(user: User, choice: Choice) -> Board:
     known = _known(here, choice.project)
     given = seen.of_project(choice.project)
     facts = given.checkpoints()
-    among = queries.scored(user, choice.project)
     shown = _columns(choice, known)
     names = dict.fromkeys(column.benchmark for column in shown if column.benchmark)
     found = Standings.read(given, names)
@@ -175,7 +172,7 @@ def build(user: User, choice: Choice) -> Board:
         sort = next((column.key for column in shown if column.is_rating), "")
     sort = sort or (ranked.key if ranked else "name")
     by = next((column for column in shown if column.key == sort), None)
-    said = _said(sort, by, among, standing, facts)
+    said = _said(sort, by, given.version, standing, facts)
     return Board(
         columns=shown,
         places=_sorted(standing, whole, facts, said, sort, flipped=choice.flipped),
@@ -389,14 +386,13 @@ def _ranks(evaluations: Sequence[int]) -> dict[int, int]:
 @lru_cache(maxsize=64)
 def _ranked(evaluations: tuple[int, ...]) -> tuple[int, ...]:
     """Ranks stay while no score comes or goes: a complete evaluation's counts never change."""
-    held = queries.counts(evaluations)
-    return tuple(ranks([held[pk] for pk in evaluations]))
+    return tuple(ranks(*queries.counts(evaluations)))
 
 
 def _said(
     sort: str,
     column: Column | None,
-    among: QuerySet[Evaluation],
+    version: Version,
     standing: Places,
     facts: Mapping[int, Facts],
 ) -> Sequence[float | str]:
@@ -407,9 +403,9 @@ def _said(
     if column is None:
         return [math.nan] * len(standing)
     if column.benchmark:
-        values = None if column.is_score else standings.values(among, column)
+        values = None if column.is_score else standings.values(version, column)
         return standing.values(column.benchmark, values)
-    dtypes = standings.number_formats(among) if column.metric == "dtype" else {}
+    dtypes = standings.number_formats(version) if column.metric == "dtype" else {}
     rows = zip(standing.checkpoint.tolist(), standing.newest.tolist(), strict=True)
     return [
         _fact(

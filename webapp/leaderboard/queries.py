@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from django.db.models import QuerySet
 from django.db.models.fields.json import KeyTransform
 
 from evaluator.protocol import PRESETS
-from evaluator.statistics import Count
-from webapp.core.models import User
-from webapp.leaderboard import evaluations, passports
-from webapp.projects.access import seen_by
+from webapp.leaderboard import passports
 from webapp.runs.models import Evaluation
 
 
@@ -67,17 +63,6 @@ class Measured:
         return f"{self.engine.get('model', '')} at {host}"
 
 
-def scored(user: User, project: str = "") -> QuerySet[Evaluation]:
-    """What stands on the person's leaderboard: graded, of checkpoints that they see.
-
-    ``project`` is the name of the one whose runs are meant; blank is all that they see.
-    """
-    found = seen_by(user, evaluations.seen(user), "checkpoint__project").filter(
-        metrics__isnull=False, checkpoint__isnull=False, checkpoint__archived_at=None
-    )
-    return found.filter(run__project__name=project) if project else found
-
-
 def measured(evaluations: Iterable[int]) -> list[Measured]:
     """What the leaderboard shows of these evaluations: one query. Texts stay in the database."""
     rows = (
@@ -92,13 +77,12 @@ def measured(evaluations: Iterable[int]) -> list[Measured]:
     return [Measured(*row) for row in rows]
 
 
-def counts(evaluations: Iterable[int]) -> dict[int, tuple[Count, ...]]:
-    """(correct, samples) of each problem, of complete evaluations: no sample has no verdict."""
-    rows = Evaluation.objects.filter(pk__in=list(evaluations)).order_by()
-    return {
-        pk: tuple((right, samples) for right in correct)
-        for pk, samples, correct in rows.values_list("pk", "samples", "correct_counts")
-    }
+def counts(evaluations: Sequence[int]) -> tuple[list[list[int]], list[int]]:
+    """Correct samples of each problem, and samples of a problem, of these complete evaluations."""
+    rows = Evaluation.objects.filter(pk__in=evaluations).order_by()
+    given = rows.values_list("pk", "correct_counts", "samples")
+    held = {pk: (right, samples) for pk, right, samples in given}
+    return [held[pk][0] for pk in evaluations], [held[pk][1] for pk in evaluations]
 
 
 def differences(evaluations: Iterable[int], usual: Mapping[str, int]) -> dict[int, list[str]]:

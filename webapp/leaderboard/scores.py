@@ -34,6 +34,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 HASH = 20  # characters of a hash, which tell any two apart: 80 bits
 CHANGES_KEPT = timedelta(hours=1)
+Version = tuple[int | None, int]
 _ARCHITECTURE_ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
@@ -74,6 +75,7 @@ class Scores:
     score: Floats  # pass@1; nan where samples have no verdict
     project: Ints  # the run's
     home: Ints  # the checkpoint's project
+    version: Version = (None, 0)  # what else is kept beside them is good as long
 
     def seen(self, user: User) -> Scores:
         """Those that stand on the person's leaderboard: one query, or none."""
@@ -144,19 +146,19 @@ class _Keeper:
 
     def __init__(self) -> None:
         self._reading = threading.Lock()
-        self._kept: tuple[tuple[int | None, int], Scores] | None = None
+        self._kept: Scores | None = None
 
     def current(self) -> Scores:
         """All scores as they are now: one query where nothing changed."""
         version, kept = _version(), self._kept
-        if kept is not None and kept[0] == version:
-            return kept[1]
+        if kept is not None and kept.version == version:
+            return kept
         with self._reading:
             # Before the scores: what changes in between is read too soon, never too late.
             version = _version()
-            if self._kept is None or self._kept[0] != version:
-                self._kept = version, _read()
-            return self._kept[1]
+            if self._kept is None or self._kept.version != version:
+                self._kept = replace(_read(), version=version)
+            return self._kept
 
 
 current = _Keeper().current
@@ -178,7 +180,7 @@ def family_of(architecture: str) -> str:
     return architecture
 
 
-def _version() -> tuple[int | None, int]:
+def _version() -> Version:
     """What no two states have in common.
 
     A number is drawn when its change is made, and seen when that is committed: a lower one may come

@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from django.db.models import QuerySet
 from django.db.models.fields.json import KeyTransform
 
 from webapp.leaderboard import columns
 from webapp.leaderboard.columns import Column
-from webapp.leaderboard.scores import Floats, Ints, Scores
+from webapp.leaderboard.scores import Floats, Ints, Scores, Version
 from webapp.runs.models import Evaluation
 
 DAY_SECONDS = 86_400
@@ -164,14 +163,18 @@ def _start(day: date) -> float:
     return datetime.combine(day, time(), UTC).timestamp()
 
 
-def values(among: QuerySet[Evaluation], column: Column) -> dict[int, float]:
-    """What a column of a benchmark says of each evaluation, where it is defined: one query."""
+@lru_cache(maxsize=16)
+def values(version: Version, column: Column) -> Mapping[int, float]:
+    """What a column of a benchmark says of each evaluation, where it is defined.
+
+    One query, or none where it was asked of this version of the scores.
+    """
     name = column.part_of_metrics
     part: Any = "summary"
     for key in name:
         part = KeyTransform(key, part)
     rows = (
-        among.filter(benchmark__name=column.benchmark)
+        Evaluation.objects.filter(benchmark__name=column.benchmark, metrics__isnull=False)
         .order_by()
         .annotate(part=part)
         .values_list("pk", "samples", "part")
@@ -187,7 +190,9 @@ def values(among: QuerySet[Evaluation], column: Column) -> dict[int, float]:
     return found
 
 
-def number_formats(among: QuerySet[Evaluation]) -> dict[int, str]:
-    """In which number format each evaluation's model ran, blank where nobody knows: one query."""
-    rows = among.order_by().annotate(dtype=KeyTransform("dtype", "engine"))
-    return {pk: str(dtype or "") for pk, dtype in rows.values_list("pk", "dtype")}
+@lru_cache(maxsize=1)
+def number_formats(version: Version) -> Mapping[int, str]:
+    """In which number format each evaluation's model ran, blank where nobody knows; as above."""
+    rows = Evaluation.objects.filter(metrics__isnull=False).order_by()
+    given = rows.annotate(dtype=KeyTransform("dtype", "engine")).values_list("pk", "dtype")
+    return {pk: str(dtype or "") for pk, dtype in given}

@@ -24,7 +24,7 @@ from tests.webapp.samples import (
 )
 from webapp.benchmarks.models import Benchmark
 from webapp.checkpoints.models import Checkpoint
-from webapp.leaderboard import scores
+from webapp.leaderboard import columns, scores, standings
 from webapp.leaderboard.models import Change
 from webapp.leaderboard.scores import Scores
 from webapp.projects.models import Project, Role
@@ -137,6 +137,27 @@ def test_what_no_board_says_changes_nothing(
     get_user_model().objects.update(last_login=timezone.now())
     with django_assert_num_queries(1):
         assert scores.current() is before
+
+
+@pytest.mark.django_db
+def test_what_rows_are_sorted_by_is_as_good_as_the_scores(
+    measured: Evaluation, django_assert_num_queries: Any
+) -> None:
+    column = columns.parse("arithmetic:tokens", {})
+    assert column is not None
+    before = standings.values(scores.current().version, column)[measured.pk]
+    assert measured.metrics is not None
+    measured.metrics = measured.metrics | {"tokens": {"mean": before + 10}}
+    measured.save()
+    assert standings.values(scores.current().version, column)[measured.pk] == before + 10
+    measured.engine = measured.engine | {"dtype": "float8"}
+    measured.save()
+    version = scores.current().version
+    assert standings.number_formats(version)[measured.pk] == "float8"
+    assert standings.values(version, column)[measured.pk] == before + 10
+    with django_assert_num_queries(0):
+        standings.values(version, column)
+        standings.number_formats(version)
 
 
 @pytest.mark.django_db
