@@ -117,7 +117,7 @@ def _divisors(counts: Ints, one: Ints, other: Ints) -> Ints:
 
 def _divisors_of_one(run: Ints, others: Ints, one: Ints, other: Ints) -> Ints:
     few = FIRST_PROBLEMS
-    divisors = np.gcd.reduce(one * run[:few] - other * others[:, :few], axis=1)
+    divisors: Ints = np.gcd.reduce(one * run[:few] - other * others[:, :few], axis=1)
     left = np.flatnonzero(divisors != 1)
     rest = one[left] * run[few:] - other[left] * others[left, few:]
     divisors[left] = np.gcd(divisors[left], np.gcd.reduce(rest, axis=1))
