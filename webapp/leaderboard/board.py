@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
-from operator import itemgetter
-from typing import Any
+
+import numpy as np
 
 from evaluator import programs_report
 from evaluator.programs_report import RatingRow
@@ -26,7 +26,7 @@ from webapp.leaderboard.choice import SIZES, Choice
 from webapp.leaderboard.columns import Column
 from webapp.leaderboard.published import Figure, Model
 from webapp.leaderboard.queries import Measured
-from webapp.leaderboard.scores import Facts, Scores, Version
+from webapp.leaderboard.scores import Facts, Floats, Scores, Version
 from webapp.leaderboard.standings import Places, Standings
 
 ROWS_PER_PAGE = 25  # of up to a dozen columns: what keeps a page light
@@ -107,6 +107,7 @@ class Board:
     benchmarks: Mapping[str, tuple[str, int]]  # (title, evaluations) by name
     options: Mapping[str, list[str]]  # what filters can be set to
     facts: Mapping[int, Facts]
+    version: Version  # of the scores
     usual: Mapping[str, int]  # an evaluation of each benchmark's usual measurement
 
     @property
@@ -125,20 +126,24 @@ class Board:
         return self.read(self.places)
 
     def read(self, places: Sequence[int | Row]) -> list[Row]:
-        """What stands in these places: two queries."""
+        """What stands in these places: two queries, or one."""
         thin = {place: self.standing.held(place) for place in places if isinstance(place, int)}
-        wanted = {pk for held in thin.values() for pk in held.values()} | set(self.usual.values())
-        found = {each.pk: each for each in queries.measured(wanted)}
-        usual = {name: found[pk] for name, pk in self.usual.items()}
+        wanted = [pk for held in thin.values() for pk, _ in held.values()]
+        found = {each.pk: each for each in queries.measured(wanted, self.version)}
         marked = undecontaminated(int(self.standing.checkpoint[place]) for place in thin)
         rows = []
         for place in places:
             if isinstance(place, Row):
                 rows.append(place)
                 continue
-            held = {name: found[pk] for name, pk in thin[place].items()}
+            # What has been deleted since is no longer there.
+            held = {
+                name: (found[pk], usual) for name, (pk, usual) in thin[place].items() if pk in found
+            }
+            if not held:
+                continue
             facts = self.facts[int(self.standing.checkpoint[place])]
-            row = _measured_row(facts, held, self.columns, usual=usual, ranked=self.ranked)
+            row = _measured_row(facts, held, self.columns, ranked=self.ranked)
             rank = self.ranks.get(row.tick or 0)
             rows.append(replace(row, rank=rank, undecontaminated=facts.pk in marked))
         return rows
@@ -185,6 +190,7 @@ def build(user: User, choice: Choice) -> Board:
         benchmarks=known,
         options=_options(facts.values(), {project for _, _, project, _ in here}),
         facts=facts,
+        version=given.version,
         usual={name: pk for name, (_, pk) in found.usual.items()},
     )
 
@@ -261,38 +267,37 @@ def _sized(choice: Choice, parameters: int | None) -> bool:
 
 def _measured_row(
     facts: Facts,
-    held: Mapping[str, Measured],
+    held: Mapping[str, tuple[Measured, bool]],
     shown: Sequence[Column],
     *,
-    usual: Mapping[str, Measured],
     ranked: Column | None,
 ) -> Row:
-    served = next((each.served_as for each in held.values() if each.served_as), "")
+    every = [each for each, _ in held.values()]
+    served = next((each.served_as for each in every if each.served_as), "")
     model = published.of(facts.name, served.split(" at ")[0])
-    newest = max(each.created_at for each in held.values())
+    newest = max(each.created_at for each in every)
     cells, led = [], set()
     for column in shown:
-        each = held.get(column.benchmark)
         if not column.benchmark:
-            dtypes = [str(each.engine.get("dtype") or "") for each in held.values()]
+            dtypes = [str(each.engine.get("dtype") or "") for each in every]
             cells.append(Cell(column, text=_fact(column, facts, dtypes, newest)))
-        elif each is None:
+        elif column.benchmark not in held:
             cells.append(Cell(column))
         else:
+            each, is_usual = held[column.benchmark]
             cell = _cell(column, each, model)
-            is_usual = each.measurement_hash == usual[each.benchmark].measurement_hash
             cells.append(replace(cell, comparable=is_usual, leads=column.benchmark not in led))
             led.add(column.benchmark)
-    main = held.get(ranked.benchmark) if ranked else None
+    main, _ = held.get(ranked.benchmark if ranked else "", (every[0], True))
     return Row(
         name=facts.name,
         cells=cells,
         facts=facts,
-        tick=(main or next(iter(held.values()))).pk,
+        tick=main.pk,
         newest=newest,
-        unsafe=any(programs_report.unsafe(each.metrics) for each in held.values()),
+        unsafe=any(programs_report.unsafe(each.metrics) for each in every),
         served_as=served,
-        projects=", ".join(sorted({each.project for each in held.values()})),
+        projects=", ".join(sorted({each.project for each in every})),
     )
 
 
@@ -410,7 +415,7 @@ def _said(
     return [
         _fact(
             column, facts[checkpoint],
-            [dtypes.get(pk, "") for pk in standing.held(row).values()] if dtypes else (),
+            [dtypes.get(pk, "") for pk, _ in standing.held(row).values()] if dtypes else (),
             datetime.fromtimestamp(newest, UTC),
         )
         for row, (checkpoint, newest) in enumerate(rows)
@@ -426,33 +431,34 @@ def _sorted(
     *,
     flipped: bool,
 ) -> list[int | Row]:
-    """Best first, names from A, newest first, or the other way round; blanks are last."""
-    sign = 1 if flipped else -1
+    """Best first, words and names from A, newest first, or the other way round; blanks are last."""
+    names = [facts[checkpoint].name for checkpoint in standing.checkpoint.tolist()]
+    names += [row.name for row in published_rows]
+    places: list[int | Row] = [*range(len(standing)), *published_rows]
+    if sort == "name":
+        order = sorted(range(len(names)), key=lambda at: names[at].lower(), reverse=flipped)
+        return [places[at] for at in order]
+    values, is_text = _numbers([*said, *(_published_value(row, sort) for row in published_rows)])
+    blank, sign = np.isnan(values), 1 if is_text != flipped else -1
+    by_name = sorted(range(len(names)), key=names.__getitem__)
+    order = np.lexsort((np.where(blank, 0, sign * values)[by_name], blank[by_name])).tolist()
+    return [places[by_name[at]] for at in order]
 
-    def key(value: float | str | None, name: str) -> tuple[Any, ...]:
-        if sort == "name":
-            return (name.lower(),)
-        if isinstance(value, str):
-            return not value, value, name
-        is_blank = value is None or math.isnan(value)
-        return is_blank, 0.0 if value is None or is_blank else sign * value, name
 
-    def published_value(row: Row) -> float | str | None:
-        cell = row.cell(sort)
-        return None if cell is None else cell.order if cell.column.benchmark else cell.text
+def _published_value(row: Row, sort: str) -> float | str | None:
+    cell = row.cell(sort)
+    return None if cell is None else cell.order if cell.column.benchmark else cell.text
 
-    keyed: list[tuple[tuple[Any, ...], int, int | Row]] = [
-        (key(value, facts[checkpoint].name), row, row)
-        for row, (checkpoint, value) in enumerate(
-            zip(standing.checkpoint.tolist(), said, strict=True)
-        )
-    ]
-    keyed += [
-        (key(published_value(row), row.name), len(standing) + place, row)
-        for place, row in enumerate(published_rows)
-    ]
-    keyed.sort(key=itemgetter(0, 1), reverse=sort == "name" and flipped)
-    return [place for _, _, place in keyed]
+
+def _numbers(values: Sequence[float | str | None]) -> tuple[Floats, bool]:
+    """(numbers of the same order, nan where there is nothing; whether they stand for words)."""
+    words = sorted({value for value in values if isinstance(value, str) and value})
+    if not words:
+        given = [math.nan if value in {None, ""} else value for value in values]
+        return np.array(given, dtype=np.float64), False
+    places = {word: place for place, word in enumerate(words)}
+    given = [places.get(str(value), math.nan) for value in values]
+    return np.array(given, dtype=np.float64), True
 
 
 def _options(facts: Iterable[Facts], projects: set[str]) -> dict[str, list[str]]:

@@ -14,9 +14,9 @@ CREATE OR REPLACE TRIGGER leaderboard_note_update AFTER UPDATE ON runs_evaluatio
 FOR EACH ROW WHEN (
     (OLD.metrics IS NULL) IS DISTINCT FROM (NEW.metrics IS NULL)
     OR (OLD.run_id, OLD.checkpoint_id, OLD.benchmark_id, OLD.measurement_hash, OLD.created_at,
-        OLD.pass_at_1, OLD.samples, OLD.engine -> 'dtype', OLD.summary)
+        OLD.pass_at_1, OLD.samples, OLD.protocol, OLD.engine, OLD.summary)
     IS DISTINCT FROM (NEW.run_id, NEW.checkpoint_id, NEW.benchmark_id, NEW.measurement_hash,
-        NEW.created_at, NEW.pass_at_1, NEW.samples, NEW.engine -> 'dtype', NEW.summary)
+        NEW.created_at, NEW.pass_at_1, NEW.samples, NEW.protocol, NEW.engine, NEW.summary)
 ) EXECUTE FUNCTION leaderboard_note_change();
 
 CREATE OR REPLACE TRIGGER leaderboard_note_change AFTER INSERT OR DELETE ON checkpoints_checkpoint

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +13,10 @@ from django.db.models.fields.json import KeyTransform
 
 from evaluator.protocol import PRESETS
 from webapp.leaderboard import passports
+from webapp.leaderboard.scores import Version
 from webapp.runs.models import Evaluation
+
+MOST_KNOWN = 2_000  # evaluations of whose figures a process keeps some kilobytes each
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +67,37 @@ class Measured:
         return f"{self.engine.get('model', '')} at {host}"
 
 
-def measured(evaluations: Iterable[int]) -> list[Measured]:
-    """What the leaderboard shows of these evaluations: one query. Texts stay in the database."""
-    rows = (
-        Evaluation.objects.filter(pk__in=list(evaluations))
-        .order_by()
-        .annotate(sampling=KeyTransform("sampling", "protocol"))
-        .values_list(
-            "pk", "checkpoint_id", "benchmark__name", "samples", "sampling",
-            "measurement_hash", "created_at", "run__project__name", "engine", "summary",
-        )
-    )  # fmt: skip
-    return [Measured(*row) for row in rows]
+def measured(evaluations: Iterable[int], version: Version) -> list[Measured]:
+    """What the leaderboard shows of these evaluations; texts stay in the database.
+
+    One query, or none where they were read since the scores changed.
+    """
+    wanted, known = set(evaluations), _known(version)
+    found = {pk: each for pk in wanted if (each := known.get(pk)) is not None}
+    missing = wanted - found.keys()
+    if missing:
+        rows = (
+            Evaluation.objects.filter(pk__in=missing)
+            .order_by()
+            .annotate(sampling=KeyTransform("sampling", "protocol"))
+            .values_list(
+                "pk", "checkpoint_id", "benchmark__name", "samples", "sampling",
+                "measurement_hash", "created_at", "run__project__name", "engine", "summary",
+            )
+        )  # fmt: skip
+        read = {row[0]: Measured(*row) for row in rows}
+        if len(known) + len(read) > MOST_KNOWN:
+            known.clear()
+        if len(read) <= MOST_KNOWN:
+            known.update(read)
+        found |= read
+    return list(found.values())
+
+
+@lru_cache(maxsize=1)
+def _known(version: Version) -> dict[int, Measured]:
+    """Those that this process has read since; another version begins with none."""
+    return {}
 
 
 def counts(evaluations: Sequence[int]) -> tuple[list[list[int]], list[int]]:
@@ -104,5 +127,5 @@ def differences(evaluations: Iterable[int], usual: Mapping[str, int]) -> dict[in
     return {
         pk: passports.names(fields, found[usual[name]][1])
         for pk, (name, fields) in found.items()
-        if pk in wanted
+        if pk in wanted and usual.get(name) in found
     }

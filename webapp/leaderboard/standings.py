@@ -152,11 +152,12 @@ class Places:
         made: list[float] = found.tolist()
         return made
 
-    def held(self, row: int) -> dict[str, int]:
-        """The benchmark's name → the evaluation, of one row."""
+    def held(self, row: int) -> dict[str, tuple[int, bool]]:
+        """By the benchmark's name (evaluation, whether measured as most are), of one row."""
         (there,) = np.nonzero(self.row == row)
-        chosen = zip(self.standings.benchmark[there], self.standings.pk[there], strict=True)
-        return {self.standings.names[benchmark]: int(pk) for benchmark, pk in chosen}
+        names = [self.standings.names[place] for place in self.standings.benchmark[there].tolist()]
+        pks, usual = self.standings.pk[there].tolist(), self.usual[there].tolist()
+        return dict(zip(names, zip(pks, usual, strict=True), strict=True))
 
 
 def _start(day: date) -> float:

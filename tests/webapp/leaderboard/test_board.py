@@ -229,6 +229,22 @@ def test_rows_can_be_sorted_by_any_column_both_ways(user: Any) -> None:
     assert names == ["m0", "m1", "m2"]
     newest = [row.name for row in ours(user, benchmark="arithmetic", sort="newest")]
     assert newest == ["m2", "m1", "m0"]
+    for name, dtype in (("m0", "b"), ("m1", ""), ("m2", "a")):
+        Checkpoint.objects.filter(name=name).update(dtype=dtype)
+    Evaluation.objects.update(engine={})
+    for sort, wanted in (("dtype", ["m2", "m0", "m1"]), ("-dtype", ["m0", "m2", "m1"])):
+        assert [
+            row.name for row in ours(user, c=["arithmetic:pass@1", "dtype"], sort=sort)
+        ] == wanted
+
+
+def test_what_is_deleted_while_a_page_is_made_is_left_out(user: Any) -> None:
+    benchmark = make_benchmark(PROBLEMS)
+    for name in ("stays", "goes"):
+        make_evaluation(user, make_checkpoint(user, name), benchmark, PROBLEMS)
+    found = built(user, published="no")
+    Evaluation.objects.filter(checkpoint__name="goes").delete()
+    assert [row.name for row in found.rows] == ["stays"]
 
 
 @pytest.fixture
@@ -447,7 +463,7 @@ def test_queries_and_size_of_the_page_do_not_grow_with_the_rows(
 
 def test_metrics_are_read_without_their_problems(user: Any) -> None:
     make_evaluation(user, make_checkpoint(user, "m"), make_benchmark(PROBLEMS), PROBLEMS)
-    (found,) = queries.measured(Evaluation.objects.values_list("pk", flat=True))
+    (found,) = queries.measured(Evaluation.objects.values_list("pk", flat=True), (None, 0))
     assert "per_problem" not in found.metrics
     assert found.metrics["pass@1"]["value"] is not None
     assert found.temperature == PRESETS["quick"].sampling.temperature

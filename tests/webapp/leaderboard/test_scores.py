@@ -24,7 +24,7 @@ from tests.webapp.samples import (
 )
 from webapp.benchmarks.models import Benchmark
 from webapp.checkpoints.models import Checkpoint
-from webapp.leaderboard import columns, scores, standings
+from webapp.leaderboard import columns, queries, scores, standings
 from webapp.leaderboard.models import Change
 from webapp.leaderboard.scores import Scores
 from webapp.projects.models import Project, Role
@@ -155,9 +155,36 @@ def test_what_rows_are_sorted_by_is_as_good_as_the_scores(
     version = scores.current().version
     assert standings.number_formats(version)[measured.pk] == "float8"
     assert standings.values(version, column)[measured.pk] == before + 10
+    (shown,) = queries.measured([measured.pk], version)
     with django_assert_num_queries(0):
         standings.values(version, column)
         standings.number_formats(version)
+        assert queries.measured([measured.pk], version) == [shown]
+    assert shown.engine["dtype"] == "float8"
+    for changed in (
+        {"engine": {"name": "replay"}},
+        {"protocol": {"sampling": {"temperature": 0.9}}},
+    ):
+        Evaluation.objects.update(**changed)
+        (after,) = queries.measured([measured.pk], scores.current().version)
+        assert after != shown
+        shown = after
+    measured.delete()
+    assert queries.measured([measured.pk], scores.current().version) == []
+
+
+@pytest.mark.django_db
+def test_a_process_knows_no_more_figures_than_it_may(
+    user: Any, measured: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again(measured)
+    version, keys = scores.current().version, [*Evaluation.objects.values_list("pk", flat=True)]
+    known = queries._known(version)
+    for most, kept in ((1, 0), (2, 1), (3, 3)):
+        monkeypatch.setattr(queries, "MOST_KNOWN", most)
+        assert len(queries.measured(keys[:2], version)) == 2
+        assert len(queries.measured(keys, version)) == 3
+        assert len(known) == kept
 
 
 @pytest.mark.django_db
