@@ -16,6 +16,7 @@ from urllib.parse import quote
 import aiohttp
 from django.db import connection
 from django.db.models import QuerySet
+from django.db.models.functions import Now
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
@@ -145,13 +146,15 @@ def ask(
     among: Sequence[Journey],
     seconds: float,
     think: float,
+    ends_every: float,
     on_warm: Callable[[], None],
 ) -> list[Answer]:
     """Have all of them look at pages for so long, after the first ones have warmed the server up.
 
-    Raises RuntimeError where a page does not come.
+    Meanwhile an evaluation ends every so many seconds: what processes keep of the scores is stale
+    from then on. Raises RuntimeError where a page does not come.
     """
-    answers = asyncio.run(_ask(address, among, seconds, think, on_warm))
+    answers = asyncio.run(_ask(address, among, seconds, think, ends_every, on_warm))
     wrong = [each for each in answers if each.status != 200]
     if wrong:
         raise RuntimeError(f"{len(wrong)} pages did not come; {wrong[0]}")
@@ -163,6 +166,7 @@ async def _ask(
     among: Sequence[Journey],
     seconds: float,
     think: float,
+    ends_every: float,
     on_warm: Callable[[], None],
 ) -> list[Answer]:
     async with AsyncExitStack() as stack:
@@ -174,7 +178,18 @@ async def _ask(
             await _sign_in(session, journey.user.username)
         await _walk_all(people, WARM_SECONDS, think)
         on_warm()
-        return await _walk_all(people, seconds, think)
+        ending = asyncio.create_task(_end(among[0].evaluations, ends_every))
+        try:
+            return await _walk_all(people, seconds, think)
+        finally:
+            ending.cancel()
+
+
+async def _end(evaluations: Sequence[int], every: float) -> None:
+    """Let one evaluation after the other end anew, now: the newest of its checkpoint."""
+    for pk in evaluations:
+        await asyncio.sleep(every)
+        await Evaluation.objects.filter(pk=pk).aupdate(created_at=Now())
 
 
 async def _walk_all(

@@ -1,12 +1,12 @@
 """How fast pages are when the installation is full: 20 people at once, and rows coming in.
 
-    python -m bench.full [--seconds 120] [--users 20] [--checkpoints 2000] [--rows 1000000]
+    python -m bench.full [--seconds 120] [--users 20] [--ends-every 10] [--rows 1000000]
 
 Fills embedded servers of its own by COPY (2,000 checkpoints, 20,000 evaluations, over 5 million
 completions; some three minutes) and keeps them under var/bench, so that the next run begins at
 once; another schema, or another way to fill, fills anew. Then it serves them as `manage.py up`
 does. Each of the users has a session, asks for a page, reads it, thinks for a second, and asks for
-another. Times are the client's, to the last byte of the page; CPU is that of the web server's and
+another, while an evaluation ends every ten seconds, so that no score is known for long. Times are the client's, to the last byte of the page; CPU is that of the web server's and
 of PostgreSQL's processes by the kernel's count, over all requests. Goal: 95 % below 150 ms.
 
 Also: rows per second when segments of a million completions are accepted, as from workers and
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120, help="of asking for pages (120)")
     parser.add_argument("--users", type=int, default=20)
     parser.add_argument("--think", type=float, default=1.0, help="seconds between pages (1)")
+    parser.add_argument("--ends-every", type=float, default=10, help="seconds (10)")
     parser.add_argument("--checkpoints", type=int, default=2000, help="of ten evaluations each")
     parser.add_argument("--rows", type=int, default=1_000_000, help="that come in; 0: none")
     options = parser.parse_args()
@@ -108,14 +109,17 @@ def _fill(servers: Any, checkpoints: int) -> dict[str, Any]:
 def _measured(var: Path, options: argparse.Namespace) -> dict[str, Any]:
     from bench import _full_load, _full_rows
 
-    result: dict[str, Any] = {"users": options.users, "think_seconds": options.think}
+    result: dict[str, Any] = {
+        "users": options.users, "think_seconds": options.think,
+        "seconds_between_ends": options.ends_every,
+    }  # fmt: skip
     journeys = _full_load.journeys(options.users)
     result["queries"] = _full_load.queries(journeys)
     postmaster = int((var / "postgres" / "postmaster.pid").read_text().split()[0])
     with served(var) as (address, web):
         before: list[float] = []
         answers = _full_load.ask(
-            address, journeys, options.seconds, options.think,
+            address, journeys, options.seconds, options.think, options.ends_every,
             on_warm=lambda: before.extend((cpu_seconds(web), cpu_seconds(postmaster))),
         )  # fmt: skip
         after = [cpu_seconds(web), cpu_seconds(postmaster)]

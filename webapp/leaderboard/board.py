@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 
@@ -24,9 +24,10 @@ from webapp.core.models import User
 from webapp.leaderboard import columns, published, queries, scores, standings
 from webapp.leaderboard.choice import SIZES, Choice
 from webapp.leaderboard.columns import Column
+from webapp.leaderboard.memo import Memo
 from webapp.leaderboard.published import Figure, Model
 from webapp.leaderboard.queries import Measured
-from webapp.leaderboard.scores import Facts, Floats, Scores, Version
+from webapp.leaderboard.scores import Facts, Floats, Scores
 from webapp.leaderboard.standings import Places, Standings
 
 ROWS_PER_PAGE = 25  # of up to a dozen columns: what keeps a page light
@@ -107,7 +108,7 @@ class Board:
     benchmarks: Mapping[str, tuple[str, int]]  # (title, evaluations) by name
     options: Mapping[str, list[str]]  # what filters can be set to
     facts: Mapping[int, Facts]
-    version: Version  # of the scores
+    memo: Memo
     usual: Mapping[str, int]  # an evaluation of each benchmark's usual measurement
 
     @property
@@ -129,7 +130,7 @@ class Board:
         """What stands in these places: two queries, or one."""
         thin = {place: self.standing.held(place) for place in places if isinstance(place, int)}
         wanted = [pk for held in thin.values() for pk, _ in held.values()]
-        found = {each.pk: each for each in queries.measured(wanted, self.version)}
+        found = queries.measured(wanted, self.memo)
         marked = undecontaminated(int(self.standing.checkpoint[place]) for place in thin)
         rows = []
         for place in places:
@@ -165,7 +166,7 @@ def build(user: User, choice: Choice) -> Board:
     found = Standings.read(given, names)
     ranked = _ranked_column(choice, shown)
     rankable = _rankable(ranked, found)
-    placed = _ranks(rankable) if len(rankable) <= MOST_RANKED else {}
+    placed = _ranks(rankable, given.memo) if len(rankable) <= MOST_RANKED else {}
     kept = [pk for pk, each in facts.items() if _keeps(choice, each, seen)]
     standing = found.places(
         kept if choice.published != "only" else (),
@@ -177,7 +178,7 @@ def build(user: User, choice: Choice) -> Board:
         sort = next((column.key for column in shown if column.is_rating), "")
     sort = sort or (ranked.key if ranked else "name")
     by = next((column for column in shown if column.key == sort), None)
-    said = _said(sort, by, given.version, standing, facts)
+    said = _said(sort, by, given, standing, facts)
     return Board(
         columns=shown,
         places=_sorted(standing, whole, facts, said, sort, flipped=choice.flipped),
@@ -190,7 +191,7 @@ def build(user: User, choice: Choice) -> Board:
         benchmarks=known,
         options=_options(facts.values(), {project for _, _, project, _ in here}),
         facts=facts,
-        version=given.version,
+        memo=given.memo,
         usual={name: pk for name, (_, pk) in found.usual.items()},
     )
 
@@ -380,24 +381,18 @@ def _rankable(ranked: Column | None, found: Standings) -> list[int]:
     return found.of(found.usual[ranked.benchmark][0])
 
 
-def _ranks(evaluations: Sequence[int]) -> dict[int, int]:
+def _ranks(evaluations: Sequence[int], memo: Memo) -> Mapping[int, int]:
     """Rank by evaluation; none where there is nothing to compare."""
     if len(evaluations) < 2:
         return {}
-    ranked = _ranked(tuple(evaluations))
-    return dict(zip(evaluations, ranked, strict=True)) if ranked else {}
-
-
-@lru_cache(maxsize=64)
-def _ranked(evaluations: tuple[int, ...]) -> tuple[int, ...]:
-    """Ranks stay while no score comes or goes: a complete evaluation's counts never change."""
-    return tuple(ranks(*queries.counts(evaluations)))
+    keys = tuple(evaluations)
+    return memo.ranks(keys, lambda: dict(zip(keys, ranks(*queries.counts(keys)), strict=True)))
 
 
 def _said(
     sort: str,
     column: Column | None,
-    version: Version,
+    given: Scores,
     standing: Places,
     facts: Mapping[int, Facts],
 ) -> Sequence[float | str]:
@@ -408,9 +403,9 @@ def _said(
     if column is None:
         return [math.nan] * len(standing)
     if column.benchmark:
-        values = None if column.is_score else standings.values(version, column)
+        values = None if column.is_score else standings.values(given, column)
         return standing.values(column.benchmark, values)
-    dtypes = standings.number_formats(version) if column.metric == "dtype" else {}
+    dtypes = standings.number_formats(given) if column.metric == "dtype" else {}
     rows = zip(standing.checkpoint.tolist(), standing.newest.tolist(), strict=True)
     return [
         _fact(

@@ -1,23 +1,40 @@
 -- Whatever changes what a leaderboard says leaves a row in leaderboard_change, in its own
 -- transaction: whoever keeps scores in memory (webapp/leaderboard/scores.py) learns of a change at
--- the moment from which it is seen.
+-- the moment from which it is seen. Where one graded evaluation is all that changed, the row says
+-- which, so that no other has to be read anew.
 CREATE OR REPLACE FUNCTION leaderboard_note_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO leaderboard_change DEFAULT VALUES;
     RETURN NULL;
 END $$;
 
-CREATE OR REPLACE TRIGGER leaderboard_note_change AFTER INSERT OR DELETE ON runs_evaluation
-FOR EACH STATEMENT EXECUTE FUNCTION leaderboard_note_change();
+CREATE OR REPLACE FUNCTION leaderboard_note_evaluation() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        INSERT INTO leaderboard_change (evaluation) VALUES (OLD.id);
+    ELSE
+        INSERT INTO leaderboard_change (evaluation) VALUES (NEW.id);
+    END IF;
+    RETURN NULL;
+END $$;
+
+DROP TRIGGER IF EXISTS leaderboard_note_change ON runs_evaluation;
+
+CREATE OR REPLACE TRIGGER leaderboard_note_insert AFTER INSERT ON runs_evaluation
+FOR EACH ROW WHEN (NEW.metrics IS NOT NULL) EXECUTE FUNCTION leaderboard_note_evaluation();
+
+CREATE OR REPLACE TRIGGER leaderboard_note_delete AFTER DELETE ON runs_evaluation
+FOR EACH ROW WHEN (OLD.metrics IS NOT NULL) EXECUTE FUNCTION leaderboard_note_evaluation();
 
 CREATE OR REPLACE TRIGGER leaderboard_note_update AFTER UPDATE ON runs_evaluation
 FOR EACH ROW WHEN (
-    (OLD.metrics IS NULL) IS DISTINCT FROM (NEW.metrics IS NULL)
-    OR (OLD.run_id, OLD.checkpoint_id, OLD.benchmark_id, OLD.measurement_hash, OLD.created_at,
-        OLD.pass_at_1, OLD.samples, OLD.protocol, OLD.engine, OLD.summary)
+    (OLD.metrics IS NOT NULL OR NEW.metrics IS NOT NULL)
+    AND (OLD.run_id, OLD.checkpoint_id, OLD.benchmark_id, OLD.measurement_hash, OLD.created_at,
+        OLD.pass_at_1, OLD.samples, OLD.protocol, OLD.engine, OLD.summary, OLD.correct_counts)
     IS DISTINCT FROM (NEW.run_id, NEW.checkpoint_id, NEW.benchmark_id, NEW.measurement_hash,
-        NEW.created_at, NEW.pass_at_1, NEW.samples, NEW.protocol, NEW.engine, NEW.summary)
-) EXECUTE FUNCTION leaderboard_note_change();
+        NEW.created_at, NEW.pass_at_1, NEW.samples, NEW.protocol, NEW.engine, NEW.summary,
+        NEW.correct_counts)
+) EXECUTE FUNCTION leaderboard_note_evaluation();
 
 CREATE OR REPLACE TRIGGER leaderboard_note_change AFTER INSERT OR DELETE ON checkpoints_checkpoint
 FOR EACH STATEMENT EXECUTE FUNCTION leaderboard_note_change();

@@ -10,6 +10,9 @@ from django.db.models.functions import Now
 class Change(models.Model):
     """A note that what leaderboards say may have changed; triggers make it (``changes.sql``)."""
 
+    evaluation = models.BigIntegerField(
+        null=True, help_text="all that changed, graded before or after; null: anything"
+    )
     at = models.DateTimeField(db_default=Now())
 
     class Meta:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,10 +12,8 @@ from django.db.models.fields.json import KeyTransform
 
 from evaluator.protocol import PRESETS
 from webapp.leaderboard import passports
-from webapp.leaderboard.scores import Version
+from webapp.leaderboard.memo import Memo
 from webapp.runs.models import Evaluation
-
-MOST_KNOWN = 2_000  # evaluations of whose figures a process keeps some kilobytes each
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,37 +64,25 @@ class Measured:
         return f"{self.engine.get('model', '')} at {host}"
 
 
-def measured(evaluations: Iterable[int], version: Version) -> list[Measured]:
-    """What the leaderboard shows of these evaluations; texts stay in the database.
+def measured(evaluations: Iterable[int], memo: Memo) -> dict[int, Measured]:
+    """What the leaderboard shows of these evaluations, where they are still there.
 
-    One query, or none where they were read since the scores changed.
+    One query, or none where all were read before. Texts stay in the database.
     """
-    wanted, known = set(evaluations), _known(version)
-    found = {pk: each for pk in wanted if (each := known.get(pk)) is not None}
-    missing = wanted - found.keys()
-    if missing:
-        rows = (
-            Evaluation.objects.filter(pk__in=missing)
-            .order_by()
-            .annotate(sampling=KeyTransform("sampling", "protocol"))
-            .values_list(
-                "pk", "checkpoint_id", "benchmark__name", "samples", "sampling",
-                "measurement_hash", "created_at", "run__project__name", "engine", "summary",
-            )
-        )  # fmt: skip
-        read = {row[0]: Measured(*row) for row in rows}
-        if len(known) + len(read) > MOST_KNOWN:
-            known.clear()
-        if len(read) <= MOST_KNOWN:
-            known.update(read)
-        found |= read
-    return list(found.values())
+    return memo.figures.of(evaluations, _measured)
 
 
-@lru_cache(maxsize=1)
-def _known(version: Version) -> dict[int, Measured]:
-    """Those that this process has read since; another version begins with none."""
-    return {}
+def _measured(evaluations: Collection[int]) -> dict[int, Measured]:
+    rows = (
+        Evaluation.objects.filter(pk__in=evaluations)
+        .order_by()
+        .annotate(sampling=KeyTransform("sampling", "protocol"))
+        .values_list(
+            "pk", "checkpoint_id", "benchmark__name", "samples", "sampling",
+            "measurement_hash", "created_at", "run__project__name", "engine", "summary",
+        )
+    )  # fmt: skip
+    return {row[0]: Measured(*row) for row in rows}
 
 
 def counts(evaluations: Sequence[int]) -> tuple[list[list[int]], list[int]]:

@@ -3,8 +3,9 @@
 A board is made of all scores that a person sees: to read them anew for every page costs the
 database and Python more than all the rest of it. What is kept is good until a statement changes
 something that it holds; such a statement leaves a row in the table of changes (``changes.sql``),
-in its own transaction, so one cheap query says whether anything came. No page is kept, and nothing
-of it is one person's: who sees what is asked each time.
+in its own transaction, so one cheap query says whether anything came, and where evaluations came
+only those are read. No page is kept, and nothing of it is one person's: who sees what is asked
+each time.
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from django.contrib.postgres.aggregates import ArrayAgg
 from django.db import transaction
-from django.db.models import Count, Exists, FloatField, Max, OuterRef
+from django.db.models import Count, FloatField, Max, Q, QuerySet
 from django.db.models.fields.json import KeyTransform
 from django.db.models.functions import Cast, Extract, Left, Now
 
 from webapp.benchmarks.models import Benchmark
 from webapp.checkpoints.models import Checkpoint
 from webapp.core.models import User
+from webapp.leaderboard.memo import Memo
 from webapp.leaderboard.models import Change
 from webapp.projects.access import seen_projects
 from webapp.projects.models import Project
@@ -34,7 +37,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 HASH = 20  # characters of a hash, which tell any two apart: 80 bits
 CHANGES_KEPT = timedelta(hours=1)
-Version = tuple[int | None, int]
+MOST_CHANGED = 500  # evaluations: beyond, all are read anew
 _ARCHITECTURE_ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
@@ -63,19 +66,20 @@ class Facts:
 class Scores:
     """Graded evaluations of checkpoints that are not archived; arrays run alike."""
 
-    benchmarks: Sequence[tuple[str, str]]  # (name, title); of one name the newest is last
+    benchmarks: Sequence[tuple[int, str, str]]  # (key, name, title); of a name the newest is last
+    numbers: Mapping[tuple[str, str], int]  # measurements, by benchmark's name and hash
     projects: Mapping[int, str]
     facts: Mapping[int, Facts]  # by checkpoint
     viewed: frozenset[int] | None  # projects that the person sees; None is all
     pk: Ints
     checkpoint: Ints
     benchmark: Ints  # an index of ``benchmarks``
-    measurement: Ints  # one number for each benchmark's name and measurement hash
+    measurement: Ints  # one of ``numbers``
     created: Floats  # seconds since 1970
     score: Floats  # pass@1; nan where samples have no verdict
     project: Ints  # the run's
     home: Ints  # the checkpoint's project
-    version: Version = (None, 0)  # what else is kept beside them is good as long
+    memo: Memo  # what else is kept, which is good as long
 
     def seen(self, user: User) -> Scores:
         """Those that stand on the person's leaderboard: one query, or none."""
@@ -95,7 +99,7 @@ class Scores:
 
     def on(self, names: Collection[str]) -> Scores:
         """Those on benchmarks of these names."""
-        wanted = np.array([name in names for name, _ in self.benchmarks], dtype=bool)
+        wanted = np.array([name in names for _, name, _ in self.benchmarks], dtype=bool)
         return self._of(wanted[self.benchmark])
 
     def newest(
@@ -109,19 +113,15 @@ class Scores:
         return found
 
     def _of(self, there: npt.NDArray[np.bool_]) -> Scores:
-        return replace(
-            self, pk=self.pk[there], checkpoint=self.checkpoint[there],
-            benchmark=self.benchmark[there], measurement=self.measurement[there],
-            created=self.created[there], score=self.score[there], project=self.project[there],
-            home=self.home[there],
-        )  # fmt: skip
+        columns: dict[str, Any] = {name: getattr(self, name)[there] for name in _COLUMNS}
+        return replace(self, **columns)
 
     def counts(self) -> list[tuple[str, str, str, int]]:
         """(benchmark, its newest title, project, evaluations), in order of the benchmarks."""
         size = 1 + self.project.max(initial=0)
         pairs, counts = np.unique(self.benchmark * size + self.project, return_counts=True)
         places, projects = np.divmod(pairs, size)
-        found = [self.benchmarks[place] for place in places.tolist()]
+        found = [self.benchmarks[place][1:] for place in places.tolist()]
         titles = dict(found)
         return [
             (name, titles[name], self.projects[project], count)
@@ -141,24 +141,40 @@ class Scores:
         return not facts.students.isdisjoint(self.viewed)
 
 
+_COLUMNS = ("pk", "checkpoint", "benchmark", "measurement", "created", "score", "project", "home")
+_Version = tuple[int | None, int]
+
+
 class _Keeper:
     """The scores that this process has read last, for all of its threads."""
 
     def __init__(self) -> None:
         self._reading = threading.Lock()
-        self._kept: Scores | None = None
+        self._kept: tuple[_Version, frozenset[int], Scores] | None = None
 
     def current(self) -> Scores:
         """All scores as they are now: one query where nothing changed."""
         version, kept = _version(), self._kept
-        if kept is not None and kept.version == version:
-            return kept
+        if kept is not None and kept[0] == version:
+            return kept[2]
         with self._reading:
             # Before the scores: what changes in between is read too soon, never too late.
-            version = _version()
-            if self._kept is None or self._kept.version != version:
-                self._kept = replace(_read(), version=version)
-            return self._kept
+            notes = dict(Change.objects.values_list("pk", "evaluation"))
+            version = max(notes, default=None), len(notes)
+            if self._kept is None or self._kept[0] != version:
+                self._kept = version, frozenset(notes), self._read(notes)
+            return self._kept[2]
+
+    def _read(self, notes: Mapping[int, int | None]) -> Scores:
+        if self._kept is None:
+            return _read()
+        _, seen, before = self._kept
+        changed = {notes[pk] for pk in notes.keys() - seen}
+        known = {pk for pk in changed if pk is not None}
+        # Where a note is gone, others may be that were never seen.
+        if len(known) < len(changed) or len(known) > MOST_CHANGED or not notes.keys() >= seen:
+            return _read()
+        return _changed(before, known) or _read()
 
 
 current = _Keeper().current
@@ -180,7 +196,7 @@ def family_of(architecture: str) -> str:
     return architecture
 
 
-def _version() -> Version:
+def _version() -> _Version:
     """What no two states have in common.
 
     A number is drawn when its change is made, and seen when that is committed: a lower one may come
@@ -190,42 +206,81 @@ def _version() -> Version:
     return found["last"], found["count"]
 
 
+_GRADED = Q(metrics__isnull=False, checkpoint__isnull=False, checkpoint__archived_at=None)
+
+
 def _read() -> Scores:
-    """Five queries; texts stay in the database."""
-    among = Evaluation.objects.filter(
-        metrics__isnull=False, checkpoint__isnull=False, checkpoint__archived_at=None
+    """All of them: five queries; texts stay in the database."""
+    rows = _rows(Evaluation.objects.filter(_GRADED))
+    benchmarks = Benchmark.objects.filter(pk__in=set(rows["benchmark"]))
+    named = list(benchmarks.order_by("name", "created_at").values_list("pk", "name", "title"))
+    projects = dict(Project.objects.values_list("pk", "name"))
+    facts = _facts(set(rows["checkpoint"]))
+    return _scores(rows, benchmarks=named, numbers={}, projects=projects, facts=facts, memo=Memo())
+
+
+def _changed(before: Scores, changed: Collection[int]) -> Scores | None:
+    """They after these evaluations came, changed or went; None where that is not all."""
+    rows = _rows(Evaluation.objects.filter(_GRADED, pk__in=changed))
+    known = {pk for pk, _, _ in before.benchmarks}
+    if not known.issuperset(rows["benchmark"]) or not before.projects.keys() >= {*rows["project"]}:
+        return None
+    new = _scores(
+        rows,
+        benchmarks=before.benchmarks,
+        numbers=before.numbers,
+        projects=before.projects,
+        facts={**before.facts, **_facts(set(rows["checkpoint"]) - before.facts.keys())},
+        memo=before.memo.without(changed),
     )
-    given = among.order_by().aggregate(
-        pks=ArrayAgg("pk"), checkpoints=ArrayAgg("checkpoint_id"),
-        benchmarks=ArrayAgg("benchmark_id"), hashes=ArrayAgg(Left("measurement_hash", HASH)),
-        created=ArrayAgg(Cast(Extract("created_at", "epoch"), FloatField())),
-        scores=ArrayAgg("pass_at_1"), projects=ArrayAgg("run__project_id"),
-        homes=ArrayAgg("checkpoint__project_id"),
-    )  # fmt: skip
-    columns = {name: values or () for name, values in given.items()}
-    rows = Benchmark.objects.filter(pk__in=set(columns["benchmarks"])).order_by(
-        "name", "created_at"
+    left = before._of(~np.isin(before.pk, _ints(list(changed))))
+    columns = {name: np.concatenate([getattr(left, name), getattr(new, name)]) for name in _COLUMNS}
+    return replace(new, **columns)
+
+
+def _rows(among: QuerySet[Evaluation]) -> dict[str, Sequence[Any]]:
+    """Columns of the evaluations: one query, and one row that holds arrays."""
+    fields = {
+        "pk": "pk", "checkpoint": "checkpoint_id", "benchmark": "benchmark_id",
+        "measurement": Left("measurement_hash", HASH),
+        "created": Cast(Extract("created_at", "epoch"), FloatField()), "score": "pass_at_1",
+        "project": "run__project_id", "home": "checkpoint__project_id",
+    }  # fmt: skip
+    # "of_": an alias hides a field of the same name from those that come after it.
+    found = among.order_by().aggregate(
+        **{f"of_{name}": ArrayAgg(fields[name]) for name in _COLUMNS}
     )
-    benchmarks = list(rows.values_list("pk", "name", "title"))
+    return {name: found[f"of_{name}"] or () for name in _COLUMNS}
+
+
+def _scores(
+    rows: Mapping[str, Sequence[Any]],
+    *,
+    benchmarks: Sequence[tuple[int, str, str]],
+    numbers: Mapping[tuple[str, str], int],
+    projects: Mapping[int, str],
+    facts: Mapping[int, Facts],
+    memo: Memo,
+) -> Scores:
     places = {pk: place for place, (pk, _, _) in enumerate(benchmarks)}
-    benchmark = [places[pk] for pk in columns["benchmarks"]]
-    numbers: dict[tuple[str, str], int] = {}
-    pairs = zip((benchmarks[place][1] for place in benchmark), columns["hashes"], strict=True)
+    benchmark, numbers = [places[pk] for pk in rows["benchmark"]], dict(numbers)
+    pairs = zip((benchmarks[place][1] for place in benchmark), rows["measurement"], strict=True)
     measurement = [numbers.setdefault(pair, len(numbers)) for pair in pairs]
-    facts = _facts()
     every = Scores(
-        benchmarks=[(name, title) for _, name, title in benchmarks],
-        projects=dict(Project.objects.values_list("pk", "name")),
+        benchmarks=benchmarks,
+        numbers=numbers,
+        projects=projects,
         facts=facts,
         viewed=None,
-        pk=_ints(columns["pks"]),
-        checkpoint=_ints(columns["checkpoints"]),
+        pk=_ints(rows["pk"]),
+        checkpoint=_ints(rows["checkpoint"]),
         benchmark=_ints(benchmark),
         measurement=_ints(measurement),
-        created=np.array(columns["created"], dtype=np.float64),
-        score=np.array(columns["scores"], dtype=np.float64),  # None becomes nan
-        project=_ints(columns["projects"]),
-        home=_ints(columns["homes"]),
+        created=np.array(rows["created"], dtype=np.float64),
+        score=np.array(rows["score"], dtype=np.float64),  # None becomes nan
+        project=_ints(rows["project"]),
+        home=_ints(rows["home"]),
+        memo=memo,
     )
     # A checkpoint may have been deleted in between.
     return every._of(np.isin(every.checkpoint, _ints(list(facts))))
@@ -235,15 +290,16 @@ def _ints(values: Sequence[int]) -> Ints:
     return np.array(values, dtype=np.int64)
 
 
-def _facts() -> dict[int, Facts]:
-    """Of the checkpoints that have a score, by primary key."""
+def _facts(checkpoints: Collection[int]) -> dict[int, Facts]:
+    """Of these checkpoints, by primary key."""
+    if not checkpoints:
+        return {}
     students: dict[int, set[int]] = {}
-    taught = Checkpoint.objects.filter(parent__isnull=False).order_by()
+    taught = Checkpoint.objects.filter(parent__in=checkpoints).order_by()
     for parent, project in taught.values_list("parent_id", "project_id").distinct():
         students.setdefault(parent, set()).add(project)
-    scored = Evaluation.objects.filter(checkpoint=OuterRef("pk"), metrics__isnull=False)
     rows = (
-        Checkpoint.objects.filter(Exists(scored))
+        Checkpoint.objects.filter(pk__in=checkpoints)
         .annotate(teacher=KeyTransform("teacher", "produced_by__config"))
         .order_by("pk")
         .values_list(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from django.db.models.fields.json import KeyTransform
 
 from webapp.leaderboard import columns
 from webapp.leaderboard.columns import Column
-from webapp.leaderboard.scores import Floats, Ints, Scores, Version
+from webapp.leaderboard.scores import Floats, Ints, Scores
 from webapp.runs.models import Evaluation
 
 DAY_SECONDS = 86_400
@@ -41,7 +41,7 @@ class Standings:
         """Those of the scores that are on these benchmarks."""
         wanted = list(names)
         places = {name: place for place, name in enumerate(wanted)}
-        of = np.array([places.get(name, -1) for name, _ in scores.benchmarks], dtype=np.int64)
+        of = np.array([places.get(name, -1) for _, name, _ in scores.benchmarks], dtype=np.int64)
         benchmark = of[scores.benchmark]
         there = benchmark >= 0
         every = cls(
@@ -139,7 +139,9 @@ class Places:
         np.maximum.at(found, self.row, self.standings.created)
         return found
 
-    def values(self, benchmark: str, values: Mapping[int, float] | None = None) -> list[float]:
+    def values(
+        self, benchmark: str, values: Mapping[int, float | None] | None = None
+    ) -> list[float]:
         """Each row's figure on a benchmark, nan where it has none: pass@1, or of ``values``."""
         found = np.full(len(self), np.nan)
         if benchmark in self.standings.names:
@@ -147,7 +149,7 @@ class Places:
             given = self.standings.score[there]
             if values is not None:
                 pks = self.standings.pk[there].tolist()
-                given = np.array([values.get(pk, np.nan) for pk in pks], dtype=np.float64)
+                given = np.array([values.get(pk) for pk in pks], dtype=np.float64)
             found[self.row[there]] = given
         made: list[float] = found.tolist()
         return made
@@ -164,36 +166,36 @@ def _start(day: date) -> float:
     return datetime.combine(day, time(), UTC).timestamp()
 
 
-@lru_cache(maxsize=16)
-def values(version: Version, column: Column) -> Mapping[int, float]:
-    """What a column of a benchmark says of each evaluation, where it is defined.
+def values(scores: Scores, column: Column) -> Mapping[int, float | None]:
+    """What a column of a benchmark says of each evaluation on it; None where it is undefined.
 
-    One query, or none where it was asked of this version of the scores.
+    One query, or none where all was read before.
     """
     name = column.part_of_metrics
     part: Any = "summary"
     for key in name:
         part = KeyTransform(key, part)
-    rows = (
-        Evaluation.objects.filter(benchmark__name=column.benchmark, metrics__isnull=False)
-        .order_by()
-        .annotate(part=part)
-        .values_list("pk", "samples", "part")
-    )
-    found = {}
-    for pk, samples, given in rows:
-        metrics: Any = given
-        for key in reversed(name):
-            metrics = {key: metrics}
-        value, _ = columns.value_of(column, metrics | {"samples": samples})
-        if value is not None:
-            found[pk] = value
-    return found
+
+    def read(evaluations: Collection[int]) -> dict[int, float | None]:
+        rows = Evaluation.objects.filter(pk__in=evaluations).order_by().annotate(part=part)
+        found = {}
+        for pk, samples, given in rows.values_list("pk", "samples", "part"):
+            metrics: Any = given
+            for key in reversed(name):
+                metrics = {key: metrics}
+            found[pk], _ = columns.value_of(column, metrics | {"samples": samples})
+        return found
+
+    wanted = scores.on({column.benchmark}).pk.tolist()
+    return scores.memo.column(column.key).of(wanted, read)
 
 
-@lru_cache(maxsize=1)
-def number_formats(version: Version) -> Mapping[int, str]:
+def number_formats(scores: Scores) -> Mapping[int, str]:
     """In which number format each evaluation's model ran, blank where nobody knows; as above."""
-    rows = Evaluation.objects.filter(metrics__isnull=False).order_by()
-    given = rows.annotate(dtype=KeyTransform("dtype", "engine")).values_list("pk", "dtype")
-    return {pk: str(dtype or "") for pk, dtype in given}
+
+    def read(evaluations: Collection[int]) -> dict[int, str]:
+        rows = Evaluation.objects.filter(pk__in=evaluations).order_by()
+        given = rows.annotate(dtype=KeyTransform("dtype", "engine")).values_list("pk", "dtype")
+        return {pk: str(dtype or "") for pk, dtype in given}
+
+    return scores.memo.column("dtype").of(scores.pk.tolist(), read)

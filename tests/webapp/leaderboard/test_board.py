@@ -29,6 +29,7 @@ from tests.webapp.samples import (
 )
 from webapp.checkpoints.models import Checkpoint
 from webapp.leaderboard import board, choice, columns, published, queries
+from webapp.leaderboard.memo import Memo
 from webapp.projects.access import first_project
 from webapp.runs.models import Evaluation, Run
 
@@ -193,21 +194,9 @@ def test_the_first_page_shows_scores_of_what_was_measured(user: Any, page: Clien
     for name in ("arithmetic", "custom"):
         benchmark = make_benchmark(PROBLEMS, name, name)
         make_evaluation(user, make_checkpoint(user, f"m-{name}"), benchmark, PROBLEMS)
-    keys = [
-        column.key
-        for column in built(
-            user,
-        ).columns
-    ]
+    keys = [column.key for column in built(user).columns]
     assert keys == ["arithmetic:pass@1", "custom:pass@1"]
-    assert (
-        len(
-            ours(
-                user,
-            )
-        )
-        == 2
-    )
+    assert len(ours(user)) == 2
 
 
 # --- order and filters
@@ -463,7 +452,8 @@ def test_queries_and_size_of_the_page_do_not_grow_with_the_rows(
 
 def test_metrics_are_read_without_their_problems(user: Any) -> None:
     make_evaluation(user, make_checkpoint(user, "m"), make_benchmark(PROBLEMS), PROBLEMS)
-    (found,) = queries.measured(Evaluation.objects.values_list("pk", flat=True), (None, 0))
+    evaluations = Evaluation.objects.values_list("pk", flat=True)
+    (found,) = queries.measured(evaluations, Memo()).values()
     assert "per_problem" not in found.metrics
     assert found.metrics["pass@1"]["value"] is not None
     assert found.temperature == PRESETS["quick"].sampling.temperature

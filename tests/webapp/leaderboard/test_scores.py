@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from datetime import timedelta
 from typing import Any
@@ -24,7 +25,7 @@ from tests.webapp.samples import (
 )
 from webapp.benchmarks.models import Benchmark
 from webapp.checkpoints.models import Checkpoint
-from webapp.leaderboard import columns, queries, scores, standings
+from webapp.leaderboard import columns, memo, queries, scores, standings
 from webapp.leaderboard.models import Change
 from webapp.leaderboard.scores import Scores
 from webapp.projects.models import Project, Role
@@ -34,13 +35,20 @@ PROBLEMS = arithmetic(3)
 
 
 def same(one: Scores, other: Scores) -> bool:
-    """Whether they hold the same; the order of evaluations is nobody's."""
-    if (one.benchmarks, one.projects, one.facts) != (other.benchmarks, other.projects, other.facts):
+    """Whether they say the same; the order of evaluations is nobody's."""
+    if one.counts() != other.counts() or one.checkpoints() != other.checkpoints():
         return False
     orders = np.argsort(one.pk), np.argsort(other.pk)
     arrays = [each.name for each in fields(Scores) if each.type in {"Ints", "Floats"}]
-    assert {"pk", "score", "home"} <= set(arrays)
-    names = [name for name in arrays if name != "measurement"]  # its numbers are nobody's either
+    assert set(scores._COLUMNS) == set(arrays)
+    # The numbers of benchmarks and measurements are nobody's either.
+    names = [name for name in arrays if name not in {"benchmark", "measurement"}]
+    titles = [
+        [each.benchmarks[place] for place in each.benchmark[order].tolist()]
+        for each, order in zip((one, other), orders, strict=True)
+    ]
+    if titles[0] != titles[1]:
+        return False
     groups = [
         [np.flatnonzero(each.measurement == number).tolist() for number in each.measurement]
         for each in (one._of(orders[0]), other._of(orders[1]))  # type: ignore[arg-type]
@@ -140,51 +148,148 @@ def test_what_no_board_says_changes_nothing(
 
 
 @pytest.mark.django_db
-def test_what_rows_are_sorted_by_is_as_good_as_the_scores(
-    measured: Evaluation, django_assert_num_queries: Any
+def test_of_an_evaluation_that_changed_nothing_else_is_read(
+    user: Any, measured: Evaluation, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    column = columns.parse("arithmetic:tokens", {})
-    assert column is not None
-    before = standings.values(scores.current().version, column)[measured.pk]
-    assert measured.metrics is not None
-    measured.metrics = measured.metrics | {"tokens": {"mean": before + 10}}
-    measured.save()
-    assert standings.values(scores.current().version, column)[measured.pk] == before + 10
-    measured.engine = measured.engine | {"dtype": "float8"}
-    measured.save()
-    version = scores.current().version
-    assert standings.number_formats(version)[measured.pk] == "float8"
-    assert standings.values(version, column)[measured.pk] == before + 10
-    (shown,) = queries.measured([measured.pk], version)
+    scores.current()
     with django_assert_num_queries(0):
-        standings.values(version, column)
-        standings.number_formats(version)
-        assert queries.measured([measured.pk], version) == [shown]
-    assert shown.engine["dtype"] == "float8"
-    for changed in (
-        {"engine": {"name": "replay"}},
-        {"protocol": {"sampling": {"temperature": 0.9}}},
-    ):
-        Evaluation.objects.update(**changed)
-        (after,) = queries.measured([measured.pk], scores.current().version)
-        assert after != shown
-        shown = after
-    measured.delete()
-    assert queries.measured([measured.pk], scores.current().version) == []
+        monkeypatch.setattr(scores, "_read", None)
+    again(measured)  # of the run that is made for it nothing is noted
+    with django_assert_num_queries(3):
+        assert len(scores.current().pk) == 3
+    measured.pass_at_1 = 0.5
+    measured.save()
+    with django_assert_num_queries(3):
+        assert 0.5 in scores.current().score
+    third = make_checkpoint(user, "third")
+    monkeypatch.undo()
+    scores.current()
+    monkeypatch.setattr(scores, "_read", None)
+    make_evaluation(user, third, measured.benchmark, PROBLEMS, samples=2)
+    with django_assert_num_queries(5):
+        assert "third" in {each.name for each in scores.current().checkpoints().values()}
+
+
+def step(rng: random.Random, user: Any) -> None:
+    """One thing that happens to an installation."""
+    graded = list(Evaluation.objects.filter(metrics__isnull=False))
+    checkpoints = list(Checkpoint.objects.all())
+    one = rng.choice(graded) if graded else None
+    match rng.choice(("measure", "measure", "measure", "once more", "ungrade", "delete", "regrade",
+                      "move", "upload", "archive", "rename", "benchmark", "forget")):  # fmt: skip
+        case "measure":
+            benchmark, seed = rng.choice(list(Benchmark.objects.all())), rng.randrange(1000)
+            for_it = arithmetic(benchmark.problems.count())
+            make_evaluation(
+                user, rng.choice(checkpoints), benchmark, for_it, samples=2, seed=seed,
+                protocol=PRESETS[rng.choice(("greedy", "quick"))],
+            )  # fmt: skip
+        case "once more" if one:
+            Evaluation.objects.filter(pk=one.pk).update(created_at=timezone.now())
+        case "ungrade" if one:
+            Evaluation.objects.filter(pk=one.pk).update(metrics=None)
+        case "delete" if one:
+            one.delete()
+        case "regrade" if one:
+            assert one.metrics is not None
+            tokens = {"tokens": {"mean": rng.random()}}
+            Evaluation.objects.filter(pk=one.pk).update(
+                metrics=one.metrics | tokens, pass_at_1=rng.random(), engine={"dtype": "int8"}
+            )
+        case "move" if one:
+            Run.objects.filter(pk=one.run_id).update(project=make_project(f"p{rng.random()}"))
+        case "upload":
+            make_checkpoint(user, f"c{rng.random()}", parent=rng.choice(checkpoints))
+        case "archive":
+            Checkpoint.objects.filter(pk=rng.choice(checkpoints).pk).update(
+                archived_at=rng.choice((None, timezone.now()))
+            )
+        case "rename":
+            Checkpoint.objects.filter(pk=rng.choice(checkpoints).pk).update(name=f"r{rng.random()}")
+        case "benchmark" if Benchmark.objects.count() < 4:
+            size = 1 + Benchmark.objects.count()  # the third has three problems
+            make_benchmark(arithmetic(size), name=rng.choice(("sums", "more")))
+        case "forget":
+            Change.objects.update(at=timezone.now() - 2 * scores.CHANGES_KEPT)
+            scores.forget_changes()
 
 
 @pytest.mark.django_db
-def test_a_process_knows_no_more_figures_than_it_may(
-    user: Any, measured: Evaluation, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_happens_what_is_kept_is_what_is_there(
+    user: Any, measured: Evaluation, seed: int
 ) -> None:
+    rng = random.Random(seed)
+    column = columns.parse("arithmetic:tokens", {})
+    assert column is not None
+    for _ in range(25):
+        for _ in range(rng.randrange(3)):
+            step(rng, user)
+        kept, anew = scores.current(), scores._read()
+        assert same(kept, anew)
+        pks = kept.pk.tolist()
+        assert queries.measured(pks, kept.memo) == queries.measured(pks, anew.memo)
+        assert standings.values(kept, column) == standings.values(anew, column)
+        assert standings.number_formats(kept) == standings.number_formats(anew)
+
+
+@pytest.mark.django_db
+def test_what_was_read_of_an_evaluation_is_not_read_again(
+    user: Any, measured: Evaluation, django_assert_num_queries: Any
+) -> None:
+    column = columns.parse("arithmetic:tokens", {})
+    assert column is not None
+
+    def look() -> None:
+        kept = scores.current()
+        queries.measured(kept.pk.tolist(), kept.memo)
+        standings.values(kept, column)
+        standings.number_formats(kept)
+
+    look()
+    with django_assert_num_queries(1):  # whether anything changed
+        look()
     again(measured)
-    version, keys = scores.current().version, [*Evaluation.objects.values_list("pk", flat=True)]
-    known = queries._known(version)
-    for most, kept in ((1, 0), (2, 1), (3, 3)):
-        monkeypatch.setattr(queries, "MOST_KNOWN", most)
-        assert len(queries.measured(keys[:2], version)) == 2
-        assert len(queries.measured(keys, version)) == 3
-        assert len(known) == kept
+    with django_assert_num_queries(6) as captured:
+        look()
+    for query in captured.captured_queries[3:]:
+        assert str(measured.pk) not in query["sql"], "only what came is read"
+
+
+def test_what_is_known_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[set[int]] = []
+
+    def read(keys: Collection[int]) -> dict[int, int]:
+        asked.append(set(keys))
+        return {key: key * key for key in keys if key < 10}
+
+    known = memo.Known[int](3)
+    assert known.of([1, 2], read) == {1: 1, 2: 4}
+    assert known.of([2, 3, 3, 11], read) == {2: 4, 3: 9}
+    assert known.of([1, 2, 3], read) == {1: 1, 2: 4, 3: 9}
+    assert asked == [{1, 2}, {3, 11}], "what is not there is asked for again"
+    assert known.of([3, 4], read) == {3: 9, 4: 16}, "too many: it begins anew"
+    assert known.of([1, 2, 3, 4, 5], read) == {key: key * key for key in range(1, 6)}
+    assert asked[2:] == [{4}, {1, 2, 3, 5}]
+    assert known.of([5], read) == {5: 25}
+    assert asked[4:] == [{5}], "more than fit are not kept"
+    monkeypatch.setattr(memo, "MOST_COLUMNS", 2)
+    monkeypatch.setattr(memo, "MOST_RANKS", 2)
+    whole = memo.Memo()
+    for key in ("a", "b", "c"):
+        whole.column(key).of([1], read)
+        whole.ranks((1, len(asked)), lambda: {1: 1})
+    assert (len(whole._columns), len(whole._ranks)) == (1, 1)
+
+
+def test_ranks_are_kept_until_one_of_theirs_changes() -> None:
+    whole = memo.Memo()
+    whole.ranks((1, 2), lambda: {1: 1, 2: 2})
+    whole.ranks((3, 4), lambda: {3: 1, 4: 1})
+    left = whole.without([2])
+    assert left.ranks((3, 4), dict) == {3: 1, 4: 1}
+    assert left.ranks((1, 2), lambda: {1: 2, 2: 1}) == {1: 2, 2: 1}
+    assert whole.ranks((1, 2), dict) == {1: 1, 2: 2}
 
 
 @pytest.mark.django_db

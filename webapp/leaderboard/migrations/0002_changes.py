@@ -5,7 +5,7 @@ from pathlib import Path
 import django.db.models.functions.datetime
 from django.db import migrations, models
 
-NOTE = (Path(__file__).resolve().parent.parent / "changes.sql").read_text()
+NOTE = Path(__file__).with_suffix(".sql").read_text()
 TABLES = (
     "runs_evaluation", "checkpoints_checkpoint", "runs_run", "benchmarks_benchmark",
     "projects_project", "core_user",
