@@ -48,6 +48,15 @@ class Answer:
     address: str
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """In seconds."""
+
+    seconds: float  # of asking for pages
+    think: float  # between two pages of a person
+    ends_every: float  # between evaluations that end: what a process keeps of scores is stale then
+
+
 class Journey:
     """One person, and addresses of what they may see; the same ones in every run."""
 
@@ -144,17 +153,14 @@ def queries(among: Sequence[Journey]) -> dict[str, int]:
 def ask(
     address: str,
     among: Sequence[Journey],
-    seconds: float,
-    think: float,
-    ends_every: float,
+    pace: Pace,
     on_warm: Callable[[], None],
 ) -> list[Answer]:
     """Have all of them look at pages for so long, after the first ones have warmed the server up.
 
-    Meanwhile an evaluation ends every so many seconds: what processes keep of the scores is stale
-    from then on. Raises RuntimeError where a page does not come.
+    Raises RuntimeError where a page does not come.
     """
-    answers = asyncio.run(_ask(address, among, seconds, think, ends_every, on_warm))
+    answers = asyncio.run(_ask(address, among, pace, on_warm))
     wrong = [each for each in answers if each.status != 200]
     if wrong:
         raise RuntimeError(f"{len(wrong)} pages did not come; {wrong[0]}")
@@ -164,9 +170,7 @@ def ask(
 async def _ask(
     address: str,
     among: Sequence[Journey],
-    seconds: float,
-    think: float,
-    ends_every: float,
+    pace: Pace,
     on_warm: Callable[[], None],
 ) -> list[Answer]:
     async with AsyncExitStack() as stack:
@@ -176,11 +180,11 @@ async def _ask(
             session = aiohttp.ClientSession(address, cookie_jar=jar)
             people.append((await stack.enter_async_context(session), journey))
             await _sign_in(session, journey.user.username)
-        await _walk_all(people, WARM_SECONDS, think)
+        await _walk_all(people, WARM_SECONDS, pace.think)
         on_warm()
-        ending = asyncio.create_task(_end(among[0].evaluations, ends_every))
+        ending = asyncio.create_task(_end(among[0].evaluations, pace.ends_every))
         try:
-            return await _walk_all(people, seconds, think)
+            return await _walk_all(people, pace.seconds, pace.think)
         finally:
             ending.cancel()
 

@@ -6,8 +6,9 @@ Fills embedded servers of its own by COPY (2,000 checkpoints, 20,000 evaluations
 completions; some three minutes) and keeps them under var/bench, so that the next run begins at
 once; another schema, or another way to fill, fills anew. Then it serves them as `manage.py up`
 does. Each of the users has a session, asks for a page, reads it, thinks for a second, and asks for
-another, while an evaluation ends every ten seconds, so that no score is known for long. Times are the client's, to the last byte of the page; CPU is that of the web server's and
-of PostgreSQL's processes by the kernel's count, over all requests. Goal: 95 % below 150 ms.
+another, while an evaluation ends every ten seconds. Times are the client's, to the last byte of the
+page; CPU is that of the web server's and of PostgreSQL's processes by the kernel's count, over all
+requests. Goal: 95 % below 150 ms.
 
 Also: rows per second when segments of a million completions are accepted, as from workers and
 imported files. Unattended; five minutes once it is filled.
@@ -116,10 +117,11 @@ def _measured(var: Path, options: argparse.Namespace) -> dict[str, Any]:
     journeys = _full_load.journeys(options.users)
     result["queries"] = _full_load.queries(journeys)
     postmaster = int((var / "postgres" / "postmaster.pid").read_text().split()[0])
+    pace = _full_load.Pace(options.seconds, options.think, options.ends_every)
     with served(var) as (address, web):
         before: list[float] = []
         answers = _full_load.ask(
-            address, journeys, options.seconds, options.think, options.ends_every,
+            address, journeys, pace,
             on_warm=lambda: before.extend((cpu_seconds(web), cpu_seconds(postmaster))),
         )  # fmt: skip
         after = [cpu_seconds(web), cpu_seconds(postmaster)]
