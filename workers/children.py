@@ -79,7 +79,7 @@ class Child:
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         self.events: queue.Queue[dict[str, Any]] = queue.Queue()
         self._tail: deque[str] = deque(maxlen=LOG_LINES)
-        self._writing = threading.Lock()
+        self._messages: queue.Queue[str | None] = queue.Queue()  # None is the end
         self._oom_kills = endings.oom_kills()
         self.heard = time.monotonic()  # when the child last said something
         self._cpu_seconds = 0.0
@@ -97,8 +97,9 @@ class Child:
                 (self._read_log, self._process.stderr),
             )
         ]
-        for reader in self._readers:
-            reader.start()
+        self._writer = threading.Thread(target=self._write_messages, daemon=True)
+        for thread in (*self._readers, self._writer):
+            thread.start()
 
     @property
     def pid(self) -> int:
@@ -118,14 +119,11 @@ class Child:
         return "\n".join(self._tail)
 
     def send(self, message: dict[str, Any]) -> None:
-        """Write one message. A child that is dead already is noticed by its exit, not here."""
-        assert self._process.stdin is not None
-        try:
-            with self._writing:
-                self._process.stdin.write(json.dumps(message) + "\n")
-                self._process.stdin.flush()
-        except (BrokenPipeError, ValueError):  # ValueError: closed by kill()
-            logger.info("the child has closed its input", extra={"pid": self.pid})
+        """Have one message written, and do not wait: a child that hangs reads nothing.
+
+        A child that is dead already is noticed by its exit, not here.
+        """
+        self._messages.put(json.dumps(message) + "\n")
 
     @property
     def oom_killed(self) -> bool:
@@ -166,12 +164,8 @@ class Child:
             self._note_cpu_seconds()
         code = self._process.wait()
         self.drained()
-        assert self._process.stdin is not None
-        try:
-            with self._writing:
-                self._process.stdin.close()
-        except BrokenPipeError:  # what was still buffered is for nobody now
-            logger.debug("the child's input was closed")
+        self._messages.put(None)
+        self._writer.join(timeout=END_SECONDS)
         return code
 
     def _note_cpu_seconds(self) -> None:
@@ -187,6 +181,17 @@ class Child:
         for secret in self._secrets:
             line = line.replace(secret, logs.STRUCK_OUT)
         return line
+
+    def _write_messages(self) -> None:
+        stream = self._process.stdin
+        assert stream is not None
+        try:
+            with stream:
+                while (line := self._messages.get()) is not None:
+                    stream.write(line)
+                    stream.flush()
+        except BrokenPipeError:
+            logger.info("the child has closed its input", extra={"pid": self.pid})
 
     def _read_events(self, stream: IO[str]) -> None:
         with stream:

@@ -110,4 +110,7 @@ def misbehave(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    if HOW == "deaf":
+        (Path(sys.argv[2]).parent / "group").write_text(str(os.getpgrp()))
+        os.kill(os.getpid(), signal.SIGSTOP)
     sys.exit(serve(Path(sys.argv[2]), {"evaluate": Draw}))

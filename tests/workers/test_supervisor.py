@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -123,6 +126,38 @@ def test_cancelling_kills_the_whole_group_within_ten_seconds(
     assert group_members(group) == []
     run.refresh_from_db()
     assert run.state == State.CANCELLED
+
+
+def test_a_child_that_hears_nothing_holds_nobody_up(
+    run: Run,
+    evaluate: Stage,
+    child: Behave,
+    wait_until: Callable[..., Any],
+    at_work: Callable[[str], threading.Thread],
+    group_members: Callable[[int], list[int]],
+    settings: Any,
+) -> None:
+    """A message may be longer than what a pipe holds, and a process may hang before it reads."""
+    settings.RETORT_LEASE_SECONDS = 3.0
+    Shard.objects.filter(stage=evaluate).update(work={"problem_ids": ["p" * 1000] * 1000})
+    child("deaf")
+    worker = at_work("me")
+    note = files.stage_folder(evaluate) / "group"
+    wait_until(lambda: note.exists() and note.read_text())
+    group = int(note.read_text())
+    held = Shard.objects.exclude(lease_token=None)
+    first = wait_until(held.first)
+    renewed = first.lease_expires_at + 2 * timedelta(seconds=settings.RETORT_LEASE_SECONDS)
+    wait_until(lambda: held.get().lease_expires_at > renewed)
+    assert held.get().lease_token == first.lease_token
+    asked = time.monotonic()
+    services.cancel_run(run)
+    worker.join(timeout=20)
+    taken = time.monotonic() - asked
+    if group_members(group):
+        os.killpg(group, signal.SIGKILL)
+    worker.join()
+    assert taken < 10
 
 
 def test_a_worker_told_to_stop_gives_the_shard_back(
