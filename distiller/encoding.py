@@ -11,6 +11,7 @@ end. Torch-free.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from distiller.mixing import Chat
 from distiller.recipe import Recipe
 from evaluator.engines.base import forced_start
 from evaluator.engines.prompting import Prompter
+from evaluator.errors import InputError as EvaluatorInputError
 from evaluator.protocol import Protocol
 
 BATCH = 128  # texts tokenised at once
@@ -62,10 +64,17 @@ class Encoder:
     def __init__(self, base_model: Path, recipe: Recipe) -> None:
         self._prompter = Prompter(base_model)
         self._recipe = recipe
-        self._protocol = Protocol(
-            thinking=recipe.thinking, chat_template=recipe.corpus.chat_template
-        )
         self.tokenizer = self._prompter.tokenizer
+        self.base_template: str | None = self._prompter.template  # the base's own
+        named = recipe.corpus.chat_template
+        plain = named == templates.PLAIN
+        # The student keeps the recipe's template as its own: it is asked, and so it is taught, by
+        # the rules of a checkpoint's own template, which let none write a system prompt of its own.
+        if named is not None:
+            self._prompter.template = None if plain else named
+        self._protocol = Protocol(
+            thinking=recipe.thinking, chat_template=templates.PLAIN if plain else None
+        )
         if self.template is None and recipe.corpus.chat_template is None:
             raise InputError(
                 "base: its tokenizer has no chat template and the recipe names none; set "
@@ -92,28 +101,18 @@ class Encoder:
         return self._prompter.config
 
     @property
-    def base_template(self) -> str | None:
-        """The base's own template."""
-        return self._prompter.template
-
-    @property
     def template(self) -> str | None:
         """The template in force: the recipe's, else the base's; None sends plain text."""
-        named = self._recipe.corpus.chat_template
-        if named is not None:
-            return None if named == templates.PLAIN else named
         return self._prompter.template
 
     def prompt(self, problem: str) -> str:
         """The rendered prompt, a forced response start included, as at inference."""
-        return self._prompter.render(problem, prompt=self._recipe.prompt, protocol=self._protocol)
+        with _named_as_in_a_recipe():
+            return self.prompt_of(problem, self._protocol)
 
     def prompt_of(self, problem: str, protocol: Protocol) -> str:
         """The prompt that ``protocol`` would ask the student with, the recipe's text around it."""
-        own = {} if protocol.chat_template else {"chat_template": self.template}
-        return self._prompter.render(
-            problem, prompt=self._recipe.prompt, protocol=protocol.model_copy(update=own)
-        )
+        return self._prompter.render(problem, prompt=self._recipe.prompt, protocol=protocol)
 
     def response(self, prompt: str, completion: str) -> str:
         """What the model has to write after ``prompt``: the completion less a forced start.
@@ -148,7 +147,8 @@ class Encoder:
         DeepSeek-R1 itself answers what needs no thought.
         """
         protocol = self._protocol.model_copy(update={"system_prompt": chat.system})
-        prompt = self._prompter.render_chat(chat.turns, protocol)
+        with _named_as_in_a_recipe():
+            prompt = self._prompter.render_chat(chat.turns, protocol)
         thinking, answer = self._recipe.thinking, chat.answer
         if forced_start(prompt, thinking) and thinking.close not in answer:
             answer = f"\n{thinking.close}\n\n{answer}"
@@ -197,3 +197,13 @@ class Encoder:
                 list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
             )
         )
+
+
+@contextmanager
+def _named_as_in_a_recipe() -> Iterator[None]:
+    """What is wrong with a template is mended where the recipe names it."""
+    try:
+        yield
+    except EvaluatorInputError as error:
+        field = str(error).replace("protocol.chat_template", "corpus.chat_template")
+        raise InputError(field) from error

@@ -94,10 +94,11 @@ def run(
         found = checks_of_corpus(examples, encoder, recipe, known=bool(corpus or traces))
         if corpus is None:
             found += [round_trip(rendered, encoder)]
+        asking = _measured(encoder, recipe, prompts[0])
     except (DistillerError, EvaluatorInputError) as failure:
         add(_fault(failure))
         return report
-    report.checks += [_template(encoder, recipe), *_measured(encoder, recipe, prompts[0]), *found]
+    report.checks += [_template(encoder, recipe), *asking, *found]
     if recipe.corpus.general and corpus is None:
         add(_general(chats, encoder, recipe))
     lengths = lengths_of(examples) + [len(each.input_ids) for each in chats]

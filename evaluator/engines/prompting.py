@@ -172,7 +172,10 @@ class Prompter:
                 messages, chat_template=template, add_generation_prompt=True, tokenize=False
             )
         except jinja2.TemplateError as error:
-            raise InputError(f"chat template: it does not render ({error}).") from error
+            raise InputError(
+                f"chat template: it does not render ({error}); give another one in "
+                "protocol.chat_template."
+            ) from error
         if any(turn["content"].strip() not in text for turn in (turns[0], turns[-1])):
             raise InputError("chat template: the rendered prompt does not contain the problem.")
         return text

@@ -292,6 +292,8 @@ def test_a_student_that_is_asked_otherwise_than_taught(tiny_qwen: Path) -> None:
     )  # fmt: skip
     assert found.level is Level.WARNING
     assert "'<think>" in found.detail
+    broken = {**plan, "protocol": {"chat_template": "{{ raise_exception('no') }}"}}
+    assert check(tiny_qwen, "chat template", evaluation=broken).level is Level.ERROR
 
 
 def test_the_mix_is_looked_at(tiny_qwen: Path, tmp_path: Path) -> None:

@@ -190,6 +190,44 @@ def test_a_base_without_template_gets_the_recipes_and_keeps_it(tmp_path: Path) -
     assert plain.end_token == "<|im_end|>"
 
 
+OWN_SYSTEM = (
+    "{% if messages[0].role != 'system' %}<|user|>You are a helpful assistant made by nobody."
+    "{% endif %}{% for m in messages %}<|user|>{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def test_a_recipes_template_teaches_what_the_student_is_asked_with(
+    tiny_qwen: Path, tmp_path: Path
+) -> None:
+    """Where a template writes a system prompt of its own, asking tells it not to; so does teaching.
+
+    Before, the student was taught with that prompt, asked without it, and preflight saw nothing.
+    """
+    chosen = recipe(tiny_qwen, corpus={"chat_template": OWN_SYSTEM})
+    encoder = Encoder(tiny_qwen, chosen)
+    manifest = {
+        "chat_template": encoder.template, "end_token": encoder.end_token,
+        "pad_token": encoder.pad_token,
+    }  # fmt: skip
+    templates.save_student_tokenizer(tiny_qwen, tmp_path, manifest)
+    shutil.copyfile(tiny_qwen / "config.json", tmp_path / "config.json")
+    student = Prompter(tmp_path)
+    asked = student.render("1+1", prompt="{problem}", protocol=Protocol())
+    assert encoder.prompt("1+1") == asked
+    assert "nobody" not in asked
+    chat = Chat("g:1", None, ({"role": "user", "content": "1+1"},), "2")
+    assert encoder.render_chat(chat).prompt == asked
+
+
+def test_a_recipes_template_that_insists_on_a_system_prompt_is_refused(tiny_qwen: Path) -> None:
+    """As a checkpoint's own is when it is asked: the training would have been for nothing."""
+    insists = OWN_SYSTEM.replace("messages[0].role != 'system'", "true")
+    encoder = Encoder(tiny_qwen, recipe(tiny_qwen, corpus={"chat_template": insists}))
+    with pytest.raises(InputError, match=r"system prompt of its own .*corpus\.chat_template"):
+        encoder.prompt("1+1")
+
+
 @pytest.mark.parametrize(
     ("template", "sentence"),
     [
