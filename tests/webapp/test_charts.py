@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-from hypothesis import given
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evaluator.records import Outcome
@@ -77,6 +78,22 @@ def test_numbers_read_as_people_write_them() -> None:
     assert [retort.duration(s) for s in (0, 59, 60, 3599, 3600, 90_000)] == [
         "0 s", "59 s", "1 min 00 s", "59 min 59 s", "1 h 00 min", "25 h 00 min",
     ]  # fmt: skip
+
+
+@given(st.integers(1, 10**15) | st.floats(0.001, 1e15))
+@example(999_936)
+@example(999.7)
+@example(999_499_999)
+def test_a_compact_number_is_within_half_a_percent_and_no_power_of_ten(value: float) -> None:
+    number, unit = re.fullmatch(r"([\d.]+)([kMBT]?)", retort.compact(value)).groups()  # type: ignore[union-attr]
+    assert float(number) * 1000 ** " kMBT".index(unit or " ") == pytest.approx(value, rel=0.00501)
+    assert float(number) < 1000 or unit == "T"
+
+
+@given(st.floats(0, 1e12))
+@example(4.2e-5)
+def test_money_is_no_power_of_ten(value: float) -> None:
+    assert re.fullmatch(r"(< )?[\d.,]+", retort.money(value))
 
 
 def test_curves_leave_undefined_points_out_and_need_two() -> None:

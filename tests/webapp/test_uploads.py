@@ -186,6 +186,37 @@ def test_an_incomplete_upload_goes_on_receiving(upload: Upload, file: UploadFile
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("state", [Upload.State.CHECKING, Upload.State.REGISTERED])
+def test_whoever_lost_the_answer_may_finish_again(page: Client, user: Any, state: str) -> None:
+    upload = uploads.begin(user, "model")
+    for name, data in model_files().items():
+        sent(upload, name, data)
+    address = reverse("checkpoints:finish", args=[upload.pk])
+    first = page.post(address)
+    if state == Upload.State.REGISTERED:
+        uploads.close(upload, Upload.State.REGISTERED)
+    second = page.post(address)
+    assert (second.status_code, second.json()) == (first.status_code, first.json())
+    upload.refresh_from_db()
+    assert upload.state == state
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_answer_tells_what_is_refused_from_what_goes_on(page: Client, user: Any) -> None:
+    upload = uploads.begin(user, "model")
+    for name, data in (model_files() | {"model.safetensors": b"torn"}).items():
+        uploads.declare(upload, name, len(data))
+    address = reverse("checkpoints:finish", args=[upload.pk])
+    missing = page.post(address)
+    assert (missing.status_code, missing.json()["refused"]) == (400, False)
+    for name, data in (model_files() | {"model.safetensors": b"torn"}).items():
+        sent(upload, name, data)
+    for _ in range(2):  # the second time its bytes are gone
+        torn = page.post(address)
+        assert (torn.status_code, torn.json()["refused"]) == (400, True)
+
+
+@pytest.mark.django_db(transaction=True)
 def test_what_is_torn_at_first_sight_is_refused_at_once(user: Any) -> None:
     upload = uploads.begin(user, "model")
     for name, data in (model_files() | {"model.safetensors": b"torn"}).items():

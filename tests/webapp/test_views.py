@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from django.test import Client
@@ -55,6 +56,21 @@ def text_of(response: Any) -> str:
 
 
 # --- who may see what
+
+
+def test_a_page_whose_session_has_ended_is_what_one_comes_back_to(evaluation: Any) -> None:
+    """Not the part of it that htmx asked for, and not the address that its form was sent to."""
+    part = reverse("runs:live", args=[evaluation.run_id])
+    cancel = reverse("runs:cancel", args=[evaluation.run_id])
+    page, elsewhere = f"/runs/{evaluation.run_id}/?a=1", "http://elsewhere.example/runs/1/"
+    nobody = Client()
+    polled = nobody.get(part, headers={"HX-Request": "true"})
+    assert (polled["HX-Refresh"], polled.content) == ("true", b"")
+    for referer, then in ((f"http://testserver{page}", page), (elsewhere, "/"), ("", "/")):
+        asked = nobody.post(cancel, headers={"Referer": referer} if referer else {})
+        assert asked.status_code == 302
+        assert parse_qs(urlsplit(asked["Location"]).query) == {"next": [then]}
+    assert nobody.get(page)["Location"] == f"/accounts/login/?{urlencode({'next': page}, safe='/')}"
 
 
 STATIC_PAGES = [

@@ -180,12 +180,16 @@ def _tell_left_out(request: HttpRequest, row: Upload) -> None:
 
 @require_POST
 def finish_upload(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-    """A complete upload goes to a worker: ``{"location"}``, or status 400 and why not."""
+    """A complete upload goes to a worker: ``{"location"}``, or status 400 and why not.
+
+    ``refused`` tells an upload that is no checkpoint, whose bytes are gone, from one that goes on.
+    """
     row = get_object_or_404(queries.own_uploads(signed_in(request)), pk=pk)
     try:
         uploads.submit(row)
     except UserError as error:
-        return _refused(error)
+        row.refresh_from_db()
+        return _refused(error, refused=row.state == Upload.State.REFUSED)
     return JsonResponse({"location": row.get_absolute_url()})
 
 
@@ -218,5 +222,6 @@ def _for_script(row: Upload) -> dict[str, Any]:
     }
 
 
-def _refused(error: UserError) -> JsonResponse:
-    return JsonResponse({"errors": {error.field or "__all__": [error.sentence]}}, status=400)
+def _refused(error: UserError, **more: bool) -> JsonResponse:
+    errors = {error.field or "__all__": [error.sentence]}
+    return JsonResponse({"errors": errors, **more}, status=400)

@@ -39,6 +39,7 @@ from webapp.runs.models import KeptChats
 
 CHECKSUMS = ("sha1", "sha256")
 _READ_BYTES = 1 << 20
+_SUBMITTED = (Upload.State.CHECKING, Upload.State.REGISTERED)
 
 
 class UploadError(Exception):
@@ -246,8 +247,12 @@ def submit(upload: Upload) -> None:
 
     Only what costs nothing is looked at here. Raises UserError where something is missing (the
     upload goes on receiving) or is no checkpoint at first sight (its bytes are deleted, the reason
-    stays with the upload).
+    stays with the upload). Asked again, as by a sender who lost the answer, it changes nothing.
     """
+    upload.refresh_from_db(fields=["state"])
+    if upload.state in _SUBMITTED:
+        return
+    _require_receiving(upload)
     files = list(upload.files.all())
     if not files:
         raise UserError("files: none came; choose the checkpoint's folder.", "files")
@@ -265,9 +270,8 @@ def submit(upload: Upload) -> None:
         raise
     with transaction.atomic():
         taken = Upload.objects.filter(pk=upload.pk, state=Upload.State.RECEIVING)
-        if not taken.update(state=Upload.State.CHECKING):
-            raise UserError("upload: is being checked already.")
-        transaction.on_commit(celery.ask_to_take_in)
+        if taken.update(state=Upload.State.CHECKING):
+            transaction.on_commit(celery.ask_to_take_in)
 
 
 def _require_distinct(paths: Sequence[str]) -> None:

@@ -57,7 +57,7 @@ MIDDLEWARE: list[str] = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "webapp.core.middleware.SignedInMiddleware",
     "webapp.monitoring.requests.UserIdMiddleware",
     "webapp.core.sessions.SeenMiddleware",
     "webapp.core.audit.AuditMiddleware",

@@ -1,12 +1,17 @@
-"""The content security policy, on every response."""
+"""The content security policy, on every response; and where those go who are not signed in."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.contrib.auth.middleware import LoginRequiredMiddleware
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django_htmx.http import HttpResponseClientRefresh
 
 Handler = Callable[[HttpRequest], HttpResponse]
 
@@ -40,6 +45,31 @@ class ContentSecurityPolicyMiddleware:
         )
         response.headers.setdefault("Content-Security-Policy", policy)
         return response
+
+
+class SignedInMiddleware(LoginRequiredMiddleware):
+    """Sends who is not signed in to the sign-in page, and from there back to a page.
+
+    A session may end under an open page. What htmx asks for then is a part of that page, and a form
+    is sent to an address that shows nothing: the page itself is what one comes back to.
+    """
+
+    def process_view(
+        self, request: HttpRequest, view_func: Any, view_args: Any, view_kwargs: Any
+    ) -> HttpResponseBase | None:
+        """Have htmx load the open page again; that request is then sent to sign in."""
+        answer = super().process_view(request, view_func, view_args, view_kwargs)
+        if answer is not None and "HX-Request" in request.headers:
+            return HttpResponseClientRefresh()
+        return answer
+
+    def handle_no_permission(self, request: HttpRequest, view_func: Any) -> HttpResponseRedirect:
+        """To the sign-in page, which leads back to what was asked for, or to the form's page."""
+        if request.method in ("GET", "HEAD"):
+            return super().handle_no_permission(request, view_func)
+        page = urlsplit(request.headers.get("Referer", ""))
+        is_ours = page.netloc == request.get_host()
+        return redirect_to_login(page._replace(scheme="", netloc="").geturl() if is_ours else "/")
 
 
 def _header(directives: dict[str, str]) -> str:

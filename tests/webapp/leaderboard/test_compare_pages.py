@@ -65,6 +65,24 @@ def test_more_than_eight_are_cut_and_that_is_said(
     assert "8 evaluations compared" in text
 
 
+def test_a_problem_without_a_scored_sample_is_not_drawn_as_wrong(
+    user: Any, page: Client, base: Evaluation
+) -> None:
+    def failing(rng: Any, problem: Any, sample: int) -> Any:
+        is_lost = problem.id == PROBLEMS[3].id
+        return "x", Outcome.ENGINE_ERROR if is_lost else Outcome.CORRECT, problem.answer, ""
+
+    torn = make_evaluation(
+        user, make_checkpoint(user, "torn"), base.benchmark, PROBLEMS, draw=failing
+    )
+    rows = text_of(page.get(address(base, torn))).split("<tr>")
+    lost = next(row for row in rows if f">{PROBLEMS[3].id}<" in row)
+    assert lost.count('class="heat"') == 1
+    assert "none scored" in lost
+    other = next(row for row in rows if f">{PROBLEMS[4].id}<" in row)
+    assert other.count('class="heat"') == 2
+
+
 # --- downloads
 
 

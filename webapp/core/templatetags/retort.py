@@ -51,9 +51,14 @@ def compact(value: float | None) -> str:
     if value is None:
         return BLANK
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.3g}"
+        if abs(value) >= 0.9995 * size:  # rounds to a whole one: 1M, not 1000k
+            return f"{_three_digits(value / size)}{letter}"
+    return _three_digits(value)
+
+
+def _three_digits(value: float) -> str:
+    """1.2345 → "1.23", 999.9 → "1000"; ``g`` alone would write "1e+03"."""
+    return f"{value:.0f}" if abs(value) >= 99.95 else f"{value:.3g}"
 
 
 @register.filter
@@ -76,6 +81,8 @@ def money(value: float | None) -> str:
     """1234.5 → "1,234.50", 0.00123 → "0.0012"; undefined is a dash, never 0."""
     if value is None:
         return BLANK
+    if 0 < value < 0.0001:
+        return "< 0.0001"
     return f"{value:,.2f}" if value == 0 or value >= 0.1 else f"{value:.2g}"
 
 

@@ -69,8 +69,8 @@ def _rating(cell: Cell) -> SafeString:
     elif cell.unrated:
         told = [format_html('<span class="sub" title="{}">no contests</span>', cell.unrated)]
     else:
-        told = [SafeString(BLANK)]
-    return format_html("{}{}", opening, _joined(told))
+        told = []
+    return format_html("{}{}", opening, _joined(told) or BLANK)
 
 
 def _one_rating(each: RatingRow, *, is_first: bool) -> SafeString:
@@ -179,6 +179,11 @@ def problem_cell(cell: CellView) -> SafeString:
         told = SafeString('<span class="quiet small">not drawn</span>')
         return format_html('<td data-label="{}">{}</td>', side.letter, told)
     address = reverse("leaderboard:problem", args=[side.evaluation.pk, tally.problem.pk])
+    if not tally.scored:
+        return format_html(
+            '<td data-label="{}"><a class="quiet small" href="{}">none scored</a></td>',
+            side.letter, address,
+        )  # fmt: skip
     change = NOTHING
     if cell.change:
         way = "gain" if cell.change > 0 else "loss"
