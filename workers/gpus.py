@@ -13,9 +13,10 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import Error, connection, transaction
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 class Sample:
     """A device and what it was doing a moment ago; None where the driver does not say."""
 
-    name: str  # as CUDA_VISIBLE_DEVICES takes it
+    name: str  # as CUDA_VISIBLE_DEVICES takes it; blank where the device does not answer
     model: str = ""
     memory_total_bytes: int | None = None
     memory_used_bytes: int | None = None
@@ -57,10 +58,7 @@ def nvidia() -> list[Sample]:
         logger.debug("no NVIDIA driver: %s", error)
         return []
     try:
-        return [
-            _sample(pynvml, pynvml.nvmlDeviceGetHandleByIndex(index))
-            for index in range(pynvml.nvmlDeviceGetCount())
-        ]
+        return [_sample(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError:
         logger.warning("the NVIDIA driver failed; no device is used", exc_info=True)
         return []
@@ -68,16 +66,23 @@ def nvidia() -> list[Sample]:
         pynvml.nvmlShutdown()
 
 
-def _sample(nvml: object, handle: object) -> Sample:
-    def ask(name: str) -> object:
+def _sample(nvml: Any, index: int) -> Sample:
+    def ask(name: str) -> Any:
         try:
             return getattr(nvml, name)(handle)
-        except nvml.NVMLError:  # type: ignore[attr-defined]
+        except nvml.NVMLError:
             return None  # not every device tells everything
 
+    try:
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        name = str(nvml.nvmlDeviceGetUUID(handle))
+    except nvml.NVMLError:
+        # It fell off the bus, perhaps; the others keep their numbers and go on.
+        logger.warning("device %d does not answer and is not used", index, exc_info=True)
+        return Sample("")
     memory, rates = ask("nvmlDeviceGetMemoryInfo"), ask("nvmlDeviceGetUtilizationRates")
     return Sample(
-        name=str(ask("nvmlDeviceGetUUID")),
+        name=name,
         model=str(ask("nvmlDeviceGetName") or ""),
         memory_total_bytes=getattr(memory, "total", None),
         memory_used_bytes=getattr(memory, "used", None),
@@ -92,13 +97,13 @@ inventory: Callable[[], list[Sample]] = nvidia
 def samples() -> list[Sample]:
     """The devices that this process may use: all of the host's, or CUDA_VISIBLE_DEVICES' choice."""
     found = inventory()
+    by_name = {sample.name: sample for sample in found if sample.name}
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
-        return found
-    names = [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
-    by_name = {sample.name: sample for sample in found}
-    by_name |= {str(index): sample for index, sample in enumerate(found)}
-    return [by_name[name] for name in names if name in by_name]
+        return list(by_name.values())
+    numbers = {str(index): sample.name for index, sample in enumerate(found)}
+    names = [numbers.get(each, each) for each in map(str.strip, chosen.split(","))]
+    return [by_name[name] for name in dict.fromkeys(names) if name in by_name]
 
 
 def record(host: str, found: list[Sample]) -> None:
@@ -137,14 +142,20 @@ def _alone_on(host: str) -> Iterator[None]:
         yield
 
 
-def acquire(host: str, stage_id: int, count: int, worker: str) -> Grant | None:
-    """Grant ``count`` devices whole, or leave a wish that ages and return None."""
+def acquire(
+    host: str, stage_id: int, count: int, worker: str, among: Collection[str]
+) -> Grant | None:
+    """Grant ``count`` devices whole, or leave a wish that ages and return None.
+
+    ``among`` names those that the worker may use and that are there now: rows outlive devices, and
+    the host's other workers may have been given others.
+    """
     with _alone_on(host):
         wish, _ = DeviceRequest.objects.get_or_create(
             host=host, stage_id=stage_id, granted_at=None,
             defaults={"count": count, "created_at": Now(), "expires_at": _wish_end()},
         )  # fmt: skip
-        free = list(Device.objects.filter(host=host, request=None).order_by("pk"))
+        free = list(Device.objects.filter(host=host, request=None, name__in=among).order_by("pk"))
         older = DeviceRequest.objects.filter(host=host, granted_at=None, pk__lt=wish.pk)
         kept = sum(older.values_list("count", flat=True))
         if len(free) - kept < count:

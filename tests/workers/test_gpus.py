@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from typing import Any
 
+import pynvml
 import pytest
 from django.db import transaction
 from django.db.models.functions import Now
@@ -21,6 +23,7 @@ from workers.tasks import stages
 HOST = "node"
 DEVICES = 4
 STAGES = 6
+NAMES = [f"GPU-{i}" for i in range(DEVICES)]
 
 
 def samples(count: int = DEVICES) -> list[Sample]:
@@ -50,7 +53,7 @@ class Host:
 
     def ask(self, number: int) -> bool:
         stage = self.stages[number]
-        grant = gpus.acquire(HOST, stage.pk, stage.devices, f"w{number}")
+        grant = gpus.acquire(HOST, stage.pk, stage.devices, f"w{number}", NAMES)
         if grant is not None:
             assert len(grant.devices) == stage.devices  # whole
             self.held.append(grant)
@@ -168,8 +171,58 @@ def test_samples_follow_cuda_visible_devices(monkeypatch: pytest.MonkeyPatch) ->
     assert len(gpus.samples()) == DEVICES
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-0")
     assert [sample.name for sample in gpus.samples()] == ["GPU-2", "GPU-0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1, GPU-1,9")
+    assert [sample.name for sample in gpus.samples()] == ["GPU-1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert gpus.samples() == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert gpus.samples() == []
+
+
+def test_a_lost_device_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four devices the driver has lost the second, and the third tells no name."""
+
+    def refused(*_: Any) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+
+    driver: dict[str, Any] = {
+        "Init": lambda: None,
+        "Shutdown": lambda: None,
+        "DeviceGetCount": lambda: 4,
+        "DeviceGetHandleByIndex": lambda index: refused() if index == 1 else index,
+        "DeviceGetUUID": lambda handle: refused() if handle == 2 else f"GPU-{handle}",
+        "DeviceGetName": refused,
+        "DeviceGetMemoryInfo": refused,
+        "DeviceGetUtilizationRates": refused,
+    }
+    for name, function in driver.items():
+        monkeypatch.setattr(pynvml, f"nvml{name}", function)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus.samples() == [Sample("GPU-0"), Sample("GPU-3")]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
+    assert gpus.samples() == [Sample("GPU-3")], "the others keep their numbers"
+
+
+@pytest.mark.parametrize(
+    ("there", "chosen", "given"),
+    [(samples()[1:], None, "GPU-1"), (samples(), "3", "GPU-3"), (samples(), "GPU-2,0", "GPU-0")],
+)
+def test_a_worker_is_granted_what_it_sees_now(
+    user: Any, monkeypatch: pytest.MonkeyPatch, settings: Any,
+    there: list[Sample], chosen: str | None, given: str,
+) -> None:  # fmt: skip
+    """Of the host's rows some may be of devices that are gone, or that are other workers'."""
+    settings.RETORT_HOST = HOST
+    host = Host(user, [1])
+    Shard.objects.create(stage=host.stages[0], index=0)
+    monkeypatch.setattr(gpus, "inventory", lambda: there)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    claimed = stages._claim("w1", ["gpu"])
+    assert claimed is not None
+    assert claimed[2] is not None
+    assert claimed[2].devices == (given,)
 
 
 @pytest.mark.parametrize(

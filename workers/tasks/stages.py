@@ -71,7 +71,8 @@ def _claim(worker: str, served: Sequence[str]) -> tuple[Claim, Stage, Grant | No
         stage = Stage.objects.select_related("run").get(pk=claim.stage_id)
         if most is None or not stage.devices:
             return claim, stage, None
-        grant = gpus.acquire(host, stage.pk, stage.devices, worker)
+        there = [sample.name for sample in gpus.samples()]
+        grant = gpus.acquire(host, stage.pk, stage.devices, worker, there)
         if grant is not None:
             return claim, stage, grant
         leases.release_shard(claim)
