@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 
-# What a spreadsheet takes for the beginning of a formula; a tab or a line's end may hide one.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+# What a spreadsheet takes for the beginning of a formula, in Japan also the wide forms.
+_SIGNS = "=+@\\-\uff1d\uff0b\uff20\uff0d"
+# Also where it takes a cell to begin whose language separates by semicolons or tabs: quotes are
+# then no quotes to it, and lines end where they do. A blank may hide the sign.
+_BEGINS = re.compile(rf'(^|[;\t\r\n])([\s"]*)(?=[{_SIGNS}])')
 
 Cell = str | int | float | bool | None
 
@@ -22,7 +26,7 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
 
 
 def _cell(value: Cell) -> Cell:
-    """A text that begins like a formula gets an apostrophe, which spreadsheets do not show."""
+    """A formula's sign gets an apostrophe, which spreadsheets do not show before a cell's text."""
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(_FORMULA_STARTS) else value.replace("\x00", "\ufffd")
+        return _BEGINS.sub(r"\1\2'", value).replace("\x00", "\ufffd")
     return value
