@@ -94,6 +94,27 @@ def set_endings(model: Any, manifest: Mapping[str, Any]) -> None:
         others = before if isinstance(before, list) else [] if before is None else [before]
         ends = [end, *(each for each in others if each != end)]
         generation.eos_token_id = ends if len(ends) > 1 else end
+        model.generation_config = _for_long_answers(generation)
+
+
+def _for_long_answers(generation: Any) -> Any:
+    """The base's generation settings as a student may have them.
+
+    A length that was meant for the base's answers goes: servers obey it, and would cut thoughts
+    off. Settings that contradict each other, as some published ones do, could not be saved at the
+    end of a training; then only the special tokens stay.
+    """
+    from transformers import GenerationConfig
+
+    generation.max_length = generation.max_new_tokens = None
+    try:
+        generation.validate(strict=True)
+    except ValueError:
+        names = ("bos_token_id", "pad_token_id")
+        kept = {name: getattr(generation, name) for name in names}
+        kept = {name: number for name, number in kept.items() if number is not None and number >= 0}
+        return GenerationConfig(eos_token_id=generation.eos_token_id, **kept)
+    return generation
 
 
 def _after_answer(tokenizer: Any, template: str) -> str:

@@ -259,6 +259,36 @@ def test_the_students_configs_stop_at_the_end_of_a_turn(tiny_qwen: Path) -> None
     assert model.generation_config.eos_token_id == [3, 7, 1]
 
 
+@pytest.mark.parametrize(
+    ("settings_of_base", "kept"),
+    [
+        # Llama 2's first ones: sampling that is switched off, and yet described.
+        ({"do_sample": False, "temperature": 0.9, "top_p": 0.6, "pad_token_id": 0},
+         {"pad_token_id": 0}),
+        ({"pad_token_id": -1, "bos_token_id": 4}, {"bos_token_id": 4}),
+        # Qwen2.5's base models': answers of 2,048 tokens at most, by any server that reads this.
+        ({"do_sample": False, "max_new_tokens": 2048}, {"do_sample": False}),
+        ({"do_sample": True, "temperature": 0.7, "max_length": 4096},
+         {"do_sample": True, "temperature": 0.7}),
+    ],
+)  # fmt: skip
+def test_generation_settings_can_be_saved_and_cut_no_thoughts_off(
+    settings_of_base: dict[str, Any], kept: dict[str, Any], tiny_qwen: Path, tmp_path: Path
+) -> None:
+    """What a base says of its answers neither ends a training that is done, nor its thoughts."""
+    from transformers import AutoModelForCausalLM
+
+    base = Path(shutil.copytree(tiny_qwen, tmp_path / "base"))
+    path = base / "generation_config.json"
+    path.write_text(json.dumps(settings_of_base | {"eos_token_id": 7}))
+    model = AutoModelForCausalLM.from_pretrained(base)
+    templates.set_endings(model, {"end_token_id": 3})
+    model.save_pretrained(tmp_path / "student")
+    saved = json.loads((tmp_path / "student" / path.name).read_text())
+    del saved["transformers_version"]
+    assert saved == {**kept, "eos_token_id": [3, 7]}
+
+
 def test_a_student_of_a_base_without_template_is_asked_as_it_was_taught(tmp_path: Path) -> None:
     """End to end: the recipe's template, another ending than the base's EOS, a trained student."""
     from distiller import corpus, sft
