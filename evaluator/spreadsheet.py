@@ -27,6 +27,7 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
 
 def _cell(value: Cell) -> Cell:
     """A formula's sign gets an apostrophe, which spreadsheets do not show before a cell's text."""
-    if isinstance(value, str):
-        return _BEGINS.sub(r"\1\2'", value).replace("\x00", "\ufffd")
-    return value
+    if not isinstance(value, str):
+        return value
+    text = _BEGINS.sub(r"\1\2'", value).replace("\x00", "\ufffd")
+    return f"'{text}" if text.startswith(("\t", "\r", "\n")) else text

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 import itertools
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,7 +14,6 @@ from hypothesis import strategies as st
 
 from evaluator.comparison import against
 from evaluator.ranking import ranks
-from evaluator.spreadsheet import csv_text
 from evaluator.statistics import compare_paired, holm
 
 Counts = list[tuple[int, int]]
@@ -98,22 +94,6 @@ def test_a_difference_that_many_comparisons_undo_says_so() -> None:
     assert (
         "3 are compared with the baseline (p = 0.031 alone, 0.094 by Holm's rule)" in found.verdict
     )
-
-
-TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
-
-
-@given(st.lists(st.tuples(TEXTS, st.floats(-9, 9), st.none()), max_size=5))
-def test_no_cell_of_a_csv_begins_a_formula(rows: list[Any]) -> None:
-    text = csv_text(["=name", "value", "none"], rows)
-    read = list(csv.reader(io.StringIO(text, newline="")))
-    assert read[0] == ["'=name", "value", "none"]
-    assert len(read) == len(rows) + 1
-    for (name, value, _), (written, number, blank) in zip(rows, read[1:], strict=True):
-        assert not written.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
-        assert written.removeprefix("'") == name.removeprefix("'")
-        assert float(number) == value
-        assert blank == ""
 
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
