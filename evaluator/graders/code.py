@@ -20,7 +20,7 @@ from evaluator.sandbox.judge import Judgement, JudgeVerdict, judge
 from evaluator.sandbox.problems import JudgeProblem
 
 NAME = "code"
-ACCEPTED = ("cpp", "python")
+ACCEPTED = ("cpp", "cpp20", "python")
 _OUTCOMES = {JudgeVerdict.AC: Outcome.CORRECT, JudgeVerdict.JE: Outcome.GRADER_ERROR}
 
 
@@ -28,7 +28,7 @@ class CodeGrader(Grader):
     """Programs, judged by running them (:func:`grade_program`)."""
 
     name = NAME
-    version = 1
+    version = 2
     untrusted = True
 
     def check_available(self) -> None:
@@ -63,7 +63,7 @@ def grade_program(
     block = None if part is None else last_program(part, accepted, default)
     if block is None:
         why = "still thinking" if part is None else "no complete code block"
-        if is_looped(completion.text):
+        if is_looped(completion.text) or (part is None and is_looped(completion.reasoning or "")):
             return Verdict(Outcome.LOOPED, reason=f"{why}; the end repeats itself")
         if completion.finish_reason is FinishReason.LENGTH:
             return Verdict(Outcome.TRUNCATED, reason=f"{why}; stopped by the token limit")

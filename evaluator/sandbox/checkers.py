@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from evaluator.sandbox import box, languages, store
@@ -15,7 +17,12 @@ CHECKER_LIMITS = Limits(cpu_seconds=10.0, memory_bytes=1024 * MIB, output_bytes=
 _NUMBER = re.compile(
     rb"[+-]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|inf(?:inity)?|nan)", re.IGNORECASE
 )
+_GAP = re.compile(rb"\s")
+_PIECE_BYTES = 1 << 16
 _MESSAGE_CHARACTERS = 200
+# Testlib's codes for what is the program's fault: wrong, badly formed, more or less than there
+# should be (testlib.h: WA_, PE_, DIRT_, UNEXPECTED_EOF_EXIT_CODE). Its 3 is the checker's own.
+_WRONG_EXITS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +45,15 @@ class Tolerance:
 class CheckerProgram:
     """A custom checker or interactor.
 
-    ``convention`` is ``testlib`` (input, output, answer; exit 0 right, 1 or 2 wrong) or ``hub``
-    (``checker.py input.txt correct_output.txt solution_output.txt``; a number on standard output is
-    the score, and 1 is right; without one the exit code counts). The hub's is the data set's own
+    ``convention`` is ``testlib`` (input, output, answer; exit 0 right, 1, 2, 4 or 8 wrong) or
+    ``hub`` (``checker.py input.txt correct_output.txt solution_output.txt``; the last word on
+    standard output is the score, and only a number of at least 1 is right). The hub's is the data
+    set's own
     (dataset card of open-r1/codeforces, "generated_checker"); its authors' scorer takes the exit
     code 0 together with the output 1 for a pass
     (https://github.com/huggingface/open-r1, ``competitive_programming/cf_scoring.py``). A checker
-    that fails itself (exit codes above 2, a signal, a limit) is a judge error here, where that
-    scorer counts the test as not passed.
+    that fails itself (other exit codes, a signal, a limit) is a judge error here, where that scorer
+    counts the test as not passed.
     """
 
     language: str
@@ -55,11 +63,7 @@ class CheckerProgram:
 
 def check_tokens(output: bytes, answer: bytes) -> Finding:
     """Equal sequences of tokens; white space separates and is otherwise ignored."""
-    given, expected = output.split(), answer.split()
-    for place, (left, right) in enumerate(zip(given, expected, strict=False), start=1):
-        if left != right:
-            return Finding(False, f"token {place}: {_short(left)}, expected {_short(right)}")
-    return _same_length(given, expected)
+    return _compare(output, answer, lambda _left, _right: False)
 
 
 def check_floats(output: bytes, answer: bytes, tolerance: Tolerance) -> Finding:
@@ -68,11 +72,28 @@ def check_floats(output: bytes, answer: bytes, tolerance: Tolerance) -> Finding:
     An infinity equals only itself, nan only nan. Integers beyond a double's precision that are
     written the same are the same.
     """
-    given, expected = output.split(), answer.split()
-    for place, (left, right) in enumerate(zip(given, expected, strict=False), start=1):
-        if left != right and not _close(left, right, tolerance):
+    return _compare(output, answer, lambda left, right: _close(left, right, tolerance))
+
+
+def _compare(output: bytes, answer: bytes, close: Callable[[bytes, bytes], bool]) -> Finding:
+    pairs = itertools.zip_longest(_tokens(output), _tokens(answer))
+    for place, (left, right) in enumerate(pairs, start=1):
+        if left is None or right is None:
+            given, expected = (sum(1 for _ in _tokens(text)) for text in (output, answer))
+            return Finding(False, f"{given} tokens, expected {expected}")
+        if left != right and not close(left, right):
             return Finding(False, f"token {place}: {_short(left)}, expected {_short(right)}")
-    return _same_length(given, expected)
+    return Finding(True)
+
+
+def _tokens(text: bytes) -> Iterator[bytes]:
+    """Token after token: as a list, an output of millions would take twenty times its room."""
+    start = 0
+    while start < len(text):
+        gap = _GAP.search(text, start + _PIECE_BYTES)
+        end = gap.start() if gap else len(text)
+        yield from text[start:end].split()
+        start = end
 
 
 def _close(left: bytes, right: bytes, tolerance: Tolerance) -> bool:
@@ -85,12 +106,6 @@ def _close(left: bytes, right: bytes, tolerance: Tolerance) -> bool:
         return given == expected
     distance = abs(given - expected)
     return distance <= tolerance.absolute or distance <= tolerance.relative * abs(expected)
-
-
-def _same_length(given: list[bytes], expected: list[bytes]) -> Finding:
-    if len(given) == len(expected):
-        return Finding(True)
-    return Finding(False, f"{len(given)} tokens, expected {len(expected)}")
 
 
 def _short(token: bytes) -> str:
@@ -120,14 +135,15 @@ def run_checker(
     message = (result.stderr or result.stdout[:4096]).decode(errors="replace").strip()
     if checker.convention == "hub" and result.succeeded:
         words = result.stdout.split()
-        if words and _NUMBER.fullmatch(words[-1]):
-            return Finding(float(words[-1]) >= 1.0, f"score {words[-1].decode()}")
+        if not words or not _NUMBER.fullmatch(words[-1]):
+            return Finding(False, "the checker gave no score")
+        return Finding(float(words[-1]) >= 1.0, f"score {_short(words[-1])}")
     return read_exit(result.end, result.exit_code, message)
 
 
 def read_exit(end: End, exit_code: int, message: str) -> Finding:
-    """Testlib's exit codes: 0 right; 1 wrong, 2 badly formed; others are the checker's failure."""
+    """Testlib's exit codes: 0 right, _WRONG_EXITS wrong; others are the checker's failure."""
     reason = message.splitlines()[0][:_MESSAGE_CHARACTERS] if message else ""
-    if end is End.EXIT and exit_code in (0, 1, 2):
+    if end is End.EXIT and exit_code in (0, *_WRONG_EXITS):
         return Finding(exit_code == 0, reason)
     raise SandboxError(f"checker: it ended with {end} {exit_code} {reason}".rstrip() + ".")

@@ -14,6 +14,7 @@ from evaluator.sandbox.limits import End, Limits, RunResult
 
 _IDLE_FACTOR = 2  # each waits while the other works
 _SIGPIPE_EXIT = 128 + 13
+_UNFLUSHED_EXIT = 120  # Python's, where standard output cannot be written at its end
 
 
 def interact(
@@ -55,6 +56,13 @@ def interact(
     if not result.succeeded and result.ended_at < judged.ended_at:
         return result, None
     message = judged.stderr.decode(errors="replace").strip()
-    if judged.end is End.SIGNAL and judged.exit_code == _SIGPIPE_EXIT:
+    if _had_no_listener(judged) and result.ended_at < judged.ended_at:
         return result, Finding(False, "the program stopped listening")
     return result, read_exit(judged.end, judged.exit_code, message)
+
+
+def _had_no_listener(judged: RunResult) -> bool:
+    """Whether the interactor ended because nobody read any more what it wrote."""
+    if judged.end is End.SIGNAL:
+        return judged.exit_code == _SIGPIPE_EXIT
+    return judged.end is End.EXIT and judged.exit_code == _UNFLUSHED_EXIT

@@ -61,7 +61,11 @@ def _cpp(standard: str, name: str, tags: tuple[str, ...]) -> Language:
 
 
 _LANGUAGES = (
-    _cpp("17", "cpp", ("cpp", "c++", "cxx", "cc", "cpp17", "c++17", "g++")),
+    _cpp(
+        "17",
+        "cpp",
+        ("cpp", "c++", "cxx", "cc", "g++", "cpp17", "c++17", "cpp14", "c++14", "cpp11", "c++11"),
+    ),
     _cpp("20", "cpp20", ("cpp20", "c++20")),
     Language(
         name="python",
@@ -143,12 +147,17 @@ def build(language: Language, source: str) -> Program | CompileError:
 
     Raises SandboxError where the compiler could not be run.
     """
-    data = source.encode("utf-8", "surrogateescape")
+    try:
+        data = source.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a model wrote half a character, which no file can hold
+        data = source.encode("utf-8", "replace")
     if len(data) > MAX_SOURCE_BYTES:
         return CompileError(f"the source is longer than {MAX_SOURCE_BYTES} bytes")
     if language.compile is None:
-        path = store.keep(f"program-{store.digest(data)}{language.suffix}", data)
-        return _program(language, path)
+        path = store.private_folder() / f"program-{store.digest(data)}{language.suffix}"
+        if not store.touch(path):
+            store.trim()
+        return _program(language, store.keep(path.name, data))
     key = store.digest(data, language.compile, _tool_version(language.tool))
     path = store.private_folder() / f"program-{key}"
     if store.touch(path):

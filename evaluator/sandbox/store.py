@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,6 +21,10 @@ from evaluator.sandbox.errors import SandboxUnavailableError
 
 _MAX_PROGRAMS = 2000
 _MAX_BYTES = 2 << 30
+_WORK = "work"  # begins the names of what lies here while a judge works: work-<process>-…
+# A judge in another container, whose processes are not seen here, may share the folder; its work
+# takes less. Only after that is a process that cannot be found taken for dead.
+_ORPHAN_SECONDS = 3600.0
 
 
 def private_folder() -> Path:
@@ -50,7 +56,7 @@ def keep(name: str, content: bytes, *, executable: bool = False) -> Path:
     path = folder / name
     if touch(path):
         return path
-    handle, temporary = tempfile.mkstemp(dir=folder)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=_work_prefix())
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -74,7 +80,7 @@ def touch(path: Path) -> bool:
 @contextlib.contextmanager
 def shared(contents: Mapping[str, bytes]) -> Iterator[dict[str, Path]]:
     """Files, by their names inside, that the sandbox's user can read while the context lasts."""
-    with tempfile.TemporaryDirectory(dir=private_folder()) as name:
+    with tempfile.TemporaryDirectory(dir=private_folder(), prefix=_work_prefix()) as name:
         folder = Path(name)
         folder.chmod(0o711)
         files = {}
@@ -86,7 +92,10 @@ def shared(contents: Mapping[str, bytes]) -> Iterator[dict[str, Path]]:
 
 
 def trim(max_programs: int = _MAX_PROGRAMS, max_bytes: int = _MAX_BYTES) -> None:
-    """Remove the least recently used programs beyond the folder's size."""
+    """Remove the least recently used programs beyond the folder's size, and what a judge that was
+    killed left of its work.
+    """
+    _remove_orphans()
     entries: list[tuple[float, int, Path]] = []
     for path in private_folder().glob("program-*"):
         with contextlib.suppress(FileNotFoundError):  # another judge trims too
@@ -97,3 +106,20 @@ def trim(max_programs: int = _MAX_PROGRAMS, max_bytes: int = _MAX_BYTES) -> None
         total += size
         if place >= max_programs or total > max_bytes:
             path.unlink(missing_ok=True)
+
+
+def _work_prefix() -> str:
+    return f"{_WORK}-{os.getpid()}-"
+
+
+def _remove_orphans() -> None:
+    """Remove tests' files and half-written programs of judges that were killed long enough ago."""
+    for path in private_folder().glob(f"{_WORK}-*"):
+        with contextlib.suppress(FileNotFoundError):  # another judge tidies up too
+            old = time.time() - path.stat().st_mtime > _ORPHAN_SECONDS
+            if not old or Path("/proc", path.name.split("-")[1]).exists():
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()

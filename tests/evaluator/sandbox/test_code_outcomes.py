@@ -43,6 +43,12 @@ def test_code_in_the_thoughts_is_no_answer() -> None:
     assert verdict.outcome is Outcome.NO_ANSWER
 
 
+def test_a_loop_in_a_separate_chain_of_thought_is_a_loop() -> None:
+    endless = Completion("p", 0, "", FinishReason.LENGTH, reasoning="wait, " * 400)
+    verdict = grade_program(JudgeProblem("p", TESTS), endless, Thinking(kind="field"))
+    assert verdict.outcome is Outcome.LOOPED
+
+
 def test_a_broken_checker_is_an_error_and_never_wrong() -> None:
     problem = JudgeProblem("p", TESTS, checker=CheckerProgram("python", "raise SystemExit(3)"))
     verdict = grade_program(problem, Completion("p", 0, GOOD), Thinking(kind="none"))

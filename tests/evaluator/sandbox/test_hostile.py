@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import re
 import resource
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from evaluator.sandbox.checkers import check_tokens
 from evaluator.sandbox.judge import JudgeVerdict, judge
 from evaluator.sandbox.problems import JudgeProblem, JudgeTest
 
@@ -65,6 +67,16 @@ def test_the_judges_own_memory_stays_flat() -> None:
         assert judge(PROBLEM, "python", greedy).verdict is JudgeVerdict.OLE
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert after - before < 16 * 1024  # KiB
+
+
+def test_an_output_of_millions_of_tokens_takes_little_memory_to_check() -> None:
+    flood = b"ab " * (1 << 19)
+    tracemalloc.start()
+    try:
+        assert not check_tokens(flood, b"ab").correct
+        assert tracemalloc.get_traced_memory()[1] < len(flood) * 2
+    finally:
+        tracemalloc.stop()
 
 
 def test_there_are_enough() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -15,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluator.errors import InputError
-from evaluator.sandbox import box, languages, seccomp, store
+from evaluator.graders.code import ACCEPTED
+from evaluator.sandbox import box, checkers, languages, seccomp, store
 from evaluator.sandbox.box import Command
 from evaluator.sandbox.checkers import (
     CheckerProgram,
@@ -29,6 +31,7 @@ from evaluator.sandbox.judge import JudgeVerdict, judge
 from evaluator.sandbox.limits import End, Limits
 from evaluator.sandbox.problems import JudgeProblem, JudgeTest, find, from_row
 
+GOOD_BLOCK = "```python\nprint(int(input()) ** 2)\n```"
 SQUARE = JudgeProblem("square", (JudgeTest("1", b"7\n", b"49\n"), JudgeTest("2", b"3\n", b"9\n")))
 
 
@@ -87,12 +90,40 @@ def test_float_corner_cases(output: bytes, answer: bytes, correct: bool) -> None
         ("```text\n1 2 3\n```", None),
         ("```rust\nfn main() {}\n```", None),
         ("```python\n\n```", None),
+        ("```c++20\na\n```", CodeBlock("cpp20", "a\n")),
+        ("```C++14 (GCC)\na\n```", CodeBlock("cpp", "a\n")),
+        ("```python3.11\na\n```", CodeBlock("python", "a\n")),
+        ("```cpp:main.cpp\na\n```", CodeBlock("cpp", "a\n")),
+        ("```{.cpp .numberLines}\na\n```", CodeBlock("cpp", "a\n")),
+        ("1. So:\n   ```py\n   if a:\n\n       b\n   ```", CodeBlock("python", "if a:\n\n    b\n")),
+        ("   ```py\n if a:\n     b\n   ```", CodeBlock("python", "if a:\n    b\n")),
+        ("   ```py\nif a:\n    b\n   ```", CodeBlock("python", "if a:\n    b\n")),
         ("no code", None),
         ("inline ```x``` only", None),
     ],
 )
 def test_the_last_complete_accepted_block_counts(text: str, expected: CodeBlock | None) -> None:
-    assert last_program(text, ("cpp", "python"), default="cpp") == expected
+    assert last_program(text, ACCEPTED, default="cpp") == expected
+
+
+@pytest.mark.parametrize(
+    "line", ["```" + " " * 200_000 + "`", "~" * 200_000 + "`", "```" + "\t " * 100_000 + "`"]
+)
+def test_no_line_takes_long_to_be_read(line: str) -> None:
+    before = time.process_time()
+    assert last_program(f"{line}\n{GOOD_BLOCK}", ACCEPTED) is not None
+    assert time.process_time() - before < 1.0  # minutes, where each space were tried
+
+
+def test_a_source_with_half_a_character_is_judged() -> None:
+    assert judge(SQUARE, "python", "print(int(input()) ** 2)  # \ud83d").verdict is JudgeVerdict.AC
+
+
+@given(st.binary(max_size=60), st.integers(1, 7))
+def test_tokens_are_those_of_the_whole(text: bytes, piece: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkers, "_PIECE_BYTES", piece)
+        assert list(checkers._tokens(text)) == text.split()
 
 
 def test_a_tag_stands_for_the_accepted_row_of_its_family() -> None:
@@ -154,6 +185,47 @@ def test_a_generated_checker_is_called_as_on_the_hub() -> None:
     assert judge(problem, "python", "print(50)").verdict is JudgeVerdict.WA
 
 
+@pytest.mark.parametrize("printed", ["", "WA", "0 tokens differ", "nan", "0.5"])
+def test_a_generated_checker_passes_by_its_score_alone(printed: str) -> None:
+    problem = from_row({**HUB, "generated_checker": f"print({printed!r})"})
+    assert judge(problem, "python", "print(49)").verdict is JudgeVerdict.WA
+
+
+@pytest.mark.parametrize("code", [1, 2, 4, 8])
+def test_testlibs_codes_of_a_wrong_output_are_no_judge_error(code: int) -> None:
+    checker = CheckerProgram("python", f"raise SystemExit({code})")
+    problem = JudgeProblem("x", SQUARE.tests, checker=checker)
+    assert judge(problem, "python", "print(49)").verdict is JudgeVerdict.WA
+
+
+INTERACTOR = """
+import sys
+n = int(open(sys.argv[1]).read())
+print(n, flush=True)
+answer = sys.stdin.readline().strip()
+print("ok" if answer == str(n * n) else "-1", flush=True)
+sys.exit(answer != str(n * n))
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "verdict"),
+    [
+        ("n = int(input())\nprint(n * n, flush=True)\nassert input() == 'ok'", JudgeVerdict.AC),
+        ("", JudgeVerdict.WA),  # ends at once: nobody reads what the interactor writes
+        ("import os\nos.close(0)\nos.close(1)", JudgeVerdict.WA),
+        ("n = int(input())", JudgeVerdict.WA),
+        ("while True: print('1' * 100_000)", JudgeVerdict.WA),
+        ("1 / 0", JudgeVerdict.RE),
+    ],
+)
+def test_what_a_program_does_is_never_its_interactors_failure(
+    source: str, verdict: JudgeVerdict
+) -> None:
+    problem = JudgeProblem("x", SQUARE.tests, interactor=CheckerProgram("python", INTERACTOR))
+    assert judge(problem, "python", source, jobs=1).verdict is verdict
+
+
 @pytest.mark.parametrize(
     ("language", "source"),
     [("cpp", "int main() { return 3; }"), ("cpp", "no program"), ("python", "raise SystemExit(9)")],
@@ -189,6 +261,37 @@ def test_a_source_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = languages.build(languages.get("cpp"), source)
     monkeypatch.setattr(languages, "_compile", None)
     assert languages.build(languages.get("cpp"), source) == first
+
+
+def test_what_a_killed_judge_left_is_removed_and_what_is_at_work_stays() -> None:
+    dead = subprocess.Popen(["/usr/bin/true"])
+    dead.wait()
+    long_ago = time.time() - 2 * store._ORPHAN_SECONDS
+    folder = store.private_folder()
+    left = folder / f"work-{dead.pid}-folder"
+    left.mkdir()
+    (left / "answer.txt").write_text("49")
+    half, fresh = folder / f"work-{dead.pid}-half", folder / f"work-{dead.pid}-fresh"
+    for file in (half, fresh):
+        file.write_bytes(b"x")
+    with store.shared({"answer.txt": b"49"}) as files:
+        for path in (left, half, files["answer.txt"].parent):
+            os.utime(path, (long_ago, long_ago))
+        store.trim()
+        assert files["answer.txt"].read_bytes() == b"49"
+    assert not left.exists()
+    assert not half.exists()
+    assert fresh.exists()
+    fresh.unlink()
+
+
+def test_interpreted_programs_are_trimmed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(store, "trim", lambda: calls.append(None))
+    source = f"# {time.time_ns()}"
+    for _ in range(2):
+        languages.build(languages.get("python"), source)
+    assert len(calls) == 1  # only where a program is added
 
 
 def test_processor_time_counts_threads_and_ends_the_run() -> None:
