@@ -217,7 +217,7 @@ def measurement_fields(
     """What makes two scores comparable, as a flat dict (PROTOCOLS §1).
 
     ``prompt`` is the text in force (the protocol's or the benchmark's); ``grader`` its name and
-    version, as ``math/3``. What is not known of completions made elsewhere is None: such a score
+    version, as ``math/4``. What is not known of completions made elsewhere is None: such a score
     never passes for one that was measured here.
     """
     known = not protocol.drawn_elsewhere

@@ -53,7 +53,7 @@ _LINK = re.compile(
     r"(?:\band\b|\bor\b|,|、|和|或)(?:\\(?:quad|qquad|[,;: \[(])|[\s$}])*"
     r"(?:\\{1,2}(?:boxed|fbox)\s*\{)"
 )
-_MARKED = re.compile(r"\s*(?P<mark>\*\*|__|`+)(?P<inside>[^*`]+)(?P=mark)\s*\.?\s*", re.DOTALL)
+_MARKED = re.compile(r"\s*(?P<mark>\*\*|__|`+|\")(?P<inside>[^*`\"]+)(?P=mark)\s*\.?\s*", re.DOTALL)
 _TAGGED = re.compile(r"<answer>(?P<inside>[^<]+)</answer>\s*$")
 _HASHED = re.compile(r"(?:^|\n)####[ \t]*(?P<inside>[^\n]+)\s*$")  # GSM8K's own mark
 _TEXT_PHRASE = re.compile(r"^\s*\\text\{[^{}]*\banswer(?: is|:)[^{}\w]*\}", re.IGNORECASE)
@@ -134,6 +134,15 @@ def is_looped(text: str) -> bool:
     return False
 
 
+def trimmed(text: str) -> str:
+    r"""The text without white space around it, of which ``\ `` is a part."""
+    end = text.rstrip()
+    backslashes = len(end) - len(end.rstrip("\\"))
+    if backslashes % 2 and len(end) < len(text):
+        end = end[:-1].rstrip()
+    return end.lstrip()
+
+
 def boxes(text: str) -> list[str]:
     r"""Contents of all balanced, outermost and non-blank ``\boxed{…}`` and ``\fbox{…}``."""
     return [content for _, _, content in _box_spans(text)]
@@ -152,9 +161,7 @@ def _box_spans(text: str) -> list[tuple[int, int, str]]:
                 while found and found[-1][0] > start:  # it stands inside this one
                     found.pop()
                 found.append((start, match.start()))
-    return [
-        (start, end, text[start:end].strip()) for start, end in found if text[start:end].strip()
-    ]
+    return [(start, end, content) for start, end in found if (content := trimmed(text[start:end]))]
 
 
 def boxed_answer(text: str, policy: GradingPolicy) -> str | None:
@@ -248,7 +255,7 @@ def _last_formula(part: str) -> str | None:
 
 
 def _formula_text(formula: re.Match[str]) -> str | None:
-    return next(group for group in formula.groups() if group is not None).strip() or None
+    return trimmed(next(group for group in formula.groups() if group is not None)) or None
 
 
 def _bare_number(part: str) -> str | None:

@@ -84,7 +84,7 @@ class MathGrader(Grader):
     """Compares as mathematics. Symmetric and total; bounded by the pool that calls it."""
 
     name = "math"
-    version = 3
+    version = 4
 
     def read(self, prediction: str, policy: GradingPolicy) -> str:
         """The answer in a text that was given as one: out of its box or its sentence."""

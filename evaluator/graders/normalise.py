@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from evaluator.graders.extraction import trimmed
+
 MAX_DIGITS = 400  # of a number that is compared exactly; longer ones are compared as text
 
 _CHARACTERS = str.maketrans(
@@ -18,6 +20,7 @@ _CHARACTERS = str.maketrans(
         "≈": r"\approx ", "∞": r"\infty ", "π": r"\pi ", "°": r"^\circ ", "∪": r"\cup ",
         "∩": r"\cap ", "∈": r"\in ", "±": r"\pm ", "∅": r"\emptyset ",
         "θ": r"\theta ", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}",
+        "。": ".", "．": ".",
         "\u00a0": " ", "\u2002": " ", "\u2003": " ", "\u2009": " ", "\u202f": " ",
         "⁄": "/", "√": r"\sqrt ", "∛": r"\sqrt[3]", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
         "ℚ": r"\mathbb{Q}", "ℕ": r"\mathbb{N}", "⟨": r"\langle ", "⟩": r"\rangle ", "′": "'",
@@ -56,6 +59,11 @@ def _joined(match: re.Match[str]) -> str:
     return match[0].replace(",", "")
 
 
+def _ungrouped(match: re.Match[str]) -> str:
+    """Thousands as the Swiss write them, 100'000, without their apostrophes."""
+    return match[0].replace("'", "").replace("’", "")
+
+
 def _chosen(match: re.Match[str]) -> str:
     """A binomial coefficient, where what is chosen is no more than what there is."""
     n, k = (match[1], match[2]) if match[1] else (match[3], match[4])
@@ -65,6 +73,24 @@ def _chosen(match: re.Match[str]) -> str:
 def _continental(match: re.Match[str]) -> str:
     """1.234,5 and 1 000,5: both separators stand there, so that each one's part is plain."""
     return f"{match[1].replace('.', '').replace(' ', '')}.{match[2]}"
+
+
+_UNIT = r"\\(?:text|mathrm)\s*\{\s*[a-zA-Z]+\s*\}(?:\s*\^\s*\{?-?\d\}?)?"
+_SEVERAL_UNITS = (  # \text{N}\cdot\text{m}, \frac{\text{m}}{\text{s}^2}
+    rf"(?<=[\d)}}])\s*(?:\\[,;: ]\s*)?(\\[dt]?frac\s*\{{\s*{_UNIT}\s*\}}\s*\{{\s*{_UNIT}\s*\}}"
+    rf"|{_UNIT}(?:\s*(?:/|\\cdot(?![a-zA-Z])|\\[,;])\s*{_UNIT})+)[\s.]*$"
+)
+
+
+def _one_unit(match: re.Match[str]) -> str:
+    r"""``\frac{\text{m}}{\text{s}^2}`` as ``\text{m/s^2}``."""
+    unit = match[1]
+    if "frac" in unit:
+        unit = re.sub(r"\}\s*\{", "/", unit.partition("frac")[2], count=1)
+    unit = re.sub(r"\\(?:text|mathrm)|[{}\s]", "", re.sub(r"\\(?:cdot|,|;)", ".", unit))
+    if not _NO_SHORT_UNIT.isdisjoint(re.split(r"[^a-zA-Z]+", unit)):
+        return match[0]
+    return rf" \text{{{unit}}}"
 
 
 _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
@@ -86,7 +112,10 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]
         (r"\\(?:left|right|displaystyle|textstyle|limits|nolimits)(?![a-zA-Z])", ""),
         (r"(?<=\d)(?:,?\\!\s?,?|\{,\})(?=\d{3}(?!\d))", ""),  # 10,\!000 and 10{,}000
         (r"(?<=\d)\\[,; ](?=\d{3}(?!\d))", ""),
-        (r"(?<!\\)\\[!,;:> ]|\\(?:quad|qquad|thinspace|medspace)(?![a-zA-Z])|~", " "),
+        (r"(?<![\w.'’])([1-9]\d{0,2}(?:['’]\d{3})+)(?![\w'’])", _ungrouped),
+        (r"^\\(?:bf|rm|it|sf|tt)(?:series|family|shape)?(?![a-zA-Z])\s*", ""),
+        (_SEVERAL_UNITS, _one_unit),
+        (r"(?<!\\)\\[!,;:> ]|\\(?:quad|qquad|thinspace|medspace)(?![a-zA-Z])|(?<=.)~", " "),
         (r"\^\s*\{?\s*\\(?:text|mathrm)\s*\{\s*(?:st|nd|rd|th)\s*\}\s*\}?", ""),  # 12th
         (r"(?<=\d)(?:st|nd|rd|th)(?![a-zA-Z])", ""),
         (r"\\(?:[dtc]|nice|s)frac(?![a-zA-Z])", r"\\frac"),
@@ -158,10 +187,13 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]
 )
 
 _TEXT_COMMAND = re.compile(
-    r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|mathrm|mathbf|mathit|mathsf|mathcal|[mh]box|operatorname|ensuremath"
+    r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|mathrm|mathbf|mathit|mathsf|mathtt|mathcal|[mh]box|operatorname|ensuremath"
     r"|bold|bm"
     r"|boldsymbol|underline)"
     r"\s*\{([^{}]*)\}"
+)
+_NUMBER_AS_TEXT = re.compile(
+    r"^\\(?:text(?:bf|it|rm|normal)?|mathrm|mathbf)\{\s*(-?\.?\d[^{}]*)\}$"
 )
 _TRAILING_UNIT = re.compile(
     r"(?<=[\d\w})\]%])\s*\\(?:text(?:bf|it|rm|normal)?|mathrm|[mh]box)\s*\{(?![ei]\})(?P<unit>[^{}]*)\}"
@@ -191,12 +223,14 @@ _SPEED_OR_AREA = re.compile(
 )
 _NO_UNIT = frozenset(  # words that change the number before them
     ["pi", "and", "or", "base", "half", "dozen", "hundred", "thousand", "million", "billion",
-     "trillion", "more", "less", "fewer", "least", "most", "plus", "minus", "times", "not", "mod",
-     "modulo", "squared", "cubed", "factorial", "choose", "over", "root", "tens", "hundreds",
+     "trillion", "dozens", "billions", "trillions", "lakh", "lakhs", "crore", "crores", "score",
+     "sqrt", "below", "more", "less", "fewer", "least", "most", "plus", "minus", "times", "not",
+     "mod", "modulo", "squared", "cubed", "factorial", "choose", "over", "root", "tens", "hundreds",
      "thousands", "millions", "halves", "thirds", "quarters", "fourths", "fifths", "sixths",
      "sevenths", "eighths", "ninths", "tenths", "hundredths", "thousandths", "if", "when", "unless",
      "except", "otherwise", "wrong", "incorrect", "false", "impossible", "remainder", "r"]
 )  # fmt: skip
+_NO_SHORT_UNIT = frozenset("abeijknpqruvwxyzBMT")  # names of values, thousands, millions
 _LETTERS = re.compile(r"[a-z]+")
 _OPTION = re.compile(r"^(?:option|choice) ?(\(?[A-J]\)?)$", re.IGNORECASE)
 _DIGITS_ALONE = re.compile(r"-?(?:0|[1-9]\d{0,300})")
@@ -252,7 +286,7 @@ class Number:
 @lru_cache(maxsize=8192)
 def clean(answer: str) -> Cleaned:
     """Spell an answer in one way and set its unit aside. Linear time but for nested commands."""
-    text = answer
+    text = trimmed(answer)
     if _DIGITS_ALONE.fullmatch(text):
         return Cleaned(text)
     if not text.isascii():
@@ -261,7 +295,8 @@ def clean(answer: str) -> Cleaned:
         text = _RAISED_RUN.sub(lambda run: "^{" + "".join(_RAISED[c] for c in run[0]) + "}", text)
         text = _LOWERED_RUN.sub(lambda run: "_{" + "".join(_LOWERED[c] for c in run[0]) + "}", text)
         text = text.translate(_CHARACTERS)
-    text = re.sub(r"^\\[\[(]|\\[\])]\s*\.?$", "", text.strip()).strip()
+    text = re.sub(r"^\\[\[(]|\\[\])]\s*\.?$", "", text).strip()
+    text = _NUMBER_AS_TEXT.sub(r"\1", text)
     if "\\langle" in text and "," in text:  # a vector; two arguments of a product stay as they are
         text = text.replace("\\langle", "(").replace("\\rangle", ")")
     if "\\begin" not in text:  # outside a matrix a doubled backslash is one escaped twice
@@ -325,10 +360,11 @@ def _split_unit(text: str) -> tuple[str, str | None]:  # noqa: PLR0911 - a list 
         if not _NO_UNIT.isdisjoint(_LETTERS.findall(match["unit"].lower())):
             return text, None
         return match["value"], _unit_name(match["unit"], match["power"])
-    words = match["unit"].strip().lower()
-    if not words or not _NO_UNIT.isdisjoint(_LETTERS.findall(words)):
+    words = match["unit"].strip()
+    letters = _LETTERS.findall(words.lower())
+    if not letters or not _NO_UNIT.isdisjoint(letters) or words in _NO_SHORT_UNIT:
         return text, None
-    return text[: match.start()].rstrip(), _unit_name(words, match["power"])
+    return text[: match.start()].rstrip(), _unit_name(words.lower(), match["power"])
 
 
 def _unit_name(words: str, power: str | None) -> str:

@@ -21,7 +21,7 @@ from typing import Any, Self
 from evaluator import graders
 from evaluator.errors import GraderError
 from evaluator.graders.code import grade_program
-from evaluator.graders.extraction import answer_part, is_looped
+from evaluator.graders.extraction import answer_part, is_looped, trimmed
 from evaluator.protocol import GradingPolicy, Thinking
 from evaluator.records import Completion, FinishReason, Outcome, Problem, Verdict
 from evaluator.sandbox.packing import judge_problem
@@ -317,7 +317,7 @@ def _extract(  # noqa: PLR0911 - the outcomes in their order
             return None, Verdict(Outcome.ENGINE_ERROR, reason="no completion came")
         if not request.prediction.strip():
             return None, Verdict(Outcome.NO_ANSWER, reason="the prediction is blank")
-        return graders.get(request.kind).read(request.prediction, request.policy).strip(), None
+        return trimmed(graders.get(request.kind).read(request.prediction, request.policy)), None
     if completion.error is not None or completion.finish_reason is FinishReason.ERROR:
         return None, Verdict(Outcome.ENGINE_ERROR, reason=completion.error or "the engine failed")
     part = answer_part(completion.text, request.thinking, completion.reasoning)

@@ -35,6 +35,7 @@ _CHAIN = re.compile(
 MAX_CONDITION_CHARACTERS = 200
 _NAMED = re.compile(r"(\\?[a-zA-Z]+'?(?:_\{\w+\})?)=(?!=)")
 _PLUS_MINUS = re.compile(r"\\(?P<sign>pm|mp)(?![a-zA-Z])\s*")
+_ROOT_OF_X = re.compile(r"x_\{[1-9]\}")
 _COORDINATES = frozenset("xyz")
 MAX_UNORDERED = 24  # members not spelled the same whose partners are looked for
 
@@ -63,9 +64,14 @@ class Sequence:
 
     @property
     def is_named(self) -> bool:
-        """A list of assignments to different names, as ``x=4, y=5``."""
+        """A list of assignments to different names, as ``x=4, y=5``; one may have several values.
+
+        ``x_1=4, x_2=5`` are two values of one.
+        """
         names = [match[1] for match in map(_NAMED.match, self.members) if match]
-        return self.kind == "list" and len(set(names)) == len(self.members) > 1
+        if self.kind != "list" or not len(set(names)) == len(self.members) > 1:
+            return False
+        return not all(map(_ROOT_OF_X.fullmatch, names))
 
     @property
     def by_name(self) -> tuple[str, ...]:
@@ -143,11 +149,11 @@ def intervals(text: str) -> tuple[str, str] | None:  # noqa: PLR0911 - a list of
     both = re.split(r"\s+and\s+|,|\\land(?![a-zA-Z])|\\wedge(?![a-zA-Z])", text)
     either = re.split(r"\s+or\s+|\\cup(?![a-zA-Z])|\\lor(?![a-zA-Z])|\\vee(?![a-zA-Z])", text)
     parts = both if len(both) == 2 else either
-    matches = [match for match in (_CONDITION.fullmatch(part.strip()) for part in parts) if match]
-    if not 1 < len(matches) == len(parts) or len({match["name"] for match in matches}) != 1:
-        return None
     if parts is either:
-        return matches[0]["name"], "\\cup ".join(map(_interval, matches))
+        return _union(parts)
+    matches = [match for match in (_CONDITION.fullmatch(part.strip()) for part in parts) if match]
+    if len(matches) != len(parts) or len({match["name"] for match in matches}) != 1:
+        return None
     upward = [match["relation"] in (">", "\\geq") for match in matches]
     if upward[0] == upward[1]:
         return None
@@ -156,6 +162,20 @@ def intervals(text: str) -> tuple[str, str] | None:  # noqa: PLR0911 - a list of
     if ends[0] and ends[1] and ends[0].value >= ends[1].value:
         return None  # nothing lies between them
     return low["name"], _interval(low).partition(",")[0] + "," + _interval(high).partition(",")[2]
+
+
+def _union(parts: list[str]) -> tuple[str, str] | None:
+    """The intervals of ``x<-1`` and ``1<x<3``, joined, if all conditions are on one name."""
+    found = []
+    for part in parts:
+        chain, single = _CHAIN.fullmatch(part.strip()), _CONDITION.fullmatch(part.strip())
+        between = _between(chain) if chain else None
+        if between is None and single is None:
+            return None
+        found.append(between or (single["name"], _interval(single)))  # type: ignore[index, arg-type]
+    if len(found) < 2 or len({name for name, _ in found}) != 1:
+        return None
+    return found[0][0], "\\cup ".join(interval for _, interval in found)
 
 
 def _between(chain: re.Match[str]) -> tuple[str, str] | None:

@@ -57,12 +57,22 @@ def test_golden_cases_in_both_directions(pool: GraderPool) -> None:
         ("25", "n = 25", True), ("25", "25.5", False), ("25", "twenty-five", False),
         ("25", "25\\%", False), ("25", "\\sqrt{625}", False), ("0", "000", True),
         ("-11", "−11", True), ("1024", "1,024", True), ("7", "", False), ("7", "7 or 8", False),
+        ("25", "m + n = 18 + 7 = 25", True), ("25", "x = 24, y = 25", False),
+        ("25", "24=25", False), ("7", "m=3, n=4, m+n=7", False), ("25", "f(x, y) = 25", True),
+        ("25", "25\\ ", True),
     ],
 )  # fmt: skip
 def test_integers(gold: str, prediction: str, equal: bool) -> None:
     grader = graders.get("integer")
     assert grader.equal_fast(gold, prediction, GradingPolicy()) is equal
     assert grader.equal_fast(prediction, gold, GradingPolicy()) is equal
+
+
+@pytest.mark.parametrize("kind", ["integer", "math"])
+@pytest.mark.parametrize("prediction", ["\\boxed{25}", "The answer is 25.", "**25**", "25"])
+def test_a_prediction_may_be_dressed_up_whatever_its_kind(kind: str, prediction: str) -> None:
+    grader, policy = graders.get(kind), GradingPolicy()
+    assert grader.equal_fast("25", grader.read(prediction, policy), policy)
 
 
 def test_unknown_graders_are_refused_with_the_known_names() -> None:
