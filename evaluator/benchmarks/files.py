@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import logging
+import math
 import os
 import zipfile
 import zlib
@@ -120,7 +121,13 @@ def to_problem(row: Row, spec: BenchmarkSpec, shown: Shown | None = None) -> Pro
 
 
 def _value(row: Row, part: str) -> Any:
-    return next((row[name] for name in FIELDS[part] if row.get(name) is not None), None)
+    """A part of the row; None where it has none. Tables write a gap among numbers as NaN."""
+    values = (row.get(name) for name in FIELDS[part])
+    return next((each for each in values if each is not None and not _is_gap(each)), None)
+
+
+def _is_gap(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _text(row: Row, part: str) -> str:
@@ -128,7 +135,7 @@ def _text(row: Row, part: str) -> str:
     value = _value(row, part)
     if isinstance(value, bool) or not isinstance(value, str | int | float | None):
         raise InputError(f"{part}: {type(value).__name__} where text is needed; give text.")
-    text = "" if value is None else _plain(value)
+    text = "" if value is None else _plain(value, part)
     if not text:
         names = " or ".join(FIELDS[part])
         raise InputError(f"{part}: missing or blank; give a field called {names}.")
@@ -138,14 +145,19 @@ def _text(row: Row, part: str) -> str:
 def _optional(row: Row, part: str) -> str | None:
     """A part that may be absent, as text."""
     value = _value(row, part)
-    return None if value is None else (_plain(value) or None)
+    return None if value is None else (_plain(value, part) or None)
 
 
-def _plain(value: object) -> str:
+def _plain(value: object, part: str) -> str:
     """Text of a cell: 2 and 2.0 (an integer column with gaps) are both ``2``."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value).strip()
+    text = str(value).strip()
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # JSON can write one; no hash, file or database takes it
+        raise InputError(f"{part}: it holds half a character; save the file as UTF-8.") from None
+    return text
 
 
 def _integer(answer: str) -> str:
@@ -153,7 +165,8 @@ def _integer(answer: str) -> str:
     digits = answer.removeprefix("-")
     if not (digits.isascii() and digits.isdigit()):
         raise InputError(f"answer: {answer[:40]!r} is not an integer; give one.")
-    return str(int(answer))
+    digits = digits.lstrip("0") or "0"  # int() reads no more than some thousand digits
+    return f"-{digits}" if answer.startswith("-") and digits != "0" else digits
 
 
 def _options(row: Row) -> tuple[str, ...]:
@@ -165,7 +178,7 @@ def _options(row: Row) -> tuple[str, ...]:
         raise InputError("options: not a list of texts; give the options' texts.")
     if len(options) > len(LETTERS):
         raise InputError(f"options: {len(options)} are more than {len(LETTERS)}; leave some out.")
-    return tuple(each.strip() for each in options)
+    return tuple(_plain(each, "options") for each in options)
 
 
 def _shown_options(answer: str, orders: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
@@ -228,7 +241,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
                 continue
             try:
                 row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError):
+            except (ValueError, RecursionError):  # also a number of more digits than Python reads
                 raise InputError(
                     f"{path.name}, line {number}: it is not JSON; give one object on each line."
                 ) from None

@@ -13,10 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evaluator import benchmarks, graders
 from evaluator.benchmarks.arithmetic import generate
-from evaluator.benchmarks.files import read_problems
+from evaluator.benchmarks.files import read_problems, to_problem
 from evaluator.benchmarks.hub import checked, fetch
 from evaluator.errors import InputError
 from evaluator.records import problems_hash
@@ -93,6 +95,12 @@ def test_aime_ids_and_answers_do_not_depend_on_the_form(tmp_path: Path) -> None:
         (['{"problem": "p", "answer": true}'], "line 1: answer:"),
         (["", '{"problem": "p", "answer": "1"'], "line 2: it is not JSON"),
         (["[1]"], "line 1: list where an object"),
+        (['{"problem": "p", "answer": NaN}'], "line 1: answer: missing"),
+        (['{"problem": "p", "answer": Infinity}'], "line 1: answer: missing"),
+        (['{"problem": "p", "answer": 1%s}' % ("0" * 5000)], "line 1: it is not JSON"),
+        ([r'{"problem": "\ud800", "answer": 1}'], "line 1: problem: it holds half a character"),
+        ([r'{"id": "a\ud800", "problem": "p", "answer": 1}'], "line 1: id: it holds half"),
+        ([r'{"problem": "p", "answer": 1, "level": "\udfff"}'], "line 1: level: it holds half"),
         ([], "it holds no problems"),
         (['{"id": "a", "problem": "p", "answer": "1"}', '{"id": "a", "problem": "q", "answer": 1}'],
          "line 2: id 'a'"),
@@ -118,6 +126,19 @@ def test_a_persons_own_set_may_repeat_a_text_but_no_id(tmp_path: Path) -> None:
     _jsonl(tmp_path / "set.jsonl", [*rows, rows[0]])
     with pytest.raises(InputError, match="line 3: id 'a' stands on line 1 too"):
         read_problems(tmp_path / "set.jsonl", "custom")
+
+
+@given(st.integers(), st.integers(0, 4))
+def test_an_integer_is_the_same_with_noughts_before_it(number: int, noughts: int) -> None:
+    spec = benchmarks.get("aime_2024")
+    sign = "-" if number < 0 else ""
+    row = {"problem": "p", "answer": f"{sign}{'0' * noughts}{abs(number)}"}
+    assert to_problem(row, spec).answer == str(number)
+
+
+def test_an_answer_may_have_more_digits_than_python_turns_into_a_number() -> None:
+    row = {"problem": "p", "answer": "7" * 5000}
+    assert to_problem(row, benchmarks.get("aime_2024")).answer == row["answer"]
 
 
 @pytest.mark.parametrize("name", ["x.jsonl.gz", "x.parquet", "x.csv", "x.jsonl", "x.txt"])
