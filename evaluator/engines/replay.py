@@ -111,7 +111,7 @@ def _lines(path: Path) -> Iterator[str]:
                         f"{MOST_LINES:,} lines, or a line above {MOST_LINE_BYTES >> 20} MiB; "
                         "split it into several files, or shorten that line."
                     )
-                yield line.decode("utf-8")
+                yield line.decode("utf-8-sig" if count == 1 else "utf-8")
     except OSError as error:
         raise InputError(
             f"completions: {path} cannot be read ({error.strerror or error})."

@@ -105,6 +105,13 @@ def test_seeds_come_from_the_key_alone(tiny_checkpoint: Path, tmp_path: Path) ->
         assert row["seed"] == completion_seed(9, row["problem_id"], row["sample"])
 
 
+def test_a_mark_of_utf_8_before_the_first_row_is_none_of_it(tmp_path: Path) -> None:
+    plain = answers(tmp_path / "a.jsonl")
+    marked = tmp_path / "b.jsonl"
+    marked.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes())
+    assert read_completions(marked) == read_completions(plain)
+
+
 def test_every_sample_asked_for_has_one_outcome(tmp_path: Path) -> None:
     completions = read_completions(answers(tmp_path / "a.jsonl"))
     rows = [completion.to_json() for completion in completions]

@@ -137,6 +137,16 @@ def test_unusable_checkpoint_names_are_refused(user: Any, name: str) -> None:
     assert refusal.value.field == "name"
 
 
+@pytest.mark.parametrize("name", ["", "a b", "a\0b", "\ud800", "x" * 201])
+def test_completions_are_under_no_name_that_a_checkpoint_could_not_have(
+    user: Any, name: str
+) -> None:
+    """A file's rows may say that anything wrote them."""
+    with pytest.raises(UserError) as refusal:
+        checkpoints.completions_only(owner=user, project=first_project(), name=name)
+    assert refusal.value.field == "checkpoint"
+
+
 # --- benchmarks and prompt sets
 
 

@@ -141,7 +141,8 @@ def completions_only(*, owner: User, project: Project, name: str) -> Checkpoint:
     UserError.
     """
     name = name.strip()
-    seen = seen_by(owner, Checkpoint.objects.filter(name=name))
+    # A file's rows may name anything; what no database holds is refused below, as no name.
+    seen = seen_by(owner, Checkpoint.objects.filter(name=storable(name)))
     existing = seen.select_related("endpoint", "project").first()
     if existing is None:  # or none that they may know of
         return Checkpoint.objects.create(
