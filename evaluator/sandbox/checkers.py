@@ -35,7 +35,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far a float may be off; either bound is enough. Case is ignored unless asked for."""
+    """How far a float may be off; either bound is enough."""
 
     absolute: float = 0.0
     relative: float = 0.0

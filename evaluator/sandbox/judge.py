@@ -118,7 +118,7 @@ def judge(
         helper = None if custom is None else checkers.build(custom)
     except SandboxUnavailableError:
         raise
-    except SandboxError as error:
+    except (SandboxError, OSError) as error:  # a full disk, say
         return end(JudgeVerdict.JE, str(error))
 
     def one(test: JudgeTest) -> TestVerdict:

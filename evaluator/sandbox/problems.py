@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import itertools
 import json
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,15 +208,22 @@ def _memory(row: Row) -> int:
 
 
 def _tolerance(flags: Any, *, needed: bool) -> Tolerance | None:
-    """Kattis' validator flags: a name and a number each."""
-    words: Sequence[str] = flags.split() if isinstance(flags, str) else []
+    """Kattis' validator flags: a tolerance's name and its number, or ``case_sensitive``."""
+    if not isinstance(flags, str | None):
+        raise InputError("checker_flags: must be a text.")
+    words = iter((flags or "").split())
     found: dict[str, float] = {}
-    for name, value in itertools.pairwise(words):
-        for bound in _KATTIS_FLAGS.get(name, ()):
-            try:
-                found[bound] = float(value)
-            except ValueError:
-                raise InputError(f"checker_flags: {value!r} after {name} is no number.") from None
+    for name in words:
+        if name == "case_sensitive":  # tokens are compared so in any case
+            continue
+        if name not in _KATTIS_FLAGS:
+            known = ", ".join((*_KATTIS_FLAGS, "case_sensitive"))
+            raise InputError(f"checker_flags: {name!r} is not known; known: {known}.")
+        value = next(words, "")
+        try:
+            found |= dict.fromkeys(_KATTIS_FLAGS[name], float(value))
+        except ValueError:
+            raise InputError(f"checker_flags: {value!r} after {name} is no number.") from None
     if any(not 0 <= value < math.inf for value in found.values()):
         raise InputError("checker_flags: a tolerance must be finite and not below 0.")
     if needed and not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import math
@@ -165,6 +166,10 @@ def test_the_hub_form_is_read(tmp_path: Path) -> None:
         ({"id": None}, "id"),
         ({"checker": "custom"}, "checker_program"),
         ({"checker": "float"}, "checker_flags"),
+        ({"checker_flags": "space_change_sensitive"}, "checker_flags"),
+        ({"checker_flags": "float_tolerance"}, "checker_flags"),
+        ({"checker_flags": "float_tolerance small"}, "checker_flags"),
+        ({"checker_flags": ["float_tolerance", "1e-6"]}, "checker_flags"),
     ],
 )
 def test_a_bad_row_names_its_field(change: dict[str, object], field: str) -> None:
@@ -242,6 +247,27 @@ def test_files_instead_of_streams() -> None:
     assert judge(problem, "python", "print(49)").verdict is JudgeVerdict.WA
     trick = "import os\nopen('x', 'w').write('49')\nos.symlink('x', 'output.txt')"
     assert judge(problem, "python", trick).verdict is JudgeVerdict.WA
+
+
+def test_flags_are_kattis_own() -> None:
+    def bounds(flags: str) -> Tolerance | None:
+        return from_row({**HUB, "checker_flags": flags}).tolerance
+
+    assert bounds("case_sensitive") is None
+    assert bounds("float_tolerance 1e-4") == Tolerance(1e-4, 1e-4)
+    both = "float_relative_tolerance 1e-3 case_sensitive float_absolute_tolerance 1e-9"
+    assert bounds(both) == Tolerance(absolute=1e-9, relative=1e-3)
+
+
+@pytest.mark.parametrize("language", ["cpp", "python"])
+def test_a_full_disk_is_the_judges_error(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "keep", full)
+    found = judge(SQUARE, language, f"#define SEED {time.time_ns()}\nint main() {{}}")
+    assert found.verdict is JudgeVerdict.JE
+    assert "No space left" in found.reason
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 5])
