@@ -39,7 +39,7 @@ from evaluator.records import Completion, FinishReason, Problem
 __all__ = ["Check", "Level", "Report", "checks_of_corpus", "mask_pieces", "require_passed", "run"]
 
 PACKED_TOLERANCE = 1e-3  # relative, float32: other summation order, nothing else
-Probe = Callable[[Any], tuple[int, float]]
+Probe = Callable[..., tuple[int, float]]  # of distiller.probe.probe
 
 
 @dataclass(slots=True)
@@ -404,25 +404,35 @@ def _of_model(
 ) -> list[Check]:
     """What only a model can tell: its size, and whether packed sequences stay apart."""
     try:
-        parameters, difference = probe(encoder.config)
+        packed = recipe.training.packing
+        parameters, difference = probe(encoder.config, longest=longest, packed=packed)
     except DistillerError as failure:
-        return [error("packing", str(failure).rstrip("."))]
+        return [_fault(failure)]
     needed = estimate(encoder.config, parameters, recipe.training, longest)
     figures |= {"parameters": parameters, **needed.to_json()}
     return [_packing(recipe, difference), note("memory", needed.sentence)]
 
 
 def _packing(recipe: Recipe, difference: float) -> Check:
-    if not recipe.training.packing:
-        return note("packing", "switched off; sequences are padded")
-    if difference <= PACKED_TOLERANCE:
-        return ok(
-            "packing",
-            f"packed logits equal unpacked ones (largest difference {difference:.1e} of the "
-            "largest logit)",
+    name, packed = "packing", recipe.training.packing
+    differ = f"logits differ by {difference:.1e} of the largest one"
+    if difference > PACKED_TOLERANCE:
+        window = "training.max_length_tokens to the base's sliding_window where it has one"
+        if packed:
+            return error(
+                name,
+                f"packed sequences see each other, or further than the base does: {differ}; set "
+                f"training.packing to false, or {window}",
+            )
+        return error(
+            name,
+            f"switched off, but a sequence sees further than the base does: {differ}; set {window},"
+            " or use a base with full attention",
         )
-    return error(
-        "packing",
-        f"packed sequences see each other: logits differ by {difference:.1e} of the largest one; "
-        "set training.packing to false",
+    if not packed:
+        return note(name, "switched off: every sequence goes through the model alone")
+    return ok(
+        name,
+        f"packed logits equal unpacked ones (largest difference {difference:.1e} of the largest "
+        "logit)",
     )

@@ -42,6 +42,11 @@ def load(base_model: Path, training: Training, world: World) -> Student:
         if turn == world.rank:
             torch.manual_seed(training.seed)  # adapters begin the same everywhere
             model = _with_adapters(_read(base_model, training), training)
+            if getattr(model.get_output_embeddings(), "bias", None) is not None:
+                raise InputError(
+                    "base: its output layer has a bias, which the training loop does not apply; "
+                    "use a base of the Qwen2, Qwen3 or Llama kind."
+                )
             model.config.use_cache = False
             model.set_attn_implementation(ATTENTION)
             if training.gradient_checkpointing:
@@ -77,6 +82,13 @@ def require_trainable(config: Any, *, longest: int, largest_id: int) -> None:
         raise InputError(
             "base: its weights are quantised, which the training loop does not know; use the "
             "checkpoint that it was made from."
+        )
+    window = getattr(config, "sliding_window", None)
+    if window is not None and window < longest and not getattr(config, "layer_types", None):
+        raise InputError(
+            f"base: its attention has a window of {window} tokens, which the training loop does "
+            f"not know; lower training.max_length_tokens to {window}, or use a base with full "
+            "attention."
         )
     layers = set(getattr(config, "layer_types", None) or ["full_attention"])
     if layers != {"full_attention"}:

@@ -63,7 +63,7 @@ def test_a_good_recipe_has_no_error(tiny_qwen: Path) -> None:
     held = {"held@1": [Problem("q", "Quite another question?", "1")]}
     report = preflight.run(
         recipe(tiny_qwen, training={"max_length_tokens": 128}), tiny_qwen, PROMPTS,
-        benchmarks=held, probe=lambda config: (1000, 1e-6),
+        benchmarks=held, probe=lambda *_, **__: (1000, 1e-6),
     )  # fmt: skip
     assert {each.level for each in report.checks} <= {Level.OK, Level.NOTE}
     written = json.loads(json.dumps(report.to_json()))
@@ -261,11 +261,33 @@ def test_contamination_is_told(tiny_qwen: Path) -> None:
 
 
 def test_packing_that_leaks(tiny_qwen: Path) -> None:
-    found = check(tiny_qwen, "packing", probe=lambda config: (1, 0.2))
+    def leaks(config: Any, *, longest: int, packed: bool) -> tuple[int, float]:
+        return 1, 0.2 if packed else 1e-6
+
+    found = check(tiny_qwen, "packing", probe=leaks)
     assert found.level is Level.ERROR
     assert "packed sequences see each other" in found.detail
+    assert "set training.packing to false" in found.detail
     off = {"packing": False, "max_length_tokens": 128}
-    assert check(tiny_qwen, "packing", probe=lambda c: (1, 0.2), training=off).level is Level.NOTE
+    assert check(tiny_qwen, "packing", probe=leaks, training=off).level is Level.NOTE
+
+
+def test_a_window_is_told_of_where_the_longest_example_passes_it(
+    tiny_qwen: Path, tmp_path: Path
+) -> None:
+    """Also without packing: the training's attention knows no window, whatever lies in a row."""
+    from distiller.probe import probe
+
+    base = Path(shutil.copytree(tiny_qwen, tmp_path / "b"))
+    config = json.loads((base / "config.json").read_text())
+    del config["layer_types"]
+    config |= {"model_type": "mistral", "sliding_window": 100}
+    (base / "config.json").write_text(json.dumps(config))
+    for packing in (True, False):
+        for limit, level in ((101, Level.ERROR), (100, Level.NOTE if not packing else Level.OK)):
+            plan = {"packing": packing, "max_length_tokens": limit}
+            found = check(base, "packing", probe=probe, training=plan)
+            assert found.level is level, (plan, found)
 
 
 def test_no_prompts_and_no_template(tiny_qwen: Path, tmp_path: Path) -> None:

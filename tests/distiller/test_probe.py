@@ -34,8 +34,20 @@ def test_packed_logits_equal_unpacked_ones_for_the_known_architectures(kind: str
 
 def test_attention_that_packing_does_not_know_is_seen() -> None:
     """A window that the packed attention ignores changes the logits."""
-    _, difference = probe(config("Mistral", sliding_window=4096, num_hidden_layers=2))
-    assert difference > 1e-2
+    windowed = config("Mistral", sliding_window=4096, num_hidden_layers=2)
+    for packed in (True, False):
+        assert probe(windowed, packed=packed)[1] > 1e-2
+        assert probe(windowed, longest=4097, packed=packed)[1] > 1e-2
+        assert probe(windowed, longest=4096, packed=packed)[1] < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"), [("Phi", {}), ("Granite", {"logits_scaling": 4.0}), ("Cohere", {})]
+)
+def test_logits_that_the_loss_does_not_know_are_refused(kind: str, changes: dict[str, Any]) -> None:
+    """A bias of the output layer, or a scale: trained on, they would be left out without a word."""
+    with pytest.raises(InputError, match=r"base: its logits are more .* times the right one; use"):
+        probe(config(kind, num_hidden_layers=2, **changes))
 
 
 def test_a_size_is_told_of_other_architectures_too() -> None:

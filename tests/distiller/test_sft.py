@@ -197,6 +197,24 @@ def test_a_quantised_base_is_refused(eight: Path, tiny_qwen: Path, tmp_path: Pat
         run(eight, base, tmp_path / "out")
 
 
+def test_a_base_that_the_loop_would_train_otherwise_than_it_answers_is_refused(
+    eight: Path, tiny_qwen: Path, tmp_path: Path
+) -> None:
+    """Also where nobody asked preflight."""
+    shape = json.loads((tiny_qwen / "config.json").read_text())
+    shape = {name: shape[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers",
+             "num_attention_heads", "max_position_embeddings", "eos_token_id")}  # fmt: skip
+    for kind, changes, sentence in (
+        ("mistral", {"sliding_window": 8}, r"a window of 8 tokens.*max_length_tokens to 8"),
+        ("phi", {}, "its output layer has a bias"),
+    ):
+        base = Path(shutil.copytree(tiny_qwen, tmp_path / kind))
+        config = AutoConfig.for_model(kind, **shape, **changes)
+        AutoModelForCausalLM.from_config(config).save_pretrained(base)
+        with pytest.raises(InputError, match=f"base: .*{sentence}"):
+            run(eight, base, tmp_path / "out")
+
+
 def test_bfloat16_saves_bfloat16(eight: Path, tiny_qwen: Path, tmp_path: Path) -> None:
     trained = run(eight, tiny_qwen, tmp_path / "out", training={"dtype": "bfloat16"})
     tensors = load_file(trained.checkpoint / "model.safetensors")
