@@ -13,10 +13,10 @@ import sys
 import threading
 
 from django.conf import settings
-from django.db import Error, connection
+from django.db import connection
 
 from webapp.leaderboard import desk
-from workers.tasks.upkeep import stopping
+from workers.tasks.upkeep import attempt, stopping
 
 LOOK_SECONDS = 2.0  # a person waits for it
 CHILD_SECONDS = desk.CLAIM_SECONDS - 60.0
@@ -33,15 +33,14 @@ def start() -> threading.Thread:
 
 def _run() -> None:
     while not stopping.is_set():
-        try:
-            while not stopping.is_set() and (job := desk.claim()) is not None:
-                carry_out(job)
-        except Error:
-            # A server that is away now may be back at the next round.
-            logger.warning("the clerk failed; it is tried again", exc_info=True)
-            connection.close()
+        attempt(_look)
         stopping.wait(LOOK_SECONDS)
     connection.close()
+
+
+def _look() -> None:
+    while not stopping.is_set() and (job := desk.claim()) is not None:
+        carry_out(job)
 
 
 def carry_out(job: desk.Job, seconds: float = CHILD_SECONDS) -> None:

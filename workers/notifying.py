@@ -6,16 +6,13 @@ training to end.
 
 from __future__ import annotations
 
-import logging
 import threading
 
 from django.conf import settings
-from django.db import Error, connection
+from django.db import connection
 
 from webapp.notifications import services
-from workers.tasks.upkeep import stopping
-
-logger = logging.getLogger(__name__)
+from workers.tasks.upkeep import attempt, stopping
 
 
 def start() -> threading.Thread:
@@ -27,12 +24,7 @@ def start() -> threading.Thread:
 
 def _run() -> None:
     while not stopping.is_set():
-        try:
-            services.note_ends()
-            services.deliver_due()
-        except Error:
-            # A server that is away now may be back at the next round.
-            logger.warning("notifying failed; it is tried again", exc_info=True)
-            connection.close()
+        attempt(services.note_ends)
+        attempt(services.deliver_due)
         stopping.wait(settings.RETORT_REAP_SECONDS)
     connection.close()

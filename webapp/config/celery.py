@@ -6,7 +6,7 @@ import os
 
 from celery import Celery
 from django.conf import settings
-from kombu.exceptions import ChannelError
+from kombu.exceptions import ChannelError, OperationalError
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.config.settings")
 
@@ -18,6 +18,7 @@ TIDY = "workers.tidy"
 SETTLE = "workers.settle"
 TAKE_IN = "workers.take_in"
 MAX_WAITING = 50  # doorbells of a queue; more of them would wake nobody sooner
+BROKER_SECONDS = 5.0  # for connecting to it
 
 app = Celery("retort", broker=settings.CELERY_BROKER_URL, set_as_current=True)
 app.conf.update(
@@ -71,10 +72,17 @@ def check_broker(seconds: float) -> None:
 
 
 def is_full(queue: str) -> bool:
-    """Whether so many messages wait in ``queue`` already that another one changes nothing."""
-    with app.connection_or_acquire() as connection, connection.channel() as channel:
+    """Whether so many messages wait in ``queue`` already that another one changes nothing.
+
+    By a connection of its own: one of the pool's stays broken when the broker has been away. Raises
+    kombu's OperationalError while it is.
+    """
+    with app.connection_for_write(connect_timeout=BROKER_SECONDS) as connection:
+        connection.ensure_connection(max_retries=1, timeout=BROKER_SECONDS)
         try:
-            waiting = channel.queue_declare(queue, passive=True).message_count
+            waiting = connection.default_channel.queue_declare(queue, passive=True).message_count
         except ChannelError:
             return False  # nobody has used the queue yet
+        except connection.connection_errors as error:
+            raise OperationalError(str(error)) from error
     return bool(waiting >= MAX_WAITING)

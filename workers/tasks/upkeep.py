@@ -7,13 +7,13 @@ Tidying up is not urgent and goes through the upkeep queue.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from django.conf import settings
-from django.db import Error, connection
-from kombu.exceptions import OperationalError
+from django.db import connection
 
 from webapp.checkpoints import intake
 from webapp.config import celery
@@ -65,45 +65,49 @@ def start_judging(worker: str) -> threading.Thread:
 
 def _run_judging(worker: str) -> None:
     while not stopping.is_set():
-        try:
-            judging.beat(worker, host_name())
-        except Error:
-            logger.warning("no sign of life; it is tried again", exc_info=True)
-            connection.close()
+        attempt(lambda: judging.beat(worker, host_name()))
         stopping.wait(min(BEAT_SECONDS, settings.RETORT_REAP_SECONDS))
-    try:
-        judging.forget(worker)
-    except Error:
-        logger.warning("the sign of life is left behind", exc_info=True)
+    attempt(lambda: judging.forget(worker))
     connection.close()
 
 
 def _run(worker: str, queues: Sequence[str]) -> None:
-    period = min(BEAT_SECONDS, settings.RETORT_REAP_SECONDS)
-    greeted, rounds = False, 0
+    greeted, rounds = False, itertools.count()
     while not stopping.is_set():
-        try:
-            if not greeted:
-                hosts.greet(worker, host_name(), queues)
-                greeted = True
-            hosts.beat(worker)
-            gpus.record(host_name(), gpus.samples())
-            if hosts.takes_turn(settings.RETORT_REAP_SECONDS):
-                settling.settle()
-                leases.reap()
-                if intake.is_waiting() and not celery.is_full(celery.CPU):
-                    celery.ask_to_take_in()
-                hosts.free_devices()
-                rounds += 1
-                if rounds % TIDY_ROUNDS == 1:
-                    celery.ask_to_tidy()
-        except (Error, OperationalError):
-            # A server that is away now may be back at the next round.
-            logger.warning("upkeep failed; it is tried again", exc_info=True)
-            connection.close()
-        stopping.wait(period)
-    try:
-        hosts.forget(worker)
-    except Error:
-        logger.warning("the sign of life is left behind", exc_info=True)
+        greeted = greeted or attempt(lambda: hosts.greet(worker, host_name(), queues))
+        attempt(lambda: hosts.beat(worker))
+        attempt(lambda: gpus.record(host_name(), gpus.samples()))
+        attempt(lambda: _take_turn(rounds))
+        stopping.wait(min(BEAT_SECONDS, settings.RETORT_REAP_SECONDS))
+    attempt(lambda: hosts.forget(worker))
     connection.close()
+
+
+def _take_turn(rounds: Iterator[int]) -> None:
+    """Do the reaper's round, where it is due."""
+    if not hosts.takes_turn(settings.RETORT_REAP_SECONDS):
+        return
+    for part in (settling.settle, leases.reap, _ask_to_take_in, hosts.free_devices):
+        attempt(part)
+    if next(rounds) % TIDY_ROUNDS == 0:
+        attempt(celery.ask_to_tidy)
+
+
+def _ask_to_take_in() -> None:
+    if intake.is_waiting() and not celery.is_full(celery.CPU):
+        celery.ask_to_take_in()
+
+
+def attempt(act: Callable[[], object]) -> bool:
+    """Whether ``act`` worked. Whatever hinders it hinders nothing else that a thread does.
+
+    Servers that are away now may be back at the next round. And a thread that one run's fault ended
+    would leave every other run without what it does, on one worker after the other.
+    """
+    try:
+        act()
+    except Exception:
+        logger.warning("it is tried again at the next round", exc_info=True)
+        connection.close()
+        return False
+    return True
