@@ -26,9 +26,34 @@ BOILERPLATE_SHARE = 0.001  # of the prompts
 # share a gram before it counts as boilerplate there.
 BOILERPLATE_PROMPTS = 3
 
-_SIGNS = str.maketrans({"−": "-", "–": "-", "×": "*", "·": "*", "÷": "/", "⁄": "/", "∗": "*"})
-_COMMANDS = {r"\times": "*", r"\cdot": "*", r"\div": "/", r"\left": "", r"\right": ""}
+# One thing written in several ways: in Unicode, in LaTeX, in LaTeX's synonyms, in Markdown.
+_RAISED = str.maketrans({"²": "^2", "³": "^3", "°": r"^\circ "})  # before NFKC, which lowers them
+_SIGNS = str.maketrans({
+    "−": "-", "–": "-", "×": "*", "·": "*", "÷": "/", "⁄": "/", "∗": "*", "≤": r"\le ",
+    "≥": r"\ge ", "≠": r"\ne ", "π": r"\pi ", "∞": r"\infty ",
+})  # fmt: skip
+_COMMANDS = {
+    r"\times": "*", r"\cdot": "*", r"\div": "/", r"\left": "", r"\right": "", r"\leq": r"\le",
+    r"\leqslant": r"\le", r"\geq": r"\ge", r"\geqslant": r"\ge", r"\neq": r"\ne",
+    r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac", r"\degree": r"^\circ",
+    r"\quad": " ", r"\qquad": " ", r"\displaystyle": " ",
+}  # fmt: skip
 _COMMAND = re.compile("|".join(f"{re.escape(name)}(?![a-zA-Z])" for name in _COMMANDS))
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
+_REWRITTEN = [
+    (re.compile(pattern), by)
+    for pattern, by in (
+        (r"&(lt|gt|amp);", lambda match: {"lt": "<", "gt": ">", "amp": "&"}[match[1]]),
+        (r"(?<![\w*])\*\*(?=\w)|(?<=[\w.:!?])\*\*(?![\w*])", ""),  # bold
+        (r"(?<!\\)\\[,;:!> ()\[\]]|(?<!\\)~", " "),  # spaces; a formula's begin and end
+        (r"\{,\}", ","),
+        (r"([\^_])\s*\{([0-9a-z])\}", r"\1\2"),
+        (r"√\s*(\d+|(?=\{))", lambda match: rf"\sqrt{{{match[1]}}}" if match[1] else r"\sqrt"),
+        (r"\\(frac|sqrt)\s*(\d)", r"\\\1{\2}"),
+        (r"(\\frac\{\d+\})\s*(\d)", r"\1{\2}"),
+        (r"(\\[a-z]+)\s*(?=\d)", r"\1 "),
+    )
+]
 _OPERATOR_SPACE = re.compile(r"(?<=[\w)\]}])[^\S\n]*([-+*/^=<>])[^\S\n]*(?=[\w(\[{\\])")
 _WORD = re.compile(r"[\w%](?:[\w%]|[-+*/^=<>.!](?=[\w]))*")
 _AROUND_SIGN = re.compile(r"\s*([^\w\s])\s*")
@@ -53,21 +78,25 @@ class Contamination:
 def normalise(text: str) -> str:
     """``text`` as the rule of equality compares it.
 
-    Case, white space and sentence marks do not count. Operators, brackets, digits and decimal
-    points do: ``1+2-3`` is not ``1-2+3``.
+    Case, white space, sentence marks and the way in which a formula is written do not count. What
+    it says does: ``1+2-3`` is not ``1-2+3``, ``3.5`` not ``35``.
     """
-    text = _COMMAND.sub(lambda match: _COMMANDS[match[0]], _fold(text))
+    text = _in_one_writing(text)
     return " ".join(_AROUND_SIGN.sub(r"\1", _SENTENCE_MARK.sub(" ", text)).split())
 
 
 def words(text: str) -> list[str]:
     """Words for n-grams; a formula's operators hold its parts together as one word."""
-    text = _COMMAND.sub(lambda match: _COMMANDS[match[0]], _fold(text))
-    return _WORD.findall(_OPERATOR_SPACE.sub(r"\1", text))
+    return _WORD.findall(_OPERATOR_SPACE.sub(r"\1", _in_one_writing(text)))
 
 
-def _fold(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).translate(_SIGNS).casefold()
+def _in_one_writing(text: str) -> str:
+    """``text`` in small letters, with one form of what is written in several ways."""
+    text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text).translate(_RAISED))
+    text = _COMMAND.sub(lambda match: _COMMANDS[match[0]], text.translate(_SIGNS).casefold())
+    for pattern, by in _REWRITTEN:
+        text = pattern.sub(by, text)
+    return text
 
 
 def find(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from itertools import product
 from pathlib import Path
 
@@ -47,6 +48,34 @@ def test_operators_count() -> None:
     assert rule("$2 \\times 3$", "2*3") == "equal"
     assert rule("3.5", "35") is None
     assert rule("5!", "5") is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (r"Compute $\frac{1}{2}+x^{6}\le\sqrt7$", r"Compute \(\dfrac12 + x^6 \leq \sqrt{7}\)"),
+        (r"Find \[x^2\cdot\pi\]", "Find $$x²·π$$"),
+        (r"Is $a\,\ge\,1{,}000^\circ$?", "Is a ≥ 1,000°?"),
+        (r"Solve $\left(x\right)\neq~2$", "**Solve** $(x) ≠ 2$"),
+        ("Which whole number is it?", "\ufeffWhich whole\u200b num\u00adber is it?"),
+        ("Which $n<3$ are prime?", "Which $n&lt;3$ are prime?"),
+    ],
+)
+def test_one_formula_in_two_writings_is_one_formula(one: str, other: str) -> None:
+    assert normalise(one) == normalise(other)
+    assert words(one) == words(other)
+    assert rule(other, one) == "equal"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (r"$\frac{1}{23}$", r"$\frac{12}{3}$"), ("$x^{23}$", "$x^23$"), ("2 ** 3", "2 3"),
+        (r"$a\le 3$", r"$a\ge 3$"), ("$x_1$", "$x^1$"), (r"$\sqrt{12}$", r"$\sqrt{1}2$"),
+    ],
+)  # fmt: skip
+def test_different_formulas_stay_different(one: str, other: str) -> None:
+    assert normalise(one) != normalise(other)
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("+-*/")), min_size=1, max_size=3))
@@ -116,5 +145,13 @@ def test_real_sets() -> None:
         read("aime2024.jsonl"),
     )
     assert [hit.rule for hit in find(math500, {"m": math500})] == ["equal"] * 500
+    for rewrite in (
+        lambda text: text.replace("\\frac", "\\dfrac").replace("\\le ", "\\leq "),
+        lambda text: re.sub(r"\$([^$]+)\$", r"\\(\1\\)", text),
+        lambda text: re.sub(r"([=+])", r"\\,\1\\,", text),
+        lambda text: re.sub(r"\^(\d)", r"^{\1}", text),
+    ):
+        rewritten = [Problem(each.id, rewrite(each.problem), "") for each in math500]
+        assert len(find(rewritten, {"m": math500})) == 500
     share = len(find(past, {"aime_2024": aime})) / len(past)
     assert share < 0.05  # the plain 8-gram rule flags 32 %
