@@ -61,6 +61,7 @@ def test_a_preset_keeps_the_names_and_says_what_it_sets(page: Client) -> None:
     assert {"epochs", "samples", "stop_after"} <= form.set_by_preset
     sets = {card["name"]: dict(card["sets"]) for card in response.context["presets"]}
     assert sets["quick"]["Epochs"] == 1.0
+    assert sets["demo"]["Gradient checkpointing"] == "no"
     assert "Trace temperature" in sets["r1-distill"]
     assert page.get("/runs/distil/?preset=nonsense").status_code == 404
     assert not Run.objects.exists()

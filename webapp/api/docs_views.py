@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from typing import Any
 
@@ -97,7 +98,8 @@ def _fields(schema: dict[str, Any]) -> list[dict[str, Any]]:
             "kind": _kind(each),
             "required": name in required,
             "words": each.get("description", ""),
-            "default": each.get("default"),
+            # As it would be sent: false, not False, and an empty text as "".
+            "default": None if each.get("default") is None else json.dumps(each["default"]),
         }
         for name, each in whole.get("properties", {}).items()
     ]

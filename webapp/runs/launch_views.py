@@ -130,7 +130,11 @@ def _preset_cards(form: DistillationForm) -> list[dict[str, Any]]:
     cards = []
     for preset in presets.all_of_them().values():
         _, sets = preset_values(preset, form.user)
-        shown = [(form[name].label, value) for name, value in sets]
+        words = {True: "yes", False: "no"}
+        shown = [
+            (form[name].label, words[value] if isinstance(value, bool) else value)
+            for name, value in sets
+        ]
         cards.append({"name": preset.name, "about": preset.about, "sets": shown})
     return cards
 

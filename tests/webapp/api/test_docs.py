@@ -69,6 +69,8 @@ def test_the_page_names_every_operation(client: Client, user: Any) -> None:
         assert path in page
         for told in methods.values():
             assert f'id="{told["operationId"]}"' in page
+    assert "false if left out" in page
+    assert "False if left out" not in page
     scripts = re.findall(r"<script[^>]*>", page)
     assert all("src=" in each for each in scripts)  # none inline
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)  # nothing from elsewhere
