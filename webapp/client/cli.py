@@ -120,7 +120,7 @@ def upload(
             for each in retort.uploads():
                 if each.name == name:
                     retort.discard_upload(each.id)
-        begun = sending.begin_or_go_on(retort, name, files, project)
+        begun = sending.begin_or_go_on(retort, name, folder, files, project)
         with showing.byte_bar(name, sum(files.values())) as arrived:
             sending.send(retort, begun, folder, arrived)
         _taken_in(retort, retort.finish_upload(begun.id), wait=wait)

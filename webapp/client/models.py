@@ -99,6 +99,7 @@ class Upload(_Answer):
     state: str
     reason: str
     checkpoint: int | None
+    created_at: datetime
 
 
 class UploadDetail(Upload):

@@ -42,19 +42,34 @@ def files_of(folder: Path) -> dict[str, int]:
 
 
 def begin_or_go_on(
-    retort: Retort, name: str, files: dict[str, int], project: int | None = None
+    retort: Retort, name: str, folder: Path, files: dict[str, int], project: int | None = None
 ) -> UploadDetail:
-    """The upload of this name that is under way, where it is of the same files, or a new one."""
+    """The upload of this name that is under way, where it is of the same files, or a new one.
+
+    A file that was written since the upload began is another one, whatever its length: two steps of
+    one training have files of the same names and lengths. Raises ClientError.
+    """
     for each in retort.uploads():
         if each.name == name and each.state == "receiving":
             under_way = retort.upload(each.id)
             if {file.path: file.length_bytes for file in under_way.files} == files:
+                _refuse_changed(under_way, folder)
                 return under_way
             raise ClientError(
                 f"name: an upload of {name!r} with other files is under way; add --fresh to "
                 "discard it, or choose another name."
             )
     return retort.begin_upload(name, files, project)
+
+
+def _refuse_changed(upload: UploadDetail, folder: Path) -> None:
+    began = upload.created_at.timestamp()
+    for file in upload.files:
+        if file.offset_bytes and (folder / file.path).stat().st_mtime > began:
+            raise ClientError(
+                f"files: {file.path} was changed since its upload began; add --fresh to discard "
+                "what came before."
+            )
 
 
 def send(retort: Retort, upload: UploadDetail, folder: Path, arrived: Told) -> None:

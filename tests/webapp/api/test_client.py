@@ -120,6 +120,12 @@ def test_an_interrupted_upload_goes_on(
         return original(client, file, offset, piece)
 
     monkeypatch.setattr(sending, "_send_piece", counts)
+    begun = next(file for file in under_way.files.all() if file.offset_bytes)
+    before = (folder / begun.path).stat().st_mtime
+    os.utime(folder / begun.path, (before, before + 3600))  # another step of the same training
+    assert cli.main(command) == 2
+    assert f"{begun.path} was changed since its upload began" in capsys.readouterr().err
+    os.utime(folder / begun.path, (before, before))
     assert cli.main(command) == 0
     under_way.refresh_from_db()
     assert under_way.state == Upload.State.CHECKING
