@@ -27,6 +27,7 @@ UNSAFE_VARIABLE: Final = "RETORT_UNSAFE_SANDBOX"
 BOX: Final = "/box"  # where a run's read-only files stand inside
 _LAUNCHER_SOURCE: Final = Path(__file__).with_name("launcher.c")
 _NOBODY: Final = 65534
+PAIR_BYTES: Final = 4096
 _STDERR_BYTES: Final = 4096
 _GRACE_SECONDS: Final = 30.0  # beyond the launcher's own wall limit: then it is itself stuck
 _XCPU, _KILL, _XFSZ = 24, 9, 25
@@ -49,6 +50,16 @@ class Command:
 
     arguments: tuple[str, ...]
     files: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One of two programs that talk with each other: an open file of PAIR_BYTES, the same for both,
+    in which their launchers tell each other of CPU times, and which of the two it is (0 or 1).
+    """
+
+    descriptor: int
+    side: int
 
 
 def unsafe() -> bool:
@@ -183,8 +194,9 @@ def _address_space(limits: Limits, *, grouped: bool) -> int:
 
 
 def _inner(
-    command: Command, limits: Limits, descriptors: tuple[int, int], *, grouped: bool, files: bool
-) -> list[str]:
+    command: Command, limits: Limits, descriptors: tuple[int, int], *, grouped: bool, files: bool,
+    pair: Pair | None,
+) -> list[str]:  # fmt: skip
     settings = {
         "report": descriptors[0],
         "filter": descriptors[1],
@@ -198,6 +210,8 @@ def _inner(
         "stack": limits.memory_bytes,
         "file_mode": int(files),
     }
+    if pair is not None:
+        settings |= {"pair": pair.descriptor, "side": pair.side}
     return ["run", *(f"{name}={value}" for name, value in settings.items()), "--"]
 
 
@@ -217,11 +231,13 @@ def start(
     stdin: int | IO[bytes],
     stdout: int | IO[bytes],
     file_mode: bool = False,
+    pair: Pair | None = None,
 ) -> Iterator[Run]:
     """Start a program; leaving the context ends it and everything that it started.
 
     With ``file_mode`` the standard input appears as input.txt in the working folder, and the
-    file output.txt of the same folder becomes the output.
+    file output.txt of the same folder becomes the output. With a ``pair`` a program that waits
+    while its partner computes is not idle.
     """
     with ExitStack() as stack:
         group = None
@@ -248,10 +264,11 @@ def start(
             line = [str(_launcher()), "enter", str(user), str(user),
                     *(group.procs if group is not None else []), "--", *outer,
                     *_inner(command, limits, (writer, code), grouped=group is not None,
-                            files=file_mode), *arguments]  # fmt: skip
+                            files=file_mode, pair=pair), *arguments]  # fmt: skip
             process = subprocess.Popen(
                 line, stdin=stdin, stdout=stdout, stderr=stderr, env={}, cwd=home,
-                pass_fds=(writer, code), start_new_session=True,
+                pass_fds=(writer, code, *([] if pair is None else [pair.descriptor])),
+                start_new_session=True,
             )  # fmt: skip
         run = Run(process, reader, stderr, limits, group, kills)
         stack.callback(run.kill)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
 
 from evaluator.sandbox import box, store
-from evaluator.sandbox.box import Command
+from evaluator.sandbox.box import Command, Pair
 from evaluator.sandbox.checkers import CHECKER_LIMITS, Finding, read_exit
 from evaluator.sandbox.languages import Program
 from evaluator.sandbox.limits import End, Limits, RunResult
 
-_IDLE_FACTOR = 2  # each waits while the other works
+_IDLE_FACTOR = 2  # time in which neither works; the program is the first that is ended
 _SIGPIPE_EXIT = 128 + 13
 _UNFLUSHED_EXIT = 120  # Python's, where standard output cannot be written at its end
 
@@ -32,6 +33,8 @@ def interact(
     partner = replace(CHECKER_LIMITS, idle_seconds=2 * patience)
     with ExitStack() as stack:
         files = stack.enter_context(store.shared({"input.txt": given, "answer.txt": answer}))
+        shared = stack.enter_context(tempfile.TemporaryFile())
+        shared.truncate(box.PAIR_BYTES)
         arguments = (f"{box.BOX}/input.txt", "/tmp/output.txt", f"{box.BOX}/answer.txt")  # noqa: S108
         with ExitStack() as ours:
             from_program, to_interactor = os.pipe()
@@ -43,12 +46,15 @@ def interact(
             second = stack.enter_context(
                 box.start(
                     interactor.with_arguments(arguments, files),
-                    partner, stdin=reader, stdout=writer,
+                    partner, stdin=reader, stdout=writer, pair=Pair(shared.fileno(), 1),
                 )
             )  # fmt: skip
             first = stack.enter_context(
-                box.start(command, limits, stdin=from_interactor, stdout=to_interactor)
-            )
+                box.start(
+                    command, limits, stdin=from_interactor, stdout=to_interactor,
+                    pair=Pair(shared.fileno(), 0),
+                )
+            )  # fmt: skip
         result = first.wait()
         judged = second.wait()
     if result.end in (End.CPU, End.IDLE, End.MEMORY, End.OUTPUT):

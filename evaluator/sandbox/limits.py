@@ -15,8 +15,8 @@ class Limits:
     """Limits of one run. CPU time decides; the two wall limits only catch what waits.
 
     ``idle_seconds`` counts the time in which the program used under 1 % of a CPU, so that a loaded
-    machine, which gives less but never nothing, does not change a verdict. ``wall_seconds`` is the
-    far end.
+    machine, which gives less but never nothing, does not change a verdict; of two programs that
+    talk with each other it counts the time in which neither did. ``wall_seconds`` is the far end.
     """
 
     cpu_seconds: float = DEFAULT_CPU_SECONDS

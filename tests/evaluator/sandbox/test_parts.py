@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from evaluator.errors import InputError
 from evaluator.graders.code import ACCEPTED
-from evaluator.sandbox import box, checkers, languages, seccomp, store
+from evaluator.sandbox import box, checkers, interactive, languages, seccomp, store
 from evaluator.sandbox.box import Command
 from evaluator.sandbox.checkers import (
     CheckerProgram,
@@ -247,6 +247,31 @@ def test_files_instead_of_streams() -> None:
     assert judge(problem, "python", "print(49)").verdict is JudgeVerdict.WA
     trick = "import os\nopen('x', 'w').write('49')\nos.symlink('x', 'output.txt')"
     assert judge(problem, "python", trick).verdict is JudgeVerdict.WA
+
+
+COMPUTE = "import time\nwhile time.process_time() < 1.6: pass\n"
+SLEEP = "import time\ntime.sleep(60)\n"
+ANSWER = "n = int(input())\nprint(n * n, flush=True)"
+
+
+@pytest.mark.parametrize(
+    ("program", "interactor", "verdict"),
+    [
+        (COMPUTE + ANSWER, INTERACTOR, JudgeVerdict.AC),
+        (ANSWER, COMPUTE + INTERACTOR, JudgeVerdict.AC),
+        (SLEEP + ANSWER, INTERACTOR, JudgeVerdict.TLE),
+        (COMPUTE + SLEEP, INTERACTOR, JudgeVerdict.TLE),
+    ],
+)
+def test_who_waits_for_a_partner_that_computes_is_not_idle(
+    program: str, interactor: str, verdict: JudgeVerdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on a machine so loaded that computing takes longer than either may sleep.
+    monkeypatch.setattr(interactive, "_IDLE_FACTOR", 0.2)
+    problem = JudgeProblem(
+        "x", SQUARE.tests[:1], interactor=CheckerProgram("python", interactor), cpu_seconds=2.0
+    )
+    assert judge(problem, "python", program).verdict is verdict
 
 
 def test_flags_are_kattis_own() -> None:
