@@ -159,11 +159,11 @@ def _draw_and_grade(local: LocalRun, source: engines.Engine, pool: GraderPool) -
         local.discard_if_empty()
         raise
     with progress_bar("grading", "verdicts") as bar:
-        bar(len(score.rows), local.total, 0)
-        graded = itertools.count(len(score.rows) + 1)
-        return local.grade(
-            pool, on_row=lambda _: bar(next(graded), local.total, 0), graded=score.rows
-        )
+        # What was graded meanwhile was not read as all completions together say.
+        known = score.rows if local.as_served(local.protocol) == local.protocol else []
+        bar(len(known), local.total, 0)
+        graded = itertools.count(len(known) + 1)
+        return local.grade(pool, on_row=lambda _: bar(next(graded), local.total, 0), graded=known)
 
 
 @app.command("arithmetic")

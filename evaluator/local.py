@@ -187,8 +187,9 @@ class LocalRun:
     ) -> dict[str, Any]:
         """Grade what ``graded`` holds no verdict of; write grades.jsonl and metrics.json.
 
-        Returns the metrics.
+        ``graded`` was read as :meth:`as_served` says. Returns the metrics.
         """
+        protocol = self.as_served(self.protocol)
         grades = [row for row in graded if not Outcome(row["outcome"]).is_error]
 
         def keep(row: Row) -> None:
@@ -199,7 +200,7 @@ class LocalRun:
             self.problems,
             self.store.rows(),
             benchmark=self.benchmark,
-            protocol=self.protocol,
+            protocol=protocol,
             samples=self.samples,
             pool=pool,
             passport=self.passport,
@@ -210,6 +211,12 @@ class LocalRun:
         write_json_lines(self.folder / "grades.jsonl", grades)
         write_json(self.folder / "metrics.json", metrics)
         return metrics
+
+    def as_served(self, protocol: Protocol) -> Protocol:
+        """``protocol`` as this run's completions are to be read (:func:`runner.as_served`)."""
+        return runner.as_served(
+            protocol, engine=self.config["engine"], completions=self.store.rows()
+        )
 
     def first_error(self) -> str | None:
         """Why a sample has no completion; None where every one came."""

@@ -68,7 +68,7 @@ def rescore(
             run.problems,
             run.store.rows(),
             benchmark=run.benchmark,
-            protocol=changed,
+            protocol=run.as_served(changed),
             samples=run.samples,
             pool=pool,
             passport=whole,

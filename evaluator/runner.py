@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from evaluator.benchmarks import BenchmarkSpec
 from evaluator.benchmarks.choice_order import option_order, question
 from evaluator.engines.base import Engine, Request, forced_start
 from evaluator.errors import InputError
+from evaluator.graders.extraction import opened_by_server
 from evaluator.graders.pool import GradeRequest, GraderPool
 from evaluator.passport import Passport
 from evaluator.protocol import Protocol
@@ -111,6 +112,26 @@ def draw(
     finally:
         writer.seal()
     return rendered
+
+
+def as_served(
+    protocol: Protocol, *, engine: Mapping[str, Any], completions: Iterable[Row]
+) -> Protocol:
+    """``protocol`` as completions (``Completion.to_json`` rows) of a run are to be read.
+
+    A chat endpoint renders the prompt itself. Where its template opens the thoughts, responses hold
+    the closing tag alone, and one that was cut off before it no tag at all: still thinking, and no
+    answer. ``engine`` is what drew them, as it describes itself. The protocol's own fields stand in
+    the passport: the rule is the same.
+    """
+    thinking = protocol.thinking
+    served = engine.get("name") == "openai" and engine.get("api") == "chat"
+    if not served or thinking.kind != "tags" or thinking.forced:
+        return protocol
+    if not opened_by_server(map(Completion.from_json, completions), thinking):
+        return protocol
+    forced = thinking.model_copy(update={"forced": True})
+    return protocol.model_copy(update={"thinking": forced})
 
 
 def grade_request(

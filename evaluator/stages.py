@@ -188,6 +188,11 @@ class GradeStage(_Stage):
             for row in _rows(Path(path) for path in self._spec["segment_files"])
             if ids is None or row["problem_id"] in names
         )
+        protocol = runner.as_served(
+            self.protocol,
+            engine=self._spec["engine"],
+            completions=_rows(Path(path) for path in self._spec["segment_files"]),
+        )
         total = len(wanted) * self.samples
         graded = self.accepted_rows(request)
         done = sum(not Outcome(row["outcome"]).is_error for row in graded)
@@ -206,7 +211,7 @@ class GradeStage(_Stage):
                 progress(done, total, 0)
 
             common: dict[str, Any] = {
-                "benchmark": self.benchmark, "protocol": self.protocol, "pool": pool,
+                "benchmark": self.benchmark, "protocol": protocol, "pool": pool,
                 "on_row": keep, "graded": graded,
             }  # fmt: skip
             if ids is not None:

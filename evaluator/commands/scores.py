@@ -84,7 +84,7 @@ def score(
             "say which multiple choice it is with --benchmark."
         )
     if protocol_name is None:
-        recipe = recipe.model_copy(update={"thinking": detect_thinking(row.text for row in rows)})
+        recipe = recipe.model_copy(update={"thinking": detect_thinking(rows)})
     # A preset's n is what `run` draws. Here the file says what was drawn, unless a person does.
     asked = samples or (None if protocol_name in protocol.PRESETS else recipe.samples)
     n = asked or max(row.sample for row in rows) + 1

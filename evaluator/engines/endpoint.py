@@ -38,6 +38,13 @@ NEUTRAL: Mapping[str, Mapping[str, float]] = {
 }
 
 
+# OpenAI's own words, and what other servers behind the same interface say instead.
+_REASONS = {
+    **dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence"), FinishReason.STOP),
+    **dict.fromkeys(("length", "max_tokens", "model_length"), FinishReason.LENGTH),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What an endpoint returned for one request; tokens are None where it did not count."""
@@ -306,9 +313,7 @@ def read_answer(answer: Any) -> Answer:
     return Answer(
         text="".join(texts),
         reasoning="".join(thoughts) or None,
-        finish_reason={"stop": FinishReason.STOP, "length": FinishReason.LENGTH}.get(
-            str(reason), FinishReason.UNKNOWN
-        ),
+        finish_reason=_REASONS.get(str(reason).lower(), FinishReason.UNKNOWN),
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
     )

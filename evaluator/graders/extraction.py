@@ -5,11 +5,13 @@ Every function takes linear time in the length of the response.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable
 
 from evaluator.protocol import GradingPolicy, Thinking
+from evaluator.records import Completion, FinishReason
 
 LOOP_TAIL_CHARACTERS = 1000
 LOOP_UNIT_CHARACTERS = 200
@@ -18,6 +20,7 @@ MAX_PHRASE_CHARACTERS = 300
 MAX_LINE_CHARACTERS = 2000
 
 KNOWN_TAGS = (("<think>", "</think>"), ("<|begin_of_thought|>", "<|end_of_thought|>"))
+SEEN_OF_SERVER = 1000  # completions that tell whether an endpoint opens the thoughts itself
 TAGGED_SHARE = 0.1  # of the responses; a stray mention of a tag is rarer, a thinking model is not
 
 _BRACES = re.compile(
@@ -93,29 +96,51 @@ def answer_part(text: str, thinking: Thinking, reasoning: str | None = None) -> 
     return tail
 
 
-def detect_thinking(texts: Iterable[str]) -> Thinking:
-    """Tell from a model's responses which tags surround its thoughts.
+def detect_thinking(completions: Iterable[Completion]) -> Thinking:
+    """Tell from a model's completions which tags surround its thoughts.
 
-    A pair counts where at least a tenth of the responses begin with its opening tag or hold its
-    closing tag. Where closing tags come without opening ones, the opening tag was forced.
+    A pair counts where at least a tenth of the completions begin with its opening tag or hold its
+    closing tag, or a tenth of those that were not cut off: where the opening tag was forced and
+    nearly all were cut off while thinking, nothing else shows it. Where closing tags come without
+    opening ones, the opening tag was forced.
     """
-    total = 0
-    opens, closes_only, tagged = (Counter[tuple[str, str]]() for _ in range(3))
-    for text in texts:  # once, and none is kept
+    total = whole = 0
+    opens, closes_only, tagged, ended = (Counter[tuple[str, str]]() for _ in range(4))
+    for completion in completions:  # once, and none is kept
+        text, cut = completion.text, completion.finish_reason is FinishReason.LENGTH
         total += 1
-        for opening, closing in KNOWN_TAGS:
-            begins, closes = text.lstrip().startswith(opening), closing in text
-            opens[opening, closing] += begins
-            closes_only[opening, closing] += closes and opening not in text
-            tagged[opening, closing] += begins or closes
-    best, best_count = Thinking(kind="none"), TAGGED_SHARE * total
-    for opening, closing in KNOWN_TAGS:
-        pair, count = (opening, closing), tagged[opening, closing]
-        if count and count >= best_count:
+        whole += not cut
+        for pair in KNOWN_TAGS:
+            begins, closes = text.lstrip().startswith(pair[0]), pair[1] in text
+            opens[pair] += begins
+            closes_only[pair] += closes and pair[0] not in text
+            tagged[pair] += begins or closes
+            ended[pair] += closes and not cut
+    best, best_share = Thinking(kind="none"), TAGGED_SHARE
+    for pair in KNOWN_TAGS:
+        share = max(tagged[pair] / max(total, 1), ended[pair] / max(whole, 1))
+        if share >= best_share:
             forced = closes_only[pair] > opens[pair]
-            best = Thinking(kind="tags", open=opening, close=closing, forced=forced)
-            best_count = count
+            best = Thinking(kind="tags", open=pair[0], close=pair[1], forced=forced)
+            best_share = share
     return best
+
+
+def opened_by_server(completions: Iterable[Completion], thinking: Thinking) -> bool:
+    """Whether an endpoint's chat template opens the thoughts, so that no response shows the tag.
+
+    Told from the first ``SEEN_OF_SERVER`` that were not cut off: more than half of them close the
+    thoughts that they did not open, and hold none that came in a field of their own.
+    """
+    whole = (
+        each for each in completions
+        if each.error is None and each.finish_reason is not FinishReason.LENGTH
+    )  # fmt: skip
+    seen = [
+        each.reasoning is None and thinking.close in each.text and thinking.open not in each.text
+        for each in itertools.islice(whole, SEEN_OF_SERVER)
+    ]
+    return 2 * sum(seen) > len(seen)
 
 
 def is_looped(text: str) -> bool:

@@ -12,8 +12,10 @@ from evaluator.graders.extraction import (
     detect_thinking,
     extract_answer,
     is_looped,
+    opened_by_server,
 )
 from evaluator.protocol import GradingPolicy, Thinking
+from evaluator.records import Completion, FinishReason
 
 TAGS = Thinking()
 FORCED = Thinking(forced=True)
@@ -116,10 +118,35 @@ def test_what_is_no_loop() -> None:
     assert not is_looped(unit * 20)  # the unit is too long
 
 
+def wrote(*texts: str, reason: FinishReason = FinishReason.STOP) -> list[Completion]:
+    return [Completion("p", sample, text, reason) for sample, text in enumerate(texts)]
+
+
 def test_thinking_is_told_from_the_responses() -> None:
-    assert detect_thinking([]).kind == "none"
-    assert detect_thinking(["plain"] * 20 + ["<think> was mentioned"]).kind == "none"
-    assert detect_thinking(["<think>a</think>b"] * 3) == Thinking(forced=False)
-    assert detect_thinking(["a</think>b", "cut off"]) == Thinking(forced=True)
-    sky = detect_thinking(["<|begin_of_thought|>a", "<|begin_of_thought|>b<|end_of_thought|>c"])
+    def told(*texts: str) -> Thinking:
+        return detect_thinking(wrote(*texts))
+
+    assert told().kind == "none"
+    assert told(*["plain"] * 20, "<think> was mentioned").kind == "none"
+    assert told(*["<think>a</think>b"] * 3) == Thinking(forced=False)
+    assert told("a</think>b", "cut off") == Thinking(forced=True)
+    sky = told("<|begin_of_thought|>a", "<|begin_of_thought|>b<|end_of_thought|>c")
     assert (sky.open, sky.close) == ("<|begin_of_thought|>", "<|end_of_thought|>")
+
+
+def test_few_that_end_tell_of_many_that_were_cut_off() -> None:
+    """A limit that nearly every response meets while thinking hides the tags, not the thoughts."""
+    cut = wrote(*[r"perhaps \boxed{1}"] * 40, reason=FinishReason.LENGTH)
+    assert detect_thinking(cut + wrote("a</think>b")) == Thinking(forced=True)
+    assert detect_thinking(cut + wrote("a", "b")).kind == "none"
+    assert detect_thinking(cut).kind == "none"
+
+
+def test_an_endpoint_that_opens_the_thoughts_is_told_by_those_that_end() -> None:
+    cut = wrote(*["still thinking"] * 9, reason=FinishReason.LENGTH)
+    assert opened_by_server(cut + wrote("a</think>b"), TAGS)
+    assert opened_by_server(wrote("a</think>b", "c</think>d", "e"), TAGS)
+    for others in ([], ["a"], ["<think>a</think>b"], ["a</think>b", "c"], ["a", "b", "c</think>d"]):
+        assert not opened_by_server(cut + wrote(*others), TAGS)
+    apart = [Completion("p", 0, "a</think>b", FinishReason.STOP, reasoning="thoughts")]
+    assert not opened_by_server(apart, TAGS)

@@ -45,6 +45,37 @@ def spec_of(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def test_shards_read_an_endpoint_by_all_that_it_wrote(tmp_path: Path) -> None:
+    """Its template opens the thoughts: what was cut off while thinking holds no tag, no answer."""
+    spec = spec_of(tmp_path)
+    problems = arithmetic.generate(12, seed=4)
+    writer = SegmentWriter(tmp_path / "drawn", prefix="served")
+    for index, problem in enumerate(problems):
+        for sample in range(SAMPLES):
+            cut = index < 4  # of the first shard, every one
+            text = rf"perhaps \boxed{{{problem.answer}}}" + ("" if cut else "</think>")
+            text += "" if cut else rf"\boxed{{{problem.answer}}}"
+            reason = FinishReason.LENGTH if cut else FinishReason.STOP
+            writer.append(Completion(problem.id, sample, text, reason).to_json())
+    sealed = writer.seal()
+    assert sealed is not None
+    spec["segment_files"] = [str(tmp_path / "drawn" / sealed.name)]
+    spec["engine"] = {"name": "openai", "api": "chat"}
+    outcomes = {"truncated": 4 * SAMPLES, "correct": 8 * SAMPLES}
+    whole = grade(spec, 9, {})["metrics"]
+    assert {name: n for name, n in whole["outcomes"].items() if n} == outcomes
+    for path in Path(spec["segments_folder"]).iterdir():
+        path.unlink()
+    for shard in range(3):
+        ids = [problem.id for problem in problems[4 * shard : 4 * shard + 4]]
+        grade(spec, shard, {"problem_ids": ids})
+    names = [path.name for path in Path(spec["segments_folder"]).iterdir()]
+    assert grade(spec, 4, {"merge": True}, *names)["metrics"] == whole
+    # The prompt that is rendered here says itself whether it opens them.
+    spec["engine"] = {"name": "vllm"}
+    assert grade(spec, 5, {})["metrics"]["outcomes"]["correct"] == 12 * SAMPLES
+
+
 def grade(spec: dict[str, Any], shard: int, work: dict[str, Any], *accepted: str) -> dict[str, Any]:
     """Do one shard as a child does; returns its result."""
     report = Reporter(io.StringIO())

@@ -333,6 +333,9 @@ def test_reasoning_is_understood_wherever_it_stands() -> None:
     plain = read_answer({"choices": [{"text": "2", "finish_reason": "content_filter"}],
                          "usage": {"completion_tokens": True, "prompt_tokens": -1}})  # fmt: skip
     assert plain.finish_reason is FinishReason.UNKNOWN
+    for word, meant in (("model_length", "length"), ("MAX_TOKENS", "length"), ("eos", "stop")):
+        told = read_answer({"choices": [{"text": "2", "finish_reason": word}]})
+        assert told.finish_reason == meant
     assert plain.completion_tokens is plain.prompt_tokens is None
     usage = {"completion_tokens": 2**31, "prompt_tokens": 2**31 - 1}  # no column holds the first
     large = read_answer({"choices": [{"text": "2"}], "usage": usage})

@@ -55,7 +55,7 @@ def test_a_run_that_was_ended_goes_on_and_repeats_only_what_was_in_flight(
     async def slow(stub: Stub, request: web.Request, body: Body) -> web.StreamResponse:
         await asyncio.sleep(0.1)
         answered[body["seed"]] += 1
-        return reply(body, "so \\boxed{7}", model="org/m")
+        return reply(body, "so \boxed{7}", model="org/m")
 
     out = tmp_path / "run"
     with Stub(slow) as stub:
@@ -133,3 +133,28 @@ def test_a_dead_endpoint_or_a_wrong_key_is_one_sentence_and_leaves_nothing(
         assert wrong.returncode == 2
         assert complaint in errors
         assert not out.exists()
+
+
+def test_thoughts_that_an_endpoint_opened_and_the_limit_cut_are_no_answer(
+    problems: Path, tmp_path: Path
+) -> None:
+    """Half of the responses are cut off while thinking, with a right answer in their thoughts."""
+    rows = map(json.loads, problems.read_text().splitlines())
+    right = {row["problem"]: row["answer"] for row in rows}
+
+    async def thinks(stub: Stub, request: web.Request, body: Body) -> web.StreamResponse:
+        asked = body["messages"][-1]["content"]
+        answer = next(right[problem] for problem in right if problem in asked)
+        if body["seed"] % 2:
+            return reply(body, rf"it is \boxed{{{answer}}}</think>\boxed{{{answer}}}")
+        message = {"content": rf"perhaps \boxed{{{answer}}}"}
+        return reply(body, choices=[{"message": message, "finish_reason": "length"}])
+
+    out = tmp_path / "run"
+    with Stub(thinks) as stub:
+        _, errors = (done := run(stub.url, problems, out)).communicate(timeout=120)
+        odd = sum(body["seed"] % 2 for body in stub.bodies)
+    assert done.returncode == 0, errors
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["outcomes"]["correct"] == odd
+    assert metrics["outcomes"]["truncated"] == 240 - odd

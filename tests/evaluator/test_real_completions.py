@@ -44,7 +44,9 @@ def _grade(
             by_model[row["model"]].append(row)
     graded = {}
     for model, rows in by_model.items():
-        thinking = detect_thinking(row["completion"] for row in rows)
+        thinking = detect_thinking(
+            Completion(row["problem_id"], row["sample"], row["completion"]) for row in rows
+        )
         requests = [
             GradeRequest(
                 kind=benchmarks.get(benchmark).grader,

@@ -25,6 +25,7 @@ from evaluator.protocol import (
     run_fingerprint,
     samples_for,
 )
+from evaluator.records import Completion
 from webapp.benchmarks.models import Benchmark
 from webapp.benchmarks.services import read_prompts
 from webapp.checkpoints.models import Checkpoint
@@ -244,7 +245,7 @@ def _look_through(path: Path, benchmark: Benchmark, model: str | None) -> tuple[
     known = set(benchmark.problems.values_list("problem_id", flat=True))
     samples = 0
 
-    def texts() -> Iterator[str]:
+    def seen() -> Iterator[Completion]:
         nonlocal samples
         for each in each_completion(path, model=model):
             if each.problem_id not in known:
@@ -260,10 +261,10 @@ def _look_through(path: Path, benchmark: Benchmark, model: str | None) -> tuple[
                     f"{MOST_SAMPLES} that a problem can have here; leave the rest out.",
                     "file",
                 )
-            yield each.text
+            yield each
 
     try:
-        thinking = detect_thinking(texts())
+        thinking = detect_thinking(seen())
     except InputError as error:
         raise UserError(f"file: {error}", "file") from None
     return thinking, samples
