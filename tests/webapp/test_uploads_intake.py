@@ -15,6 +15,7 @@ from django.conf import settings
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
+from kombu.exceptions import OperationalError
 
 from distiller import verifying
 from distiller.errors import CheckpointError
@@ -92,6 +93,23 @@ def test_a_whole_model_passes_the_child_and_says_what_it_is(user: Any) -> None:
     assert (found.architecture, found.parameters) == ("Qwen2ForCausalLM", 816)
     assert found.content_hash in found.path
     assert found.has_chat_template
+
+
+def test_a_broker_that_is_away_fails_no_upload(
+    user: Any, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The upkeep asks again; what people see is that their upload is being looked at."""
+
+    def away() -> None:
+        raise OperationalError("nobody there")
+
+    monkeypatch.setattr("webapp.config.celery.ask_to_take_in", away)
+    upload = sent(user, model_files())
+    uploads.submit(upload)
+    upload.refresh_from_db()
+    assert upload.state == Upload.State.CHECKING
+    assert intake.is_waiting()
+    assert worked(upload).state == Upload.State.REGISTERED
 
 
 def test_a_second_worker_takes_over_when_the_first_one_died(user: Any, in_process: None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,29 @@ def test_a_broker_that_was_away_is_asked_again(
         for _ in range(2):
             celery.ask_to_take_in()
         assert celery.is_full("cpu")
+
+
+def test_a_broker_that_hangs_holds_nobody_up(
+    broker: embedded.Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = dict(celery.app.conf.broker_transport_options)
+    assert 0 < options["socket_timeout"] <= 10
+    app = Celery("hangs", broker=broker.broker_url, set_as_current=False)
+    app.conf.update(broker_transport_options=options | {"socket_timeout": 0.2})
+    monkeypatch.setattr(celery, "app", app)
+    celery.ask_to_tidy()
+    process = int((broker.var / "redis" / "redis.pid").read_text())
+    os.kill(process, signal.SIGSTOP)
+    try:
+        for ask in (celery.ask_to_tidy, lambda: celery.is_full("cpu")):
+            began = time.monotonic()
+            with pytest.raises(OperationalError):
+                ask()
+            assert time.monotonic() - began < 10
+    finally:
+        os.kill(process, signal.SIGCONT)
+    celery.ask_to_tidy()
+    assert not celery.is_full("upkeep")
 
 
 class OddError(Exception):

@@ -83,7 +83,7 @@ def begin_from_folder(
 def _begin(**values: Any) -> Upload:
     with transaction.atomic():
         upload = Upload.objects.create(state=Upload.State.FETCHING, **values)
-        transaction.on_commit(celery.ask_to_take_in)
+        transaction.on_commit(celery.ask_to_take_in, robust=True)
     return upload
 
 
@@ -185,7 +185,7 @@ def _next_step(job: Job) -> None:
             failures=0, reason="",
         )  # fmt: skip
         if moved:
-            transaction.on_commit(celery.ask_to_take_in)
+            transaction.on_commit(celery.ask_to_take_in, robust=True)
 
 
 def _verify(upload: Upload, job: Job, wanted: Callable[[], bool]) -> None:

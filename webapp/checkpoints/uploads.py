@@ -271,7 +271,7 @@ def submit(upload: Upload) -> None:
     with transaction.atomic():
         taken = Upload.objects.filter(pk=upload.pk, state=Upload.State.RECEIVING)
         if taken.update(state=Upload.State.CHECKING):
-            transaction.on_commit(celery.ask_to_take_in)
+            transaction.on_commit(celery.ask_to_take_in, robust=True)
 
 
 def _require_distinct(paths: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ TIDY = "workers.tidy"
 SETTLE = "workers.settle"
 TAKE_IN = "workers.take_in"
 MAX_WAITING = 50  # doorbells of a queue; more of them would wake nobody sooner
-BROKER_SECONDS = 5.0  # for connecting to it
+BROKER_SECONDS = 5.0  # for connecting to it, and for each of its answers
 
 app = Celery("retort", broker=settings.CELERY_BROKER_URL, set_as_current=True)
 app.conf.update(
@@ -36,7 +36,14 @@ app.conf.update(
     # RabbitMQ closes the channel of a worker that has long been busy (its consumer_timeout, half an
     # hour): the worker shall open another one instead of ending.
     broker_channel_error_retry=True,
-    broker_transport_options={"visibility_timeout": 3600},
+    # Redis: a broker that hangs, or that a network cut off, says nothing at all; whoever launches a
+    # run or gives signs of life must not wait for it without end.
+    broker_transport_options={
+        "visibility_timeout": 3600,
+        "socket_timeout": BROKER_SECONDS,
+        "socket_connect_timeout": BROKER_SECONDS,
+        "socket_keepalive": True,
+    },
     timezone="UTC",
     enable_utc=True,
 )
