@@ -10,6 +10,7 @@ end. Torch-free.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class Encoder:
         self._prompter = Prompter(base_model)
         self._recipe = recipe
         self.tokenizer = self._prompter.tokenizer
-        self.base_template: str | None = self._prompter.template  # the base's own
+        self._base = copy.copy(self._prompter)  # with the base's own template
         named = recipe.corpus.chat_template
         plain = named == templates.PLAIN
         # The student keeps the recipe's template as its own: it is asked, and so it is taught, by
@@ -101,6 +102,11 @@ class Encoder:
         return self._prompter.config
 
     @property
+    def base_template(self) -> str | None:
+        """The base's own template."""
+        return self._base.template
+
+    @property
     def template(self) -> str | None:
         """The template in force: the recipe's, else the base's; None sends plain text."""
         return self._prompter.template
@@ -113,6 +119,10 @@ class Encoder:
     def prompt_of(self, problem: str, protocol: Protocol) -> str:
         """The prompt that ``protocol`` would ask the student with, the recipe's text around it."""
         return self._prompter.render(problem, prompt=self._recipe.prompt, protocol=protocol)
+
+    def prompt_of_base(self, problem: str, protocol: Protocol) -> str:
+        """The prompt that ``protocol`` would ask the base with, the recipe's text around it."""
+        return self._base.render(problem, prompt=self._recipe.prompt, protocol=protocol)
 
     def response(self, prompt: str, completion: str) -> str:
         """What the model has to write after ``prompt``: the completion less a forced start.

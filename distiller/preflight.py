@@ -263,6 +263,18 @@ def _measured(encoder: Encoder, recipe: Recipe, problem: Problem) -> list[Check]
                 "evaluation.protocol.chat_template, or leave base out of evaluation.roles",
             )
         ]
+    if "base" in plan.roles:
+        try:
+            encoder.prompt_of_base(problem.problem, plan.protocol)
+        except EvaluatorInputError as failure:
+            reason = str(failure).partition("; ")[0]
+            return [
+                error(
+                    "evaluation prompt",
+                    f"the base cannot be asked ({reason}); name a template in "
+                    "evaluation.protocol.chat_template, or leave base out of evaluation.roles",
+                )
+            ]
     taught = encoder.prompt(problem.problem)
     asked = encoder.prompt_of(problem.problem, plan.protocol)
     if taught == asked:

@@ -301,6 +301,14 @@ def test_no_prompts_and_no_template(tiny_qwen: Path, tmp_path: Path) -> None:
     asked = check(base, "evaluation prompt", corpus=own, evaluation=plan)
     assert asked.level is Level.ERROR
     assert "the base has no chat template to be asked with" in asked.detail
+    insists = "You are a helpful assistant of nobody. " + own["chat_template"]
+    (base / "chat_template.jinja").write_text(insists)
+    asked = check(base, "evaluation prompt", corpus=own, evaluation=plan)
+    assert asked.level is Level.ERROR
+    assert "the base cannot be asked (chat template: it writes a system prompt" in asked.detail
+    student = {**plan, "roles": ["student"]}
+    assert check(base, "evaluation prompt", corpus=own, evaluation=student).level is Level.OK
+    (base / "chat_template.jinja").unlink()
     plain = check(base, "evaluation prompt", corpus={"chat_template": "none"}, evaluation=plan)
     assert 'set evaluation.protocol.chat_template to "none"' in plain.detail
 
@@ -314,7 +322,8 @@ def test_a_student_that_is_asked_otherwise_than_taught(tiny_qwen: Path) -> None:
     )  # fmt: skip
     assert found.level is Level.WARNING
     assert "'<think>" in found.detail
-    broken = {**plan, "protocol": {"chat_template": "{{ raise_exception('no') }}"}}
+    student = {**plan, "roles": ["student"]}
+    broken = {**student, "protocol": {"chat_template": "{{ raise_exception('no') }}"}}
     assert check(tiny_qwen, "chat template", evaluation=broken).level is Level.ERROR
 
 
