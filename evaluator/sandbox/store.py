@@ -95,31 +95,32 @@ def trim(max_programs: int = _MAX_PROGRAMS, max_bytes: int = _MAX_BYTES) -> None
     """Remove the least recently used programs beyond the folder's size, and what a judge that was
     killed left of its work.
     """
-    _remove_orphans()
-    entries: list[tuple[float, int, Path]] = []
-    for path in private_folder().glob("program-*"):
-        with contextlib.suppress(FileNotFoundError):  # another judge trims too
-            info = path.stat()
-            entries.append((info.st_mtime, info.st_size, path))
+    programs: list[tuple[float, int, str]] = []
+    with os.scandir(private_folder()) as entries:  # Path.glob and stat take three times as long
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # another judge trims too
+                if entry.name.startswith("program-"):
+                    info = entry.stat()
+                    programs.append((info.st_mtime, info.st_size, entry.path))
+                elif entry.name.startswith(f"{_WORK}-"):
+                    _remove_orphan(entry)
     total = 0
-    for place, (_, size, path) in enumerate(sorted(entries, reverse=True)):
+    for place, (_, size, path) in enumerate(sorted(programs, reverse=True)):
         total += size
         if place >= max_programs or total > max_bytes:
-            path.unlink(missing_ok=True)
+            Path(path).unlink(missing_ok=True)
 
 
 def _work_prefix() -> str:
     return f"{_WORK}-{os.getpid()}-"
 
 
-def _remove_orphans() -> None:
-    """Remove tests' files and half-written programs of judges that were killed long enough ago."""
-    for path in private_folder().glob(f"{_WORK}-*"):
-        with contextlib.suppress(FileNotFoundError):  # another judge tidies up too
-            old = time.time() - path.stat().st_mtime > _ORPHAN_SECONDS
-            if not old or Path("/proc", path.name.split("-")[1]).exists():
-                continue
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+def _remove_orphan(entry: os.DirEntry[str]) -> None:
+    """Remove tests' files, or half a program, of a judge that was killed long enough ago."""
+    old = time.time() - entry.stat().st_mtime > _ORPHAN_SECONDS
+    if not old or Path("/proc", entry.name.split("-")[1]).exists():
+        return
+    if entry.is_dir(follow_symlinks=False):
+        shutil.rmtree(entry.path)
+    else:
+        Path(entry.path).unlink()
