@@ -121,12 +121,12 @@ def as_served(
 
     A chat endpoint renders the prompt itself. Where its template opens the thoughts, responses hold
     the closing tag alone, and one that was cut off before it no tag at all: still thinking, and no
-    answer. ``engine`` is what drew them, as it describes itself. The protocol's own fields stand in
-    the passport: the rule is the same.
+    answer. So it is with completions made elsewhere. ``engine`` is what drew them, as it describes
+    itself. The protocol's own fields stand in the passport: the rule is the same.
     """
-    thinking = protocol.thinking
-    served = engine.get("name") == "openai" and engine.get("api") == "chat"
-    if not served or thinking.kind != "tags" or thinking.forced:
+    thinking, name = protocol.thinking, engine.get("name")
+    elsewhere = name == "replay" or (name == "openai" and engine.get("api") == "chat")
+    if not elsewhere or thinking.kind != "tags" or thinking.forced:
         return protocol
     if not opened_by_server(map(Completion.from_json, completions), thinking):
         return protocol

@@ -63,7 +63,7 @@ def _read_requests(path: Path, protocol: Protocol) -> tuple[list[Any], list[Grad
     ids: list[Any] = []
     requests: list[GradeRequest] = []
     try:
-        lines = path.read_text("utf-8").split("\n")
+        lines = path.read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"input: {path} cannot be read ({error}).") from error
     for number, line in enumerate(lines, start=1):
@@ -92,7 +92,7 @@ def _request(row: dict[str, Any], where: str, protocol: Protocol) -> GradeReques
         raise InputError(
             f"{where}: kind {kind!r} is not one of {', '.join(kinds)} (programs have `judge`)."
         )
-    gold = row.get("gold")
+    gold = _written(row.get("gold"))
     if not isinstance(gold, str):
         raise InputError(f"{where}: gold must be a text.")
     order = row.get("options")
@@ -101,7 +101,7 @@ def _request(row: dict[str, Any], where: str, protocol: Protocol) -> GradeReques
     given = [name for name in ("prediction", "completion") if row.get(name) is not None]
     if len(given) > 1 or not ({"prediction", "completion"} & row.keys()):
         raise InputError(f"{where}: give either prediction or completion, as a text.")
-    text = row[given[0]] if given else ""  # null: there was no answer
+    text = _written(row[given[0]]) if given else ""  # null: there was no answer
     if not isinstance(text, str):
         raise InputError(f"{where}: {given[0]} must be a text or null.")
     response = None
@@ -116,6 +116,12 @@ def _request(row: dict[str, Any], where: str, protocol: Protocol) -> GradeReques
         policy=protocol.policy,
         options=_options(order, where),
     )
+
+
+def _written(value: object) -> object:
+    """A number as the text that it is written as; all else as it is."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return json.dumps(value) if number else value
 
 
 def _are_option_texts(options: object) -> TypeGuard[list[str]]:

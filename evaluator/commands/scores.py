@@ -129,7 +129,11 @@ def _grade(
             chosen,
             (row.to_json() for row in rows),
             benchmark=spec,
-            protocol=recipe,
+            protocol=runner.as_served(
+                recipe,
+                engine={"name": "replay"},
+                completions=(row.to_json() for row in rows),
+            ),
             samples=samples,
             pool=pool,
             passport=whole,

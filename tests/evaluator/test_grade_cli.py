@@ -153,6 +153,21 @@ def test_options_turn_the_shown_letter_into_the_problems_own(tmp_path: Path) -> 
     ]  # fmt: skip
 
 
+def test_answers_may_be_numbers_behind_a_byte_order_mark(tmp_path: Path) -> None:
+    rows = [
+        {"id": 1, "kind": "integer", "gold": 25, "prediction": "025"},
+        {"id": 2, "kind": "math", "gold": "1/2", "prediction": 0.5},
+        {"id": 3, "kind": "math", "gold": 0.1, "prediction": 1e-1},
+        {"id": 4, "kind": "integer", "gold": 25, "prediction": 24},
+    ]
+    source, output = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    text = "".join(json.dumps(row) + "\r\n" for row in rows)
+    source.write_text(text, encoding="utf-8-sig", newline="")
+    assert _run(source, output).returncode == 0
+    found = [json.loads(line)["outcome"] for line in output.read_text().splitlines()]
+    assert found == ["correct"] * 3 + ["wrong"]
+
+
 def test_a_null_prediction_is_no_answer(tmp_path: Path) -> None:
     rows = [{"id": 1, "kind": kind, "gold": "None", "prediction": None}
             for kind in ("math", "integer", "choice")]  # fmt: skip
@@ -168,8 +183,8 @@ CHOICE = '{"id": 1, "kind": "choice", "gold": "A", "prediction": "A", "options":
     [
         (ANSWER.replace("math", "maths") + "}", "kind 'maths' is not one of"),
         ('{"kind": "math", "gold": "1", "prediction": "1"}', "id is missing"),
-        ('{"id": 1, "kind": "math", "gold": 1, "prediction": "1"}', "gold must be a text"),
-        ('{"id": 1, "kind": "math", "gold": "1", "prediction": 1}', "prediction must be a text"),
+        ('{"id": 1, "kind": "math", "gold": true, "prediction": "1"}', "gold must be a text"),
+        ('{"id": 1, "kind": "math", "gold": "1", "prediction": [1]}', "prediction must be a text"),
         ('{"id": 1, "kind": "math", "gold": "1"}', "give either prediction or completion"),
         (ANSWER + ', "completion": "1"}', "give either prediction or completion"),
         (CHOICE + "[1, 1]}", "options must be the order shown"),

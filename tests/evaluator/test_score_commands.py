@@ -99,6 +99,28 @@ def test_a_preset_scores_what_the_file_holds_and_samples_asks_for_more(
     assert more["bounds"] == {"low": pytest.approx(5 / 9), "high": pytest.approx(8 / 9)}
 
 
+@pytest.mark.parametrize("protocol", [(), ("--protocol", "r1")])
+def test_thoughts_that_were_cut_off_before_any_tag_are_no_answer(
+    evaluator: Run, problems: Path, protocol: tuple[str, ...]
+) -> None:
+    """Most responses were cut off; those that end show that their thoughts were opened for them."""
+    cut = [
+        {"problem_id": key, "sample": sample, "completion": f"perhaps \\boxed{{{answer}}}",
+         "finish_reason": "length"}
+        for key, answer in (("a", "0.5"), ("b", "2"), ("c", "3")) for sample in range(20)
+    ]  # fmt: skip
+    whole = {"problem_id": "b", "sample": 20, "completion": "\\boxed{1}</think>\\boxed{2}"}
+    completions = _write(problems.parent / "cut.jsonl", [*cut, whole])
+    output = problems.parent / "cut.json"
+    code, _, err = evaluator(
+        "score", "--problems", problems, "--completions", completions, "--output", output,
+        "--jobs", 1, *protocol,
+    )  # fmt: skip
+    assert code == 0, err
+    outcomes = json.loads(output.read_text())["outcomes"]
+    assert (outcomes["truncated"], outcomes["correct"], outcomes["wrong"]) == (60, 1, 0)
+
+
 def test_compare_is_paired_and_gives_no_figure_that_no_spread_tells_of(
     evaluator: Run, problems: Path
 ) -> None:
