@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from webapp.client import adding, planning, sending, settings, showing
+from webapp.client import adding, looking, planning, sending, settings, showing
 from webapp.client.api import Retort
 from webapp.client.errors import ClientError
 from webapp.client.models import Upload
@@ -143,8 +143,7 @@ def fetch(
 def _taken_in(retort: Retort, upload: Upload, *, wait: bool) -> None:
     """Say what became of an upload, whose pieces are there or are the server's to fetch."""
     while wait and upload.state in ("fetching", "checking"):
-        time.sleep(_POLL_SECONDS)
-        upload = retort.upload(upload.id)
+        upload = looking.again(partial(retort.upload, upload.id), _POLL_SECONDS)
     if upload.state == "refused":
         raise ClientError(f"It was refused: {upload.reason}")
     if upload.checkpoint is not None:
@@ -257,8 +256,7 @@ def wait(
         found = retort.run(run)
         show(found)
         while not found.final:
-            time.sleep(every)
-            found = retort.run(run)
+            found = looking.again(lambda: retort.run(run), every)
             show(found)
     say(f"Run {run} {found.state}{f': {found.error}' if found.error else ''}")
     raise typer.Exit(END_CODES[found.state])
@@ -360,10 +358,8 @@ def report(
         if kind not in _AT_ONCE:
             made = retort.ask_report(evaluation, kind)
             while made.state == "queued":
-                time.sleep(every)
-                made = next(
-                    (each for each in retort.reports(evaluation) if each.id == made.id), made
-                )
+                found = looking.again(lambda: retort.reports(evaluation), every)
+                made = next((each for each in found if each.id == made.id), made)
             if made.state == "failed":
                 raise ClientError(f"The report could not be made: {made.error}")
             path = f"/evaluations/{evaluation}/reports/{made.id}/file"

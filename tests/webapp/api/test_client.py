@@ -19,7 +19,7 @@ from tests.webapp.api.rows import World
 from tests.webapp.models import model_files, write
 from webapp.checkpoints import uploads
 from webapp.checkpoints.models import Upload
-from webapp.client import ClientError, Retort, cli, options, sending
+from webapp.client import ClientError, Retort, cli, looking, options, sending
 from webapp.client.settings import Settings, checked_server, settings_file
 from webapp.leaderboard import reports
 from webapp.leaderboard.models import Report
@@ -162,9 +162,45 @@ def test_waiting_ends_as_the_run_does(
         Stage.objects.filter(run=key).update(state=state)
         Run.objects.filter(pk=key).update(state=state)
 
-    monkeypatch.setattr("webapp.client.cli.time.sleep", end)
+    monkeypatch.setattr("webapp.client.looking.time.sleep", end)
     assert cli.main(["wait", str(key)]) == code
     assert len(looks) == 1
+
+
+@pytest.mark.django_db
+def test_waiting_bears_a_server_that_is_away(
+    signed_in: None, world: World, monkeypatch: Any, capsys: Any
+) -> None:
+    """It is upgraded, or the network is gone; a run may take days."""
+    key = world.keys["open_run"]
+    looks: list[float] = []
+    answers = [None, 502, 503, 504, 429]
+    there = Retort.run
+
+    def run(client: Retort, key: int) -> Any:
+        if looks and answers:
+            raise ClientError("away", status=answers.pop())
+        return there(client, key)
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        if not answers:
+            Run.objects.filter(pk=key).update(state=State.FINISHED)
+
+    monkeypatch.setattr(Retort, "run", run)
+    monkeypatch.setattr("webapp.client.looking.time.sleep", sleep)
+    assert cli.main(["wait", str(key)]) == 0
+    assert len(looks) == 6
+    assert capsys.readouterr().err.count("asked again") == 1
+    # What does not pass, and what does not end, is said.
+    for status, most in ((403, 900.0), (502, 0.0)):
+        monkeypatch.setattr(looking, "AWAY_SECONDS", most)
+        Run.objects.filter(pk=key).update(state=State.RUNNING)
+        looks.clear()
+        answers[:] = [status] * 9
+        assert cli.main(["wait", str(key)]) == 2
+        assert len(looks) == 1
+        assert "away" in capsys.readouterr().err
 
 
 def test_what_the_server_says_steers_no_terminal(
@@ -227,7 +263,7 @@ def test_reports_are_written_whole(
         for row in Report.objects.filter(state=Report.State.QUEUED, form="zip"):
             reports.make(row.pk)
 
-    monkeypatch.setattr("webapp.client.cli.time.sleep", make)
+    monkeypatch.setattr("webapp.client.looking.time.sleep", make)
     bundle = tmp_path / "r.zip"
     assert cli.main(["report", key, "--form", "bundle", "--out", str(bundle)]) == 0
     assert bundle.read_bytes()[:2] == b"PK"

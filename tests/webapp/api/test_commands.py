@@ -106,7 +106,7 @@ def test_the_server_fetches_from_the_hub(
     def refuse(seconds: float) -> None:
         Upload.objects.filter(name="mine").update(state=Upload.State.REFUSED, reason="not there")
 
-    monkeypatch.setattr("webapp.client.cli.time.sleep", refuse)
+    monkeypatch.setattr("webapp.client.looking.time.sleep", refuse)
     assert cli.main(["fetch", "them/other", "--name", "mine"]) == 2
     assert "It was refused: not there" in capsys.readouterr().err
 
