@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from evaluator.graders.base import Grader
-from evaluator.graders.extraction import boxes
+from evaluator.graders.extraction import boxed_answer
 from evaluator.protocol import GradingPolicy
 
 LETTERS = "ABCDEFGHIJ"
@@ -20,6 +20,7 @@ _WRAPPED = re.compile(
 _MARK = r"[\s*_$:\-]*(?:\\(?:text|textbf|mathrm|mathbf|boxed)\s*\{\s*)*[(\[{*\"'`]*"
 _STATED = re.compile(
     r"(?:\b(?:answer|choice|option|réponse|respuesta|resposta|risposta|antwort|ответ)\b"
+    r"(?:\s+(?:correct[ae]|correta|corretta|final|exact[ae]))?"
     r"(?:[\s*_]*(?:is|est|es|é|è|ist|would be|must be|should be|:|=|—)|[\s*_]+(?=[(*]*[A-J]\b))"
     r"(?:\s+(?:option|choice|la|el|the))?"
     r"|(?:答案|答え|选择|選擇|选|정답)[\s*_]*(?:是|为|為|は|은|:|：|选项)?"
@@ -28,10 +29,11 @@ _STATED = re.compile(
     + r"(?P<letter>[A-J])(?![\w'’])",
     re.IGNORECASE,
 )
-# What makes a letter one of several: "B or C", "A, B".
+# What makes a letter one of several: "B or C", "A, B". On another line only after such a sign, and
+# never the word "I".
 _ANOTHER = re.compile(
-    r"[\s)}\]*$]*(?:,|/|&|\\text\s*\{|\\[,; ])*\s*(?:and|or|,|/|&)?[\s(}{[]*"
-    r"(?:\\[a-z]+\{)?\s*[A-J](?![\w'’])"
+    r"[ \t)}\]*$]*(?:(?:[,;/&+，；、]|\\text\s*\{|\\[,; ]|and/or\b|and\b|or\b|[和或及])\s*)*"
+    r"[ \t(}{[$*]*(?:\\[a-z]+\{)?[ \t]*(?!I\s+[a-z])[A-J](?![\w'’])"
 )
 _LONE = re.compile(r"^[\s*_$({\[\"'`]*(?P<letter>[A-J])[\s*_$)}\]\"'`]*(?:[.:。、,，)]|$)")
 
@@ -40,16 +42,16 @@ class ChoiceGrader(Grader):
     """Compares letters. The letter stands for the option in the problem's own order."""
 
     name = "choice"
-    version = 1
+    version = 2
 
     def extract(self, part: str, policy: GradingPolicy) -> str | None:
         """The letter in the last box, else of the last stated answer, else at the beginning.
 
         A box without a letter is an answer all the same, one that equals no option.
         """
-        contents = boxes(part)
-        if contents:
-            return _letter(contents[-1]) or contents[-1]
+        boxed = boxed_answer(part, policy)
+        if boxed is not None:
+            return _letter(boxed) or boxed
         if policy.boxed_only:
             return None
         tail = part[-MAX_TAIL_CHARACTERS:]
@@ -64,7 +66,10 @@ class ChoiceGrader(Grader):
         last_line = part.strip().rpartition("\n")[2]
         alone = _LONE.match(part) or _LONE.match(last_line)
         if alone:
-            return alone["letter"]
+            another = _ANOTHER.match(alone.string, alone.end("letter"))
+            return (
+                alone.string[alone.start("letter") : another.end()] if another else alone["letter"]
+            )
         return part.strip().upper() if part.strip().upper() in LETTERS and part.strip() else None
 
     def read(self, prediction: str, policy: GradingPolicy) -> str:

@@ -265,6 +265,10 @@ def test_other_graders_cases_agree_more_often_than_math_verify_does(pool: Grader
         ("so \\boxed{C}", "C"), ("\\boxed{\\textbf{(C)}\\ 12}", "C"), ("Answer: A\nAnswer: C", "C"),
         ("The correct answer is **C**.", "C"), ("答案是C", "C"), ("C", "C"), ("(C) 5", "C"),
         ("it's not A, therefore I think it's B", "B"), ("Answer: B or C", None),
+        ("**Answer: C**\n\nI hope this helps.", "C"), ("Answer: C\n\nA is no metal.", "C"),
+        ("Answer: C, I think", "C"), ("La respuesta correcta es C", "C"), ("C, B", None),
+        ("Answer: C,\nB", None), ("Answer: C；B", None), ("Answer: **C** and **B**", None),
+        ("\\boxed{A} or \\boxed{C}", None), ("\\boxed{A}? No: \\boxed{C}", "C"),
         ("\\boxed{A, B}", None), ("\\boxed{12}", None), ("The answer is a compound", None),
         ("", None),
     ],
@@ -275,3 +279,12 @@ def test_letters_are_found(pool: GraderPool, text: str, letter: str | None) -> N
             "choice", gold, Thinking(), GradingPolicy(), Completion("p", 0, text)
         )
         assert (next(pool.grade([request])).outcome is Outcome.CORRECT) == (gold == letter)
+
+
+@pytest.mark.parametrize(
+    "prediction", ["A, B", "(A), (B)", "A/B", "A; B", "A、B", "A and/or B", "A) B", "$A$ or $B$"]
+)
+def test_a_prediction_of_two_letters_equals_no_option(prediction: str) -> None:
+    grader, policy = graders.get("choice"), GradingPolicy()
+    for gold in "AB":
+        assert not grader.equal_fast(gold, grader.read(prediction, policy), policy)
