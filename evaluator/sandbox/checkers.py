@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from evaluator.sandbox import box, languages, store
 from evaluator.sandbox.errors import SandboxError
 from evaluator.sandbox.languages import CompileError, Program
-from evaluator.sandbox.limits import MIB, End, Limits
+from evaluator.sandbox.limits import MIB, End, Limits, RunResult
 
 CHECKER_LIMITS = Limits(cpu_seconds=10.0, memory_bytes=1024 * MIB, output_bytes=64 * MIB)
 _NUMBER = re.compile(
@@ -48,12 +48,11 @@ class CheckerProgram:
     ``convention`` is ``testlib`` (input, output, answer; exit 0 right, 1, 2, 4 or 8 wrong) or
     ``hub`` (``checker.py input.txt correct_output.txt solution_output.txt``; the last word on
     standard output is the score, and only a number of at least 1 is right). The hub's is the data
-    set's own
-    (dataset card of open-r1/codeforces, "generated_checker"); its authors' scorer takes the exit
-    code 0 together with the output 1 for a pass
+    set's own (dataset card of open-r1/codeforces, "generated_checker"); its authors' scorer takes
+    the exit code 0 together with the output 1 for a pass
     (https://github.com/huggingface/open-r1, ``competitive_programming/cf_scoring.py``). A checker
-    that fails itself (other exit codes, a signal, a limit) is a judge error here, where that scorer
-    counts the test as not passed.
+    that fails itself (other exit codes; a signal or a limit at the jury's answer too) is a judge
+    error here, where that scorer counts the test as not passed.
     """
 
     language: str
@@ -124,14 +123,33 @@ def build(checker: CheckerProgram) -> Program:
 def run_checker(
     checker: CheckerProgram, program: Program, given: bytes, output: bytes, answer: bytes
 ) -> Finding:
-    """Ask a custom checker, in a sandbox of its own; raises SandboxError where it fails."""
+    """Ask a custom checker, in a sandbox of its own; raises SandboxError where it fails.
+
+    One that crashes or runs into its limits is asked about the jury's own answer too: where it
+    passes that, the output is what it cannot be read by, and wrong. Otherwise any program could
+    keep a score incomplete for ever, by a number too large for a checker's loop.
+    """
+    result = _ask(checker, program, given, output, answer)
+    if result.end is not End.EXIT and output != answer:
+        control = _ask(checker, program, given, answer, answer)
+        if control.succeeded and _read(checker, control).correct:
+            return Finding(False, f"the checker, which passes the answer, ended with {result.end}")
+    return _read(checker, result)
+
+
+def _ask(
+    checker: CheckerProgram, program: Program, given: bytes, output: bytes, answer: bytes
+) -> RunResult:
     contents = {"input.txt": given, "output.txt": output, "answer.txt": answer}
     with store.shared(contents) as files:
         order = ["input.txt", "output.txt", "answer.txt"]
         if checker.convention == "hub":
             order = ["input.txt", "answer.txt", "output.txt"]
         arguments = tuple(f"{box.BOX}/{word}" for word in order)
-        result = box.execute(program.with_arguments(arguments, files), CHECKER_LIMITS)
+        return box.execute(program.with_arguments(arguments, files), CHECKER_LIMITS)
+
+
+def _read(checker: CheckerProgram, result: RunResult) -> Finding:
     message = (result.stderr or result.stdout[:4096]).decode(errors="replace").strip()
     if checker.convention == "hub" and result.succeeded:
         words = result.stdout.split()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -14,8 +15,42 @@ from evaluator.sandbox.languages import Program
 from evaluator.sandbox.limits import End, Limits, RunResult
 
 _IDLE_FACTOR = 2  # time in which neither works; the program is the first that is ended
+_PIECE_BYTES = 1 << 16
 _SIGPIPE_EXIT = 128 + 13
 _UNFLUSHED_EXIT = 120  # Python's, where standard output cannot be written at its end
+
+
+class _Relay:
+    """Carries what a program writes to its interactor, and ends it after ``most`` bytes: without
+    an end, an interactor that looks for the end of a line would fail for want of memory.
+
+    The program writes to ``writer`` and the interactor reads from ``reader``: the caller closes
+    both once they have been given away.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._source, self.writer = os.pipe()
+        self.reader, self._sink = os.pipe()
+        self.full = False  # whether the program wrote more
+        self._thread = threading.Thread(target=self._carry, args=(most,), name="relay")
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until one of the two has ended and all is carried."""
+        self._thread.join()
+
+    def _carry(self, most: int) -> None:
+        try:
+            while moved := os.splice(self._source, self._sink, _PIECE_BYTES):
+                most -= moved
+                if most < 0:
+                    self.full = True
+                    return
+        except BrokenPipeError:
+            return  # the interactor listens no more; nor need the program be heard
+        finally:
+            os.close(self._source)
+            os.close(self._sink)
 
 
 def interact(
@@ -36,27 +71,29 @@ def interact(
         shared = stack.enter_context(tempfile.TemporaryFile())
         shared.truncate(box.PAIR_BYTES)
         arguments = (f"{box.BOX}/input.txt", "/tmp/output.txt", f"{box.BOX}/answer.txt")  # noqa: S108
+        relay = _Relay(CHECKER_LIMITS.output_bytes)
+        stack.callback(relay.join)
         with ExitStack() as ours:
-            from_program, to_interactor = os.pipe()
             from_interactor, to_program = os.pipe()
             # Each end must be closed here, or neither side would see the other's end.
-            reader, writer = from_program, to_program
-            for descriptor in (from_program, to_interactor, from_interactor, to_program):
+            for descriptor in (relay.writer, relay.reader, from_interactor, to_program):
                 ours.callback(os.close, descriptor)
             second = stack.enter_context(
                 box.start(
-                    interactor.with_arguments(arguments, files),
-                    partner, stdin=reader, stdout=writer, pair=Pair(shared.fileno(), 1),
+                    interactor.with_arguments(arguments, files), partner,
+                    stdin=relay.reader, stdout=to_program, pair=Pair(shared.fileno(), 1),
                 )
             )  # fmt: skip
             first = stack.enter_context(
                 box.start(
-                    command, limits, stdin=from_interactor, stdout=to_interactor,
-                    pair=Pair(shared.fileno(), 0),
+                    command, limits,
+                    stdin=from_interactor, stdout=relay.writer, pair=Pair(shared.fileno(), 0),
                 )
             )  # fmt: skip
         result = first.wait()
         judged = second.wait()
+    if relay.full:
+        return replace(result, end=End.OUTPUT), None
     if result.end in (End.CPU, End.IDLE, End.MEMORY, End.OUTPUT):
         return result, None
     if not result.succeeded and result.ended_at < judged.ended_at:

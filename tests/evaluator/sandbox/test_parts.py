@@ -203,6 +203,38 @@ def test_testlibs_codes_of_a_wrong_output_are_no_judge_error(code: int) -> None:
     assert judge(problem, "python", "print(49)").verdict is JudgeVerdict.WA
 
 
+COUNTING_CHECKER = """
+#include <fstream>
+#include <vector>
+int main(int, char **names) {
+    std::ifstream output(names[2]), answer(names[3]);
+    long given, expected;
+    output >> given, answer >> expected;
+    std::vector<char> room(given, 1);
+    return %s;
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "passes", "verdict"),
+    [
+        ("49", "given != expected", JudgeVerdict.AC),
+        ("48", "given != expected", JudgeVerdict.WA),
+        ("-1", "given != expected", JudgeVerdict.WA),  # it crashes
+        ("9" * 15, "given != expected", JudgeVerdict.WA),  # more than its memory
+        ("-1", "3", JudgeVerdict.JE),  # it does not know the jury's answer either
+        ("49", "__builtin_trap(), 0", JudgeVerdict.JE),
+    ],
+)
+def test_an_output_that_its_checker_cannot_read_is_wrong(
+    output: str, passes: str, verdict: JudgeVerdict
+) -> None:
+    checker = CheckerProgram("cpp", COUNTING_CHECKER % passes)
+    problem = JudgeProblem("x", SQUARE.tests[:1], checker=checker)
+    assert judge(problem, "python", f"print({output!r})").verdict is verdict
+
+
 INTERACTOR = """
 import sys
 n = int(open(sys.argv[1]).read())
@@ -221,6 +253,7 @@ sys.exit(answer != str(n * n))
         ("import os\nos.close(0)\nos.close(1)", JudgeVerdict.WA),
         ("n = int(input())", JudgeVerdict.WA),
         ("while True: print('1' * 100_000)", JudgeVerdict.WA),
+        ("while True: print('1' * 100_000, end='')", JudgeVerdict.OLE),
         ("1 / 0", JudgeVerdict.RE),
     ],
 )
