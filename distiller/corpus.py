@@ -143,9 +143,10 @@ def build(
 
     The reasons are ``too_long`` (more tokens than ``training.max_length_tokens``, and the recipe
     does not truncate), ``prompt_too_long`` (no room for a response), ``ending_inside`` (the ending
-    token stands in the middle) and ``not_sampled`` (the proportions leave it out). Chats that hold
-    a problem of ``benchmarks`` are dropped. Raises CorpusError for an empty corpus, impossible
-    proportions or a full disk, and InputError for an unreadable source; nothing is left then.
+    token stands in the middle), ``turn_inside`` (another token that makes a turn does) and
+    ``not_sampled`` (the proportions leave it out). Chats that hold a problem of ``benchmarks`` are
+    dropped. Raises CorpusError for an empty corpus, impossible proportions or a full disk, and
+    InputError for an unreadable source; nothing is left then.
     """
     if total is None and isinstance(traces, Sequence):
         total = len(traces)
@@ -314,6 +315,8 @@ class _Builder:
         ids = np.array(example.input_ids, dtype="<i4")
         if (ids[example.prompt_tokens : -1] == self._encoder.end_id).any():
             return tally.drop("ending_inside")
+        if not self._encoder.turn_ids.isdisjoint(example.input_ids[example.prompt_tokens : -1]):
+            return tally.drop("turn_inside")
         if len(ids) > limit:
             if example.prompt_tokens >= limit:
                 return tally.drop("prompt_too_long")

@@ -28,6 +28,11 @@ from evaluator.errors import InputError as EvaluatorInputError
 from evaluator.protocol import Protocol
 
 BATCH = 128  # texts tokenised at once
+# As models of others end: a teacher's, which is only text to the student's tokenizer.
+ENDINGS = (
+    "<|im_end|>", "<|endoftext|>", "<｜end▁of▁sentence｜>", "<|eot_id|>", "<|end_of_text|>",
+    "<|eom_id|>", "<|end|>", "<|return|>", "<end_of_turn>", "<eos>", "</s>",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,8 @@ class Encoder:
             )
         end = templates.ending(self.tokenizer, self.template)
         self.end_id, self.end_token = end.id, end.token
+        tags = (recipe.thinking.open, recipe.thinking.close)
+        self.turn_ids = templates.turn_ids(self.tokenizer, self.template, tags) - {end.id}
         self.pad_token: str | None = recipe.corpus.padding_token or self.tokenizer.pad_token
         self.pad_id: int | None = self._padding_id()
 
@@ -127,10 +134,12 @@ class Encoder:
     def response(self, prompt: str, completion: str) -> str:
         """What the model has to write after ``prompt``: the completion less a forced start.
 
-        Ending tokens that were left at the end of the text are taken off; one is added as an id.
+        Ending tokens that were left at the end of the text, the student's or its teacher's, are
+        taken off; one is added as an id.
         """
-        while completion.endswith(self.end_token):
-            completion = completion.removesuffix(self.end_token)
+        endings = (self.end_token, *ENDINGS)
+        while (bare := completion.rstrip()).endswith(endings):
+            completion = next(bare.removesuffix(end) for end in endings if bare.endswith(end))
         start = forced_start(prompt, self._recipe.thinking)
         if start and completion.startswith(start.rstrip("\n")):
             completion = completion.removeprefix(start.rstrip("\n"))

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from distiller.errors import InputError
 from distiller.filters.base import JudgeVerdict, Key
+from distiller.traces import is_text
 from evaluator.engines.replay import read_completion
 from evaluator.records import Completion, FinishReason, Problem
 
@@ -96,6 +97,8 @@ def read_problems(path: Path) -> list[Problem]:
                 raise InputError(f"{where}: {name} must be a text or a number.")
             else:
                 row[name] = str(value)
+        if not is_text(row["id"], row["problem"], row["answer"]):
+            raise InputError(f"{where}: it holds half a character (a lone surrogate); mend it.")
         if not row["id"] or not row["problem"].strip():
             raise InputError(f"{where}: id and problem must not be empty.")
         if row["id"] in problems:

@@ -11,6 +11,7 @@ from typing import Any
 
 from distiller.errors import InputError
 from distiller.filters.base import Trace
+from distiller.traces import is_text
 from evaluator.records import Problem
 
 
@@ -41,6 +42,8 @@ def _trace(line: str, where: str, prompts: Mapping[str, Problem]) -> Trace:
         if "problem" not in row:
             row["problem"] = prompts[key].problem
             row["answer"] = prompts[key].answer
+        if not is_text(row["completion"], row["problem"], row.get("reasoning")):
+            raise ValueError("half a character, a lone surrogate, stands in it")
         defaults = {"sample": 0, "finish_reason": "unknown", "answer": ""}
         return Trace.from_json(defaults | row | {"problem_id": key})
     except (ValueError, KeyError, TypeError, RecursionError) as error:

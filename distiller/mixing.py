@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from distiller.errors import CorpusError, InputError
+from distiller.traces import is_text
 
 _ROLES = ("system", "user", "assistant")
 _FORMS = 'use {"messages": [{"role", "content"}, …]} or {"prompt", "response"}'
@@ -146,7 +147,11 @@ def _from_messages(messages: Any, where: str, key: str) -> Chat:
     for message in messages:
         role = message.get("role") if isinstance(message, dict) else None
         content = message.get("content") if isinstance(message, dict) else None
-        if role not in _ROLES or not isinstance(content, str) or not content.strip():
+        if (
+            role not in _ROLES
+            or not isinstance(content, str)
+            or not (content.strip() and is_text(content))
+        ):
             raise InputError(
                 f"corpus.general: {where}: a message needs a role ({', '.join(_ROLES)}) and "
                 "content that is text and not empty; mend it or leave the row out."

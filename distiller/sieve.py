@@ -21,7 +21,7 @@ from distiller.filters.answer import Answer, cannot_check
 from distiller.filters.base import Context, JudgeVerdict, Key, Reason, Trace
 from distiller.inputs import Place
 from distiller.recipe import FilterChoice
-from distiller.traces import tagged
+from distiller.traces import is_text, tagged
 from evaluator.graders.pool import GraderPool
 from evaluator.protocol import Thinking
 from evaluator.records import Completion, Problem
@@ -107,6 +107,8 @@ class Sieve:
                 fates[at] = (DRAWN, "same_key")
             elif trace.completion.error is not None:
                 fates[at] = (DRAWN, "engine_error")
+            elif not is_text(trace.text, trace.completion.reasoning):
+                fates[at] = (DRAWN, "not_text")
             elif trace.problem.id in question.contaminated:
                 fates[at] = (DECONTAMINATION, "contaminated")
         for rule in self._rules:

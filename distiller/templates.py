@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,21 @@ def ending(tokenizer: Any, template: str | None) -> Ending:
     if tokenizer.eos_token_id is None:
         raise InputError(_NO_EOS)
     return Ending(int(tokenizer.eos_token_id), str(tokenizer.eos_token))
+
+
+def turn_ids(tokenizer: Any, template: str | None, tags: Sequence[str]) -> frozenset[int]:
+    """The special tokens that begin or end a turn, or a text; ``tags`` of thoughts are none.
+
+    In the middle of a response they would teach to speak for the user, or to go on after the end.
+    """
+    found = {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    if tokenizer.pad_token_id != tokenizer.unk_token_id:
+        found.add(tokenizer.pad_token_id)
+    if template is not None and template != PLAIN:
+        text = _render(tokenizer, template, _ANSWER)
+        found |= set(tokenizer(text, add_special_tokens=False)["input_ids"])
+    known = {tokenizer.convert_tokens_to_ids(tag) for tag in tags}
+    return frozenset((found & _special_ids(tokenizer)) - known)
 
 
 def drops_thoughts(tokenizer: Any, template: str, open_tag: str, close_tag: str) -> bool:

@@ -23,6 +23,15 @@ def protocol(recipe: Recipe) -> Protocol:
     )
 
 
+def is_text(*parts: str | None) -> bool:
+    """Whether all parts are text that a tokenizer takes: JSON can hold half a surrogate pair."""
+    try:
+        "".join(part or "" for part in parts).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def tagged(completion: Completion, thinking: Thinking | None) -> Completion:
     """The completion with its thoughts in tags, as a student is to write them.
 

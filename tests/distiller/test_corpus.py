@@ -235,3 +235,22 @@ def test_real_templates_keep_the_thoughts(name: str, shared_tokenizer: Any) -> N
     shared = name == "deepseek-r1-distill-qwen"  # it pads with its ending token
     assert levels["padding"] == ("warning" if shared else "ok")
     assert levels["thinking tags"] == ("ok" if shared else "warning")  # Qwen2.5 splits them
+
+
+@pytest.mark.parametrize(
+    "mark", ["<|im_end|>", "<|im_end|>\n", "<｜end▁of▁sentence｜>", "</s> \n</s>"]
+)
+def test_an_ending_that_an_engine_left_is_not_learnt_as_text(mark: str, tiny_qwen: Path) -> None:
+    encoder = Encoder(tiny_qwen, recipe(tiny_qwen))
+    text = "<think>\n1\n</think>\n\n2"
+    assert encoder.encode(trace(text + mark)) == encoder.encode(trace(text))
+
+
+def test_a_response_that_speaks_for_the_user_is_dropped(tiny_qwen: Path, tmp_path: Path) -> None:
+    chosen = recipe(tiny_qwen)
+    encoder = Encoder(tiny_qwen, chosen)
+    assert encoder.turn_ids.isdisjoint(encoder.ids("<think></think>"))
+    good = "<think>1</think>2"
+    traces = [trace(good), trace(f"{good}<|user|>3+3", sample=1)]
+    reasons = corpus.build(traces, encoder=encoder, recipe=chosen, out=tmp_path / "corpus")
+    assert reasons == [None, "turn_inside"]

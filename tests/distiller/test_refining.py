@@ -197,6 +197,16 @@ def test_a_completion_counts_before_an_error_and_before_its_repetition(tmp_path:
     assert [r["completion"] for r in rows(tmp_path / "out/kept.jsonl")] == [GOOD["completion"]]
 
 
+def test_half_a_character_is_no_text(tmp_path: Path, tiny_qwen: Path) -> None:
+    """A tokenizer takes none; one such trace must not end the making of a corpus."""
+    half = row("p2", 0, GOOD["completion"].replace("a", "\ud83d", 1))
+    sources = [write(tmp_path / "t.jsonl", [GOOD, half])]
+    funnel = refine(tmp_path, sources, {"filters": []}, base_model=tiny_qwen)
+    assert funnel["steps"][0]["reasons"] == {"not_text": 1}
+    assert funnel["kept"] == 1
+    assert rows(tmp_path / "out/dropped.jsonl")[0]["completion"] == half["completion"]
+
+
 def test_thoughts_in_a_field_of_their_own_are_put_between_the_tags(tmp_path: Path) -> None:
     apart = {**row("p1", 0, "\\boxed{2}"), "reasoning": "I add."}
     assert refine(tmp_path, [write(tmp_path / "t.jsonl", [apart])])["kept"] == 1
