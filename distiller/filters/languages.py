@@ -127,6 +127,8 @@ _Words = list[_Word]
 
 def _pieces(text: str) -> Iterator[tuple[_Words, str | None]]:
     """The words of each sentence, and the Latin-script language that it is plainly in."""
+    # An accent that is a character of its own would end the word that it stands in.
+    text = unicodedata.normalize("NFC", text)
     for sentence in _SENTENCE_END.split(_NOT_LANGUAGE.sub(" ", text)):
         runs = [_known(run) for run in _LETTERS.findall(sentence)]
         if runs:

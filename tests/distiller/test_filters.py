@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -151,6 +152,14 @@ def test_target_script_is_a_parameter() -> None:
     assert reason("mixed_language", chinese, language="zh") is None
     assert reason("mixed_language", chinese, language="ja") is None
     assert reason("mixed_language", chinese, language="ru") == "mixed_language"
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_accents_that_are_characters_of_their_own_change_no_language(form: Any) -> None:
+    text = "Chúng ta cần tìm số đó. Trước hết ta cộng hai vế và sau đó ta có kết quả là bốn. " * 3
+    thoughts = f"<think>{unicodedata.normalize(form, text)}</think>\\boxed{{2}}"
+    assert reason("mixed_language", thoughts, language="en") == "mixed_language"
+    assert reason("mixed_language", thoughts, language="vi") is None
 
 
 @given(st.text("abc .\n", min_size=1, max_size=100))
