@@ -17,7 +17,7 @@
   var token = form.elements.namedItem("csrfmiddlewaretoken").value;
   var known = document.getElementById("upload-so-far");
   var upload = known ? JSON.parse(known.textContent) : null;
-  var chosen = [], running = [], waiting = [], paused = false, history = [];
+  var chosen = [], running = [], waiting = [], paused = false, history = [], suggested = "";
 
   input.setAttribute("webkitdirectory", "");
   input.required = false;
@@ -77,7 +77,9 @@
     var total = entries.reduce(function (sum, entry) { return sum + entry.file.size; }, 0);
     status.textContent = entries.length + (entries.length === 1 ? " file, " : " files, ") + size(total) + told(leftOut);
     var name = form.elements.namedItem("name");
-    if (name && !name.value && top) name.value = top.replace(/[^A-Za-z0-9_-]+/g, "-");
+    if (name && top && (!name.value || name.value === suggested)) {
+      name.value = suggested = top.replace(/[^A-Za-z0-9_-]+/g, "-");
+    }
   }
 
   input.addEventListener("change", function () {
@@ -159,22 +161,74 @@
     if (errors) refuse(errors);
   }
 
+  // --- the same files again
+
+  // Two steps of one training have files of the same names and lengths: a rest of the one must not
+  // be sent behind a beginning of the other. So this browser keeps when each file was changed last.
+  function memory() { return "upload " + upload.page; }
+
+  function remembered() {
+    try { return JSON.parse(localStorage.getItem(memory())) || {}; } catch (error) { return {}; }  // barred
+  }
+
+  function remember() {
+    var times = remembered();
+    chosen.forEach(function (entry) { times[entry.path] = entry.file.lastModified; });
+    try { localStorage.setItem(memory(), JSON.stringify(times)); } catch (error) { /* full, or barred */ }
+  }
+
+  function changed() {
+    var times = remembered();
+    return chosen.filter(function (entry) {
+      return entry.path in times && times[entry.path] !== entry.file.lastModified;
+    });
+  }
+
+  function forget() {
+    try { localStorage.removeItem(memory()); } catch (error) { /* barred */ }
+  }
+
   // --- sending
+
+  function kept() { return upload ? "; what was sent is kept. " : ". "; }
+
+  // What an answer means that is no sentence of ours: a page to sign in, a proxy's error, nothing.
+  function unexpected(number, wasLedAway) {
+    return wasLedAway ? "You are signed out" + kept() + "Reload this page and sign in."
+      : "The server answered " + number + kept() + "Reload this page, or see the server’s log.";
+  }
 
   function post(address, fields) {
     var data = new FormData();
     fields.forEach(function (pair) { data.append(pair[0], pair[1]); });
     return fetch(address, { method: "POST", body: data, headers: { "X-CSRFToken": token } })
       .then(function (answer) {
+        var wrong = { errors: { __all__: [unexpected(answer.status, answer.redirected)] } };
         return answer.json().then(function (value) {
           if (answer.ok) return value;
-          throw value.errors || { __all__: ["The server answered " + answer.status + "; try again."] };
-        }, function () {
-          throw { __all__: ["The server answered " + answer.status + "; try again, or see its log."] };
-        });
+          throw value.errors ? value : wrong;
+        }, function () { throw wrong; });
       }, function () {
-        throw { __all__: ["The server cannot be reached; what was sent is kept. Go on when it is back."] };
+        throw { errors: { __all__: ["The server cannot be reached" + kept() + "Try again when it is back."] } };
       });
+  }
+
+  function reason(entry, error) {
+    var answer = error.originalResponse;
+    if (!answer) return entry.path + ": the connection broke" + kept() + "Go on when it is back.";
+    if (/^text\/plain/.test(answer.getHeader("Content-Type") || "") && answer.getBody()) return answer.getBody();
+    var asked = new URL(error.originalRequest.getURL(), window.location.href).pathname;
+    var answered = answer.getUnderlyingObject().responseURL;
+    return unexpected(answer.getStatus(), answered && new URL(answered).pathname !== asked);
+  }
+
+  // What another try may mend: a broken connection, a server that is not well, our own last try that
+  // is still being written (409, 423), a piece that was damaged on its way (460).
+  function mayMend(error) {
+    var number = error.originalResponse ? error.originalResponse.getStatus() : 0;
+    var again = (!number || number >= 500 || [409, 423, 460].indexOf(number) >= 0) && navigator.onLine;
+    if (again && !number) status.textContent = "The connection broke; trying again…";
+    return again;
   }
 
   // Each piece with its SHA-256, where the browser has it (https, or this very machine).
@@ -232,10 +286,10 @@
         progress();
         next();
       },
+      onShouldRetry: mayMend,
       onError: function (error) {
-        var answer = error.originalResponse;
-        stopped({ files: [answer && answer.getStatus() < 500 && answer.getBody() ||
-          entry.path + ": the connection broke; what was sent is kept. Go on when it is back."] });
+        stopped({ files: [reason(entry, error)] });
+        status.textContent = "";
       },
     });
   }
@@ -256,13 +310,17 @@
     status.textContent = "Handing the files over…";
     bar.removeAttribute("value");
     post(upload.finish, []).then(function (value) {
+      forget();
       window.location.assign(value.location);
-    }, function (errors) {
+    }, function (wrong) {
       bar.value = 0;
       bar.hidden = true;
       status.textContent = "";
-      upload = null;
-      stopped(errors);
+      if (wrong.refused) {
+        forget();
+        upload = null;
+      }
+      stopped(wrong.errors);
     });
   }
 
@@ -296,9 +354,15 @@
       refuse({ files: ["files: " + chosen.length + " are too many for a checkpoint; choose one checkpoint's folder."] });
       return;
     }
+    var others = upload ? changed() : [];
+    if (others.length) {
+      refuse({ files: ["files: " + others[0].path + " is not the file that was sent, or was changed since; choose the same " +
+        "folder again, or delete this upload and begin a new one."] });
+      return;
+    }
     button.disabled = true;
     input.disabled = true;
-    if (upload) { start(); return; }
+    if (upload) { remember(); start(); return; }
     var fields = [["name", form.elements.namedItem("name").value]];
     var project = form.elements.namedItem("project");
     if (project) fields.push(["project", project.value]);
@@ -309,8 +373,9 @@
       upload = value;
       // A reload finds this upload again.
       window.history.replaceState(null, "", upload.page);
+      remember();
       start();
-    }, stopped);
+    }, function (wrong) { stopped(wrong.errors); });
   });
 
   window.addEventListener("beforeunload", function (event) { if (running.length) event.preventDefault(); });
