@@ -16,8 +16,6 @@ from evaluator.sandbox.limits import End, Limits, RunResult
 
 _IDLE_FACTOR = 2  # time in which neither works; the program is the first that is ended
 _PIECE_BYTES = 1 << 16
-_SIGPIPE_EXIT = 128 + 13
-_UNFLUSHED_EXIT = 120  # Python's, where standard output cannot be written at its end
 
 
 class _Relay:
@@ -46,8 +44,9 @@ class _Relay:
                 if most < 0:
                     self.full = True
                     return
-        except BrokenPipeError:
-            return  # the interactor listens no more; nor need the program be heard
+        except BrokenPipeError:  # the interactor has ended: a last word to it is no crash
+            while most >= 0 and (rest := os.read(self._source, _PIECE_BYTES)):
+                most -= len(rest)
         finally:
             os.close(self._source)
             os.close(self._sink)
@@ -75,8 +74,9 @@ def interact(
         stack.callback(relay.join)
         with ExitStack() as ours:
             from_interactor, to_program = os.pipe()
-            # Each end must be closed here, or neither side would see the other's end.
-            for descriptor in (relay.writer, relay.reader, from_interactor, to_program):
+            stack.callback(os.close, from_interactor)
+            # What they write to must be closed here, or neither would see the other's end.
+            for descriptor in (relay.writer, relay.reader, to_program):
                 ours.callback(os.close, descriptor)
             second = stack.enter_context(
                 box.start(
@@ -91,6 +91,9 @@ def interact(
                 )
             )  # fmt: skip
         result = first.wait()
+        # A program need not stay for the interactor's last words; unread, they would crash it.
+        while os.read(from_interactor, _PIECE_BYTES):
+            continue
         judged = second.wait()
     if relay.full:
         return replace(result, end=End.OUTPUT), None
@@ -99,13 +102,4 @@ def interact(
     if not result.succeeded and result.ended_at < judged.ended_at:
         return result, None
     message = judged.stderr.decode(errors="replace").strip()
-    if _had_no_listener(judged) and result.ended_at < judged.ended_at:
-        return result, Finding(False, "the program stopped listening")
     return result, read_exit(judged.end, judged.exit_code, message)
-
-
-def _had_no_listener(judged: RunResult) -> bool:
-    """Whether the interactor ended because nobody read any more what it wrote."""
-    if judged.end is End.SIGNAL:
-        return judged.exit_code == _SIGPIPE_EXIT
-    return judged.end is End.EXIT and judged.exit_code == _UNFLUSHED_EXIT

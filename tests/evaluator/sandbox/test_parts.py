@@ -282,6 +282,31 @@ def test_files_instead_of_streams() -> None:
     assert judge(problem, "python", trick).verdict is JudgeVerdict.WA
 
 
+PATIENT_INTERACTOR = "import sys, time\n" + INTERACTOR.replace(
+    'print("ok"', 'time.sleep(0.3)\nfor _ in range(20_000): print("ok"'
+)
+HASTY_INTERACTOR = INTERACTOR.replace('print("ok"', 'sys.exit(answer != str(n * n))\nprint("ok"')
+TALKER = (
+    "import time\nn = int(input())\nprint(n * n, flush=True)\n"
+    "for _ in range(3): time.sleep(0.2); print('bye', flush=True)"
+)
+
+
+@pytest.mark.parametrize(
+    ("program", "interactor"),
+    [
+        ("n = int(input())\nprint(n * n, flush=True)", PATIENT_INTERACTOR),
+        (TALKER, HASTY_INTERACTOR),
+    ],
+)
+def test_neither_needs_to_stay_for_the_others_last_words(program: str, interactor: str) -> None:
+    checker = CheckerProgram("python", interactor)
+    problem = JudgeProblem("x", SQUARE.tests[:1], interactor=checker)
+    assert judge(problem, "python", program).verdict is JudgeVerdict.AC
+    wrong = program.replace("n * n", "n")
+    assert judge(problem, "python", wrong).verdict is JudgeVerdict.WA
+
+
 COMPUTE = "import time\nwhile time.process_time() < 1.6: pass\n"
 SLEEP = "import time\ntime.sleep(60)\n"
 ANSWER = "n = int(input())\nprint(n * n, flush=True)"
