@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import Error, InterfaceError, OperationalError, connection
 
 from evaluator.errors import StoreError
-from webapp.core import logs
+from webapp.core import logs, store
 from webapp.core.errors import UserError
 from webapp.runs import handover, resuming, stages
 from webapp.runs.leases import Claim, LeaseLostError
@@ -121,25 +121,36 @@ class _Work:
 
 
 @contextmanager
-def _renewed(office: Office, claim: Claim) -> Iterator[None]:
-    """Keep the lease while files are brought here, before there is a child."""
-    over = threading.Event()
+def _renewed(office: Office, claim: Claim, stopping: threading.Event) -> Iterator[None]:
+    """Keep the lease while files are brought here, before there is a child.
+
+    What may take hours to bring is given up when the lease is lost, or the worker is to stop.
+    """
+    over, lost = threading.Event(), threading.Event()
 
     def run() -> None:
+        renewed, third = time.monotonic(), settings.RETORT_LEASE_SECONDS / 3
         try:
-            while not over.wait(settings.RETORT_LEASE_SECONDS / 3):
+            while not over.wait(min(CHECK_SECONDS, third)):
+                due = time.monotonic() - renewed >= third
                 try:
-                    office.renew(claim)
+                    if not (office.renew if due else office.is_held)(claim):
+                        lost.set()
+                        return
                 except Error:
                     logger.warning("lease not renewed", exc_info=True)
                     connection.close()
+                    continue
+                if due:
+                    renewed = time.monotonic()
         finally:
             connection.close()
 
     thread = threading.Thread(target=logs.carried(run), name="bringing", daemon=True)
     thread.start()
     try:
-        yield
+        with store.as_long_as(lambda: not (lost.is_set() or stopping.is_set())):
+            yield
     finally:
         over.set()
         thread.join()
@@ -150,12 +161,16 @@ def supervise(stage: Stage, claim: Claim, post: Post) -> None:
     """Do ``claim`` and further shards of the stage in one child, until others have their turn."""
     office = post.office
     try:
-        with _renewed(office, claim):
+        with _renewed(office, claim, post.stopping):
             spec = office.write_spec(stage, "cuda" if post.devices else "cpu")
             handover.bring(spec)
         environment = child_environment(post.devices, stages.secrets(stage))
     except (Error, LeaseLostError):
         raise
+    except store.UnwantedError:
+        office.release_shard(claim)  # which does nothing where the lease is lost
+        logger.info("what was being brought is wanted no more")
+        return
     except Exception as error:
         # Nothing the child could be told: the run must say so instead of hanging.
         known = endings.out_of_something(stage.kind, str(error))

@@ -50,6 +50,18 @@ def tree(root: Path) -> dict[str, bytes]:
     }
 
 
+def test_what_is_wanted_no_more_is_given_up_and_leaves_nothing(host: Host) -> None:
+    alpha = host("alpha")
+    write(alpha, "prompts/large.jsonl", os.urandom(9 << 20))
+    store.publish("prompts/large.jsonl")
+    beta, asked = host("beta"), iter([True, True, True, False])
+    with pytest.raises(store.UnwantedError), store.as_long_as(lambda: next(asked)):
+        store.fetch("prompts/large.jsonl")
+    assert tree(beta) == {}
+    assert not list(beta.rglob(".part-*"))
+    assert store.fetch("prompts/large.jsonl").stat().st_size == 9 << 20
+
+
 def test_what_one_host_publishes_another_has_whole(host: Host) -> None:
     alpha = host("alpha")
     there = set(store.names())  # the bucket is the module's

@@ -11,8 +11,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 
-from webapp.runs import files, leases, services
+from webapp.core import store
+from webapp.runs import files, handover, leases, services
 from webapp.runs.models import Completion, Run, Segment, Shard, Stage, State
 from workers import supervisor
 from workers.supervisor import Post
@@ -158,6 +160,44 @@ def test_a_child_that_hears_nothing_holds_nobody_up(
         os.killpg(group, signal.SIGKILL)
     worker.join()
     assert taken < 10
+
+
+@pytest.mark.parametrize("how", ["cancelled", "stopped"])
+def test_what_is_brought_for_hours_is_given_up(
+    run: Run, evaluate: Stage, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model of hundreds of gigabytes on its way from a bucket, and no child yet."""
+    began = threading.Event()
+
+    def bring(spec: Any) -> None:
+        began.set()
+        while time.monotonic() < deadline:
+            store.require_wanted()
+            time.sleep(0.01)
+
+    monkeypatch.setattr(handover, "bring", bring)
+    monkeypatch.setattr(supervisor, "Child", None)
+    claim = leases.claim_shard(evaluate.pk, "me")
+    assert claim is not None
+    stopping = threading.Event()
+    post = Post("me", ["gpu"], leases, stopping)
+
+    def work() -> None:
+        supervisor.supervise(evaluate, claim, post)
+        connection.close()
+
+    deadline = time.monotonic() + 60
+    worker = threading.Thread(target=work)
+    worker.start()
+    assert began.wait(10)
+    asked = time.monotonic()
+    services.cancel_run(run) if how == "cancelled" else stopping.set()
+    worker.join(timeout=30)
+    assert time.monotonic() - asked < 10
+    shard = Shard.objects.get(pk=claim.shard_id)
+    state = State.CANCELLED if how == "cancelled" else State.QUEUED
+    assert (shard.state, shard.lease_token) == (state, None)
+    assert shard.error == ""
 
 
 def test_a_worker_told_to_stop_gives_the_shard_back(

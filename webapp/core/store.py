@@ -15,8 +15,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,28 @@ HASH = "sha256"  # the metadata of an object
 _CHUNK = 1 << 20  # bytes
 
 logger = logging.getLogger(__name__)
+
+_is_wanted: ContextVar[Callable[[], bool]] = ContextVar("is_wanted", default=lambda: True)
+
+
+class UnwantedError(Exception):
+    """What was being brought is wanted no more: a run was cancelled, or a process is to end."""
+
+
+@contextmanager
+def as_long_as(is_wanted: Callable[[], bool]) -> Iterator[None]:
+    """Give up what is brought meanwhile, with UnwantedError, as soon as it is not wanted."""
+    token = _is_wanted.set(is_wanted)
+    try:
+        yield
+    finally:
+        _is_wanted.reset(token)
+
+
+def require_wanted() -> None:
+    """Between two pieces of what is brought. Raises UnwantedError."""
+    if not _is_wanted.get()():
+        raise UnwantedError
 
 
 def is_remote() -> bool:
@@ -215,6 +238,7 @@ def _fetch_file(relative: str, digest: str | None = None) -> None:
         body = _bucket().Object(relative).get()["Body"]
         with part.open("wb") as file:
             while chunk := body.read(_CHUNK):
+                require_wanted()
                 actual.update(chunk)
                 file.write(chunk)
         if actual.hexdigest() != digest:
