@@ -41,3 +41,4 @@ def test_a_rating_that_is_undefined_is_a_dash(
     cell = told(*values)
     assert all(word in cell for word in words)
     assert ("–" in cell) == (words == ["–"])
+    assert cell.count("rating@1") == 1  # the column's name, which a phone shows in the cell

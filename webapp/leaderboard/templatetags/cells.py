@@ -93,9 +93,9 @@ def _one_rating(each: RatingRow, *, is_first: bool) -> SafeString:
             percent(each.clamped, 0),
         )
     return format_html(
-        '<span class="nowrap"><span class="quiet small">{}</span> <b>{}</b>{}</span>{}'
+        '<span class="nowrap"><b>{}</b>{}</span>{}'
         '<span class="sub">above {} % of {}; {} contest{}</span>',
-        each.name, _whole(each.value), interval, clamped_at,
+        _whole(each.value), interval, clamped_at,
         floatformat(each.percentile, 1), each.population, each.contests,
         "" if each.contests == 1 else "s",
     )  # fmt: skip

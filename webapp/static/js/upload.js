@@ -140,7 +140,7 @@
         form.querySelector('[data-errors="__all__"]');
       errors[name].forEach(function (sentence) {
         var line = document.createElement("span");
-        line.className = "error";
+        line.className = "error error-text";
         line.setAttribute("role", "alert");
         line.textContent = sentence;
         slot.append(line);
