@@ -206,6 +206,13 @@ _WORD_UNIT = re.compile(
     r"^(?P<value>[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+|\\frac\{\d+\}\{\d+\}|\d+/\d+))\s*"
     r"(?P<unit>[a-zA-Z]{2,}(?:[ -][a-zA-Z]+)*)(?:\s*\^\s*\{?(?P<power>\d)\}?)?\.?$"
 )
+# Letters that are a word, not a product of names (xyz) or a function of one (sinx); so is "men",
+# a vowel between consonants.
+_WORD_ALIKE = re.compile(
+    r"(?!(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|exp)h?(?:[xyz]|theta|alpha|beta|phi)$)(?:[a-z]{4,}"
+    r"|(?!pi)[b-df-hj-np-tv-z][aeiou][b-df-hj-np-tv-z]|egg|ant|ice|age|ink|way|boy|toy|key|pie|pea|bee)$",
+    re.IGNORECASE,
+)
 _FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")  # of an angle in degrees
 _SHORT_UNIT = re.compile(r"(?P<value>-?[\d.,]+) ?(?P<unit>[a-zA-Z])")
 _LONG_UNIT = re.compile(  # after what is no mere number: 2\pi cm, 5\sqrt{2} units
@@ -231,6 +238,7 @@ _NO_UNIT = frozenset(  # words that change the number before them
      "except", "otherwise", "wrong", "incorrect", "false", "impossible", "remainder", "r"]
 )  # fmt: skip
 _NO_SHORT_UNIT = frozenset("abeijknpqruvwxyzBMT")  # names of values, thousands, millions
+_LONG_WORD = 4  # letters; more of them are no product, even written to the number
 _LETTERS = re.compile(r"[a-z]+")
 _OPTION = re.compile(r"^(?:option|choice) ?(\(?[A-J]\)?)$", re.IGNORECASE)
 _DIGITS_ALONE = re.compile(r"-?(?:0|[1-9]\d{0,300})")
@@ -260,7 +268,8 @@ _UNITS = {
         "kJ kilojoule kilojoules", "W watt watts", "kW kilowatt kilowatts", "V volt volts",
         "Hz hertz", "Pa pascal pascals", "K kelvin kelvins", "dollar dollars usd",
         "cent cents", "euro euros", "yen", "rupee rupees", "mph", "km/h kph kmh kmph", "m/s mps",
-        "m/s^2", "am", "pm", "degree degrees", "celsius", "fahrenheit", "radian radians rad",
+        "m/s^2", "AU", "eV", "kB", "MB", "GB", "TB", "dB", "mA", "kN", "kV", "MW", "mV", "dm", "dl",
+        "am", "pm", "degree degrees", "celsius", "fahrenheit", "radian radians rad",
     )
     for spelling in names.split()
 }  # fmt: skip
@@ -359,12 +368,28 @@ def _split_unit(text: str) -> tuple[str, str | None]:  # noqa: PLR0911 - a list 
             return text[: longer.start()], _unit_name(longer["unit"], longer["power"])
         if not _NO_UNIT.isdisjoint(_LETTERS.findall(match["unit"].lower())):
             return text, None
+        if not _measures(match["unit"], apart=text[match.start("unit") - 1] == " "):
+            return text, None
         return match["value"], _unit_name(match["unit"], match["power"])
     words = match["unit"].strip()
     letters = _LETTERS.findall(words.lower())
     if not letters or not _NO_UNIT.isdisjoint(letters) or words in _NO_SHORT_UNIT:
         return text, None
     return text[: match.start()].rstrip(), _unit_name(words.lower(), match["power"])
+
+
+def _measures(unit: str, *, apart: bool) -> bool:
+    """Whether letters behind a number are a unit or what is counted, not a product as in ``24xyz``.
+
+    ``apart``: a space stands between; without one only known units and long words are read.
+    """
+    words = re.split("[ -]", unit)
+    return any(
+        word in _UNITS
+        or word.lower() in _UNITS
+        or (_WORD_ALIKE.match(word) is not None and (apart or len(word) > _LONG_WORD))
+        for word in words
+    )
 
 
 def _unit_name(words: str, power: str | None) -> str:
