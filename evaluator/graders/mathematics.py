@@ -24,8 +24,6 @@ from evaluator.graders.normalise import (
     clean,
     left_side,
     parse_number,
-    units_conflict,
-    without_unit_of,
 )
 from evaluator.graders.structure import (
     Sequence,
@@ -35,6 +33,7 @@ from evaluator.graders.structure import (
     split,
     unordered_match,
 )
+from evaluator.graders.units import units_conflict, without_unit_of
 from evaluator.graders.words import plain
 from evaluator.protocol import GradingPolicy
 
