@@ -385,8 +385,13 @@ def _ranks(evaluations: Sequence[int], memo: Memo) -> Mapping[int, int]:
     """Rank by evaluation; none where there is nothing to compare."""
     if len(evaluations) < 2:
         return {}
-    keys = tuple(evaluations)
-    return memo.ranks(keys, lambda: dict(zip(keys, ranks(*queries.counts(keys)), strict=True)))
+
+    def rank() -> dict[int, int]:
+        held = queries.counts(evaluations)
+        right, samples = zip(*held.values(), strict=True) if held else ((), ())
+        return dict(zip(held, ranks(right, samples), strict=True))
+
+    return memo.ranks(tuple(evaluations), rank)
 
 
 def _said(

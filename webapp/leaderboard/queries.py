@@ -74,7 +74,7 @@ def measured(evaluations: Iterable[int], memo: Memo) -> dict[int, Measured]:
 
 def _measured(evaluations: Collection[int]) -> dict[int, Measured]:
     rows = (
-        Evaluation.objects.filter(pk__in=evaluations)
+        Evaluation.objects.filter(pk__in=evaluations, metrics__isnull=False)
         .order_by()
         .annotate(sampling=KeyTransform("sampling", "protocol"))
         .values_list(
@@ -85,12 +85,15 @@ def _measured(evaluations: Collection[int]) -> dict[int, Measured]:
     return {row[0]: Measured(*row) for row in rows}
 
 
-def counts(evaluations: Sequence[int]) -> tuple[list[list[int]], list[int]]:
-    """Correct samples of each problem, and samples of a problem, of these complete evaluations."""
-    rows = Evaluation.objects.filter(pk__in=evaluations).order_by()
+def counts(evaluations: Sequence[int]) -> dict[int, tuple[list[int], int]]:
+    """(correct samples of each problem, samples of a problem) of complete evaluations.
+
+    In their order; what is gone by now is left out.
+    """
+    rows = Evaluation.objects.filter(pk__in=evaluations, metrics__isnull=False).order_by()
     given = rows.values_list("pk", "correct_counts", "samples")
     held = {pk: (right, samples) for pk, right, samples in given}
-    return [held[pk][0] for pk in evaluations], [held[pk][1] for pk in evaluations]
+    return {pk: held[pk] for pk in evaluations if pk in held}
 
 
 def differences(evaluations: Iterable[int], usual: Mapping[str, int]) -> dict[int, list[str]]:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from django.contrib.postgres.aggregates import ArrayAgg
 from django.db import transaction
-from django.db.models import Count, FloatField, Max, Q, QuerySet
+from django.db.models import Count, FloatField, Max, Q, QuerySet, Sum
 from django.db.models.fields.json import KeyTransform
 from django.db.models.functions import Cast, Extract, Left, Now
 
@@ -142,7 +142,7 @@ class Scores:
 
 
 _COLUMNS = ("pk", "checkpoint", "benchmark", "measurement", "created", "score", "project", "home")
-_Version = tuple[int | None, int]
+_Version = tuple[int, int, int]
 
 
 class _Keeper:
@@ -160,7 +160,7 @@ class _Keeper:
         with self._reading:
             # Before the scores: what changes in between is read too soon, never too late.
             notes = dict(Change.objects.values_list("pk", "evaluation"))
-            version = max(notes, default=None), len(notes)
+            version = max(notes, default=0), len(notes), sum(notes)
             if self._kept is None or self._kept[0] != version:
                 self._kept = version, frozenset(notes), self._read(notes)
             return self._kept[2]
@@ -200,10 +200,10 @@ def _version() -> _Version:
     """What no two states have in common.
 
     A number is drawn when its change is made, and seen when that is committed: a lower one may come
-    later, so the greatest alone does not tell.
+    later, so the greatest alone does not tell; nor does it with their count, since old notes go.
     """
-    found = Change.objects.aggregate(last=Max("pk"), count=Count("pk"))
-    return found["last"], found["count"]
+    found = Change.objects.aggregate(last=Max("pk"), count=Count("pk"), sum=Sum("pk"))
+    return found["last"] or 0, found["count"], int(found["sum"] or 0)
 
 
 _GRADED = Q(metrics__isnull=False, checkpoint__isnull=False, checkpoint__archived_at=None)

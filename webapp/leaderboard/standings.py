@@ -177,7 +177,8 @@ def values(scores: Scores, column: Column) -> Mapping[int, float | None]:
         part = KeyTransform(key, part)
 
     def read(evaluations: Collection[int]) -> dict[int, float | None]:
-        rows = Evaluation.objects.filter(pk__in=evaluations).order_by().annotate(part=part)
+        given = Evaluation.objects.filter(pk__in=evaluations, metrics__isnull=False)
+        rows = given.order_by().annotate(part=part)
         found = {}
         for pk, samples, given in rows.values_list("pk", "samples", "part"):
             metrics: Any = given

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -28,7 +29,7 @@ from tests.webapp.samples import (
     text_of,
 )
 from webapp.checkpoints.models import Checkpoint
-from webapp.leaderboard import board, choice, columns, published, queries
+from webapp.leaderboard import board, choice, columns, published, queries, scores
 from webapp.leaderboard.memo import Memo
 from webapp.projects.access import first_project
 from webapp.runs.models import Evaluation, Run
@@ -227,13 +228,30 @@ def test_rows_can_be_sorted_by_any_column_both_ways(user: Any) -> None:
         ] == wanted
 
 
-def test_what_is_deleted_while_a_page_is_made_is_left_out(user: Any) -> None:
+def delete(found: Evaluation) -> None:
+    found.delete()
+
+
+def ungrade(found: Evaluation) -> None:
+    Evaluation.objects.filter(pk=found.pk).update(metrics=None, pass_at_1=None)
+
+
+@pytest.mark.parametrize("end", [delete, ungrade])
+def test_what_goes_while_a_page_is_made_is_left_out(
+    user: Any, end: Callable[[Evaluation], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     benchmark = make_benchmark(PROBLEMS)
-    for name in ("stays", "goes"):
-        make_evaluation(user, make_checkpoint(user, name), benchmark, PROBLEMS)
-    found = built(user, published="no")
-    Evaluation.objects.filter(checkpoint__name="goes").delete()
-    assert [row.name for row in found.rows] == ["stays"]
+    made = {
+        name: make_evaluation(user, make_checkpoint(user, name), benchmark, PROBLEMS, seed=seed)
+        for seed, name in enumerate(("stays", "too", "goes"))
+    }
+    read = scores.current()
+    monkeypatch.setattr(scores, "current", lambda: read)
+    end(made["goes"])
+    for sort in ("arithmetic:pass@1", "arithmetic:cons@n", "dtype"):
+        found = built(user, published="no", sort=sort, c=["arithmetic:pass@1", sort])
+        assert {row.name for row in found.rows} == {"stays", "too"}
+        assert found.ranks.keys() == {made["stays"].pk, made["too"].pk}
 
 
 @pytest.fixture

@@ -338,6 +338,17 @@ def test_an_earlier_number_that_is_committed_later_is_seen(user: Any) -> None:
 
 
 @pytest.mark.django_db
+def test_notes_that_come_late_while_old_ones_go_are_seen(measured: Evaluation) -> None:
+    """Notes 3 and 4 were drawn before 5 and committed after it, as old ones were taken away."""
+    versions = set()
+    for notes in ((1, 2, 5), (3, 4, 5)):
+        Change.objects.all().delete()
+        Change.objects.bulk_create(Change(pk=pk) for pk in notes)
+        versions.add(scores._version())
+    assert len(versions) == 2
+
+
+@pytest.mark.django_db
 def test_forgetting_notes_brings_no_old_version_back(measured: Evaluation) -> None:
     versions = {scores._version()}
     for _ in range(3):
