@@ -222,7 +222,10 @@ def test_a_run_page_follows_its_run_and_then_rests(
     elsewhere(
         lambda: Run.objects.filter(pk=running.pk).update(state=State.FINISHED, finished_at=now)
     )
-    page.wait_for_selector(".runbar .state-finished")
+    # What came of it is drawn anew, once: the page was opened before there was anything.
+    with page.expect_response(lambda answer: "/lineage/" in answer.url):
+        page.wait_for_selector(".runbar .state-finished")
+    page.wait_for_load_state("networkidle")
     asked.clear()
     page.wait_for_timeout(4500)  # two polls would have come
     assert asked == []
