@@ -34,6 +34,7 @@ from distiller.filters.base import Trace
 from distiller.memory import estimate
 from distiller.recipe import Recipe
 from evaluator.errors import InputError as EvaluatorInputError
+from evaluator.protocol import Rope
 from evaluator.records import Completion, FinishReason, Problem
 
 __all__ = ["Check", "Level", "Report", "checks_of_corpus", "mask_pieces", "require_passed", "run"]
@@ -95,6 +96,8 @@ def run(
         if corpus is None:
             found += [round_trip(rendered, encoder)]
         asking = _measured(encoder, recipe, prompts[0])
+        if not any(check.level is Level.ERROR for check in asking):
+            asking += _benchmark_lengths(encoder, recipe, benchmarks or {})
     except (DistillerError, EvaluatorInputError) as failure:
         add(_fault(failure))
         return report
@@ -293,6 +296,40 @@ def _measured(encoder: Encoder, recipe: Recipe, problem: Problem) -> list[Check]
     ]
 
 
+def _benchmark_lengths(
+    encoder: Encoder, recipe: Recipe, benchmarks: Mapping[str, Sequence[Problem]]
+) -> list[Check]:
+    """Who is asked a problem must have room for an answer: found out after the training else."""
+    plan, name = recipe.evaluation, "benchmark length"
+    problems = [
+        problem
+        for known, held in benchmarks.items()
+        if known.partition("@")[0] in plan.benchmarks
+        for problem in held
+    ]
+    asking = {
+        "student": (encoder.prompt_of, _reach(encoder, recipe.training.rope)),
+        "base": (encoder.prompt_of_base, _reach(encoder, None)),
+    }
+    if not problems:
+        return []
+    for role in [role for role in plan.roles if role in asking]:
+        render, reach = asking[role]
+        texts = [render(problem.problem, plan.protocol) for problem in problems]
+        lengths = [len(ids) for ids in encoder.ids_of(texts)]
+        over = sum(length >= reach for length in lengths)
+        if reach and over:
+            return [
+                error(
+                    name,
+                    f"{over} of {len(lengths)} benchmark problems leave the {role} no room for an "
+                    f"answer (up to {max(lengths)} tokens in {reach} positions); take their "
+                    "benchmarks out of evaluation.benchmarks, or take a base with more positions",
+                )
+            ]
+    return [ok(name, f"all of {len(problems)} benchmark problems leave room for an answer")]
+
+
 def _general(chats: Sequence[Example], encoder: Encoder, recipe: Recipe) -> Check:
     plan = recipe.corpus
     weights = " : ".join(
@@ -348,13 +385,21 @@ def _longest(
     return min(limit, max(possible, *lengths))
 
 
+def _reach(encoder: Encoder, rope: Rope | None) -> int:
+    """Positions of the base, as ``rope`` stretches them; 0 where its config does not say."""
+    config = encoder.config.get_text_config()
+    positions = int(getattr(config, "max_position_embeddings", 0) or 0)
+    if rope is None or not positions:
+        return positions
+    return int((rope.original_tokens or positions) * rope.factor)
+
+
 def _context(encoder: Encoder, recipe: Recipe, longest: int) -> Check:
     """The model must have a position for every token."""
-    config, rope, name = encoder.config.get_text_config(), recipe.training.rope, "context"
-    positions = int(getattr(config, "max_position_embeddings", 0) or 0)
+    rope, name = recipe.training.rope, "context"
+    positions, reach = _reach(encoder, None), _reach(encoder, rope)
     if not positions:
         return note(name, "the base's config does not say how many positions it has")
-    reach = positions if rope is None else int((rope.original_tokens or positions) * rope.factor)
     if longest <= reach:
         return ok(name, f"{longest} tokens at most, {reach} positions")
     factor = -(-longest // positions)

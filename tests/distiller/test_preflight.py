@@ -236,6 +236,29 @@ def test_a_context_that_is_too_short(tiny_qwen: Path) -> None:
     assert drawn.level is Level.OK
 
 
+def test_a_benchmark_that_fills_the_context_is_refused_before_the_training(
+    tiny_qwen: Path,
+) -> None:
+    long = Problem("long", "How much is it? " * 100, "1")
+    held = {"short@1": list(PROMPTS), "long@2": [PROMPTS[0], long], "mixed@3": [long]}
+    measured: dict[str, Any] = {"benchmarks": ["short"], "roles": ["student", "base"]}
+    found = check(tiny_qwen, "benchmark length", held=held, evaluation=measured)
+    assert found.level is Level.OK
+    assert f"all of {len(PROMPTS)} benchmark problems" in found.detail
+    measured = {**measured, "benchmarks": ["short", "long"]}
+    found = check(tiny_qwen, "benchmark length", held=held, evaluation=measured)
+    assert found.level is Level.ERROR
+    assert f"1 of {len(PROMPTS) + 2} benchmark problems leave the student no room" in found.detail
+    assert "in 256 positions" in found.detail
+    # The student's positions are stretched with it, the base's are not.
+    stretched = {"max_length_tokens": 128, "rope": {"factor": 8.0}}
+    found = check(tiny_qwen, "benchmark length", held=held, evaluation=measured, training=stretched)
+    assert "leave the base no room" in found.detail
+    alone = {**measured, "roles": ["student"]}
+    found = check(tiny_qwen, "benchmark length", held=held, evaluation=alone, training=stretched)
+    assert found.level is Level.OK
+
+
 def test_a_tokenizer_that_has_more_tokens_than_the_model(tiny_qwen: Path, tmp_path: Path) -> None:
     assert check(tiny_qwen, "vocabulary").level is Level.OK
     base = Path(shutil.copytree(tiny_qwen, tmp_path / "b"))
