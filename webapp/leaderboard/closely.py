@@ -19,7 +19,7 @@ from webapp.benchmarks.models import Problem
 from webapp.core.drawing import OUTCOME_WORDS
 from webapp.core.models import User
 from webapp.leaderboard import passports
-from webapp.leaderboard.compare import with_parent
+from webapp.leaderboard.compare import ERRORS, with_parent
 from webapp.leaderboard.evaluations import Judged, judged
 from webapp.leaderboard.models import Dispute
 from webapp.runs.models import Completion, Evaluation
@@ -195,11 +195,16 @@ def _rows(found: Evaluation, parent: Evaluation | None) -> list[ProblemRow]:
                 pk=pk, problem_id=problem_id, position=position, subject=subject, level=level,
                 samples=found.samples, counts=_whole(found, counts[pk]),
                 majority=figure.get("majority"), votes=figure.get("votes"),
-                consensus=figure.get("cons"), scored=figure.get("n", 0),
+                consensus=figure.get("cons"), scored=figure.get("n", _scored(counts[pk])),
                 before=theirs.get(problem_id), disputed=disputed[pk],
             )
         )  # fmt: skip
     return rows
+
+
+def _scored(counts: Mapping[str, int]) -> int:
+    """Samples with a verdict, of an evaluation that is not graded as a whole yet."""
+    return sum(count for outcome, count in counts.items() if outcome and outcome not in ERRORS)
 
 
 def _whole(found: Evaluation, counts: Counter[str]) -> Counter[str]:
@@ -225,9 +230,9 @@ def _place(row: ProblemRow, sort: str) -> tuple[float, int]:
     key: float | None = 0.0
     match sort:
         case "hardest":
-            key = row.right
+            key = row.share
         case "easiest":
-            key = -row.right
+            key = None if row.share is None else -row.share
         case "split":
             key = row.vote_share
         case "change":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 from evaluator import benchmarks
 from evaluator.errors import InputError
@@ -59,12 +61,15 @@ def rows(found: Comparison, show: str = "all", sort: str = "position") -> list[R
     elif sort == "loss":
         kept.sort(key=lambda row: min(row.changes, default=0.0))
     elif sort == "hardest":
-        kept.sort(key=lambda row: sum(_share(cell) for cell in row.cells))
+        kept.sort(key=_mean_share)
     return kept
 
 
-def _share(cell: CellView) -> float:
-    return (cell.tally.share if cell.tally else None) or 0.0
+def _mean_share(row: Row) -> float:
+    """Right out of the scored ones, over who scored it; a problem that nobody did comes last."""
+    shares = [cell.tally.share for cell in row.cells if cell.tally is not None]
+    known = [share for share in shares if share is not None]
+    return mean(known) if known else math.inf
 
 
 def _keeps(row: Row, show: str) -> bool:

@@ -126,6 +126,31 @@ def test_filters_show_what_they_say_and_sorting_loses_nothing(
     assert keys == sorted(keys)
 
 
+@pytest.mark.parametrize("graded", [True, False])
+@pytest.mark.parametrize("sort", ["hardest", "easiest"])
+def test_a_problem_without_a_scored_sample_is_neither_hard_nor_easy(
+    sort: str, graded: bool, pair: tuple[Evaluation, Evaluation], user: Any
+) -> None:
+    _, student = pair
+    own = student.completions.order_by("problem__position", "sample")
+    keys, n = list(own.values_list("pk", flat=True)), student.samples
+    # Of the first problem no sample is scored, of the second one is, and right.
+    own.model.objects.filter(pk__in=keys[: 2 * n - 1]).update(outcome="engine_error")
+    own.model.objects.filter(pk=keys[2 * n - 1]).update(outcome="correct")
+    assert student.metrics is not None
+    if graded:
+        student.metrics["per_problem"][0] |= {"n": 0, "correct": 0}
+        student.metrics["per_problem"][1] |= {"n": 1, "correct": 1}
+    else:
+        student.metrics = None
+    student.save()
+    found = closely.problem_table(user, student, Wanted(sort=sort), None).rows
+    assert found[-1].position == 0
+    shares = [row.share for row in found[:-1] if row.share is not None]
+    assert len(shares) == len(found) - 1
+    assert shares == sorted(shares, reverse=sort == "easiest")
+
+
 def test_subject_and_level_narrow_it_down(
     user: Any, pair: tuple[Evaluation, Evaluation], page: Client
 ) -> None:

@@ -22,9 +22,10 @@ from tests.webapp.samples import (
     plain_draw,
     text_of,
 )
+from webapp.benchmarks.models import Problem
 from webapp.leaderboard import compare, heatmap
 from webapp.leaderboard.compare_charts import tokens_figure
-from webapp.runs.models import Evaluation
+from webapp.runs.models import Completion, Evaluation
 
 pytestmark = pytest.mark.django_db
 
@@ -202,6 +203,27 @@ def test_an_incomplete_side_is_shown_and_compared_with_nothing(
     assert found.scores[1].value is None
     assert found.scores[1].contrast is None
     assert "B is incomplete" in text_of(page.get(address(base, bad)))
+
+
+def test_the_hardest_problem_is_one_that_was_tried(base: Evaluation, student: Evaluation) -> None:
+    first, second = Problem.objects.filter(benchmark=base.benchmark).order_by("position")[:2]
+    errors = Completion.objects.filter(problem=first)  # nobody has a scored sample of it
+    errors.update(outcome="engine_error")
+    base.completions.filter(problem=second).update(outcome="engine_error")  # one of them has
+    for each in (base, student):
+        assert each.metrics is not None
+        each.metrics["complete"] = False
+        each.save()
+    rows = heatmap.rows(compared(base, student), sort="hardest")
+    assert rows[-1].problem.pk == first.pk
+
+    def share(row: heatmap.Row) -> float:
+        known = [cell.tally.share for cell in row.cells if cell.tally]
+        tried = [each for each in known if each is not None]
+        return sum(tried) / len(tried)
+
+    shares = [share(row) for row in rows[:-1]]
+    assert shares == sorted(shares)
 
 
 def test_an_incomplete_side_takes_no_problem_from_the_others(
