@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import threading
@@ -52,17 +53,25 @@ class Line:
             self._threads[-1].start()
 
     def _carry(self, near: socket.socket) -> None:
+        # A side that hangs up in the middle, as who wants no more does, ends the line for both.
+        with (
+            near,
+            socket.create_connection(("127.0.0.1", self._port)) as far,
+            contextlib.suppress(ConnectionError),
+        ):
+            self._pass_on(near, far)
+
+    def _pass_on(self, near: socket.socket, far: socket.socket) -> None:
         passed = 0
-        with near, socket.create_connection(("127.0.0.1", self._port)) as far:
-            while True:
-                for source in select.select([near, far], [], [])[0]:
-                    data = source.recv(65536)
-                    if source is far and self.limit is not None:
-                        data = data[: max(self.limit - passed, 0)]
-                    if not data:
-                        return
-                    passed += len(data) if source is far else 0
-                    (near if source is far else far).sendall(data)
+        while True:
+            for source in select.select([near, far], [], [])[0]:
+                data = source.recv(65536)
+                if source is far and self.limit is not None:
+                    data = data[: max(self.limit - passed, 0)]
+                if not data:
+                    return
+                passed += len(data) if source is far else 0
+                (near if source is far else far).sendall(data)
 
 
 @pytest.fixture
