@@ -1,7 +1,7 @@
 """Cells of the two large tables: an evaluation's on the leaderboard, a problem's in a comparison.
 
-They are functions, since a page has some hundred of them: as nodes of a template they took eight
-times as long, half of the page's time.
+They are functions, since a page has some hundred of them: as nodes of a template they were a
+quarter of what drawing a leaderboard took (docs/LOG.md).
 """
 
 from __future__ import annotations
